@@ -1,0 +1,55 @@
+# Everything a person types. `make demo` and `make test` work on a fresh machine with Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard protos/openline/v1/*.proto)
+# What the contract must stay compatible with: the last release, or the last commit before there is one.
+RELEASED := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || echo HEAD)
+GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+
+.PHONY: help install demo test check format proto proto-fresh clean
+
+help: ## Says what there is.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+install: $(VENV)/installed ## Creates .venv with everything in it; does nothing when it is up to date.
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("openline needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install ## Runs everything in one box, with a Kubernetes API server for the real kubectl, until Ctrl-C.
+	@exec $(BIN)/openline-demo
+
+test: install ## Runs the tests.
+	$(BIN)/python -m pytest
+
+check: install proto-fresh ## Lint, format, strict types, contract.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against '.git#ref=$(RELEASED)'
+
+format: install ## Formats the code and the contract.
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/buf format -w
+
+proto: install ## Generates the code of the contract.
+	$(call GENERATE,protos)
+
+proto-fresh: install
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call GENERATE,"$$fresh") && \
+	for file in "$$fresh"/openline/v1/*; do \
+		cmp -s "$$file" "protos/openline/v1/$$(basename "$$file")" || \
+		{ echo "protos/openline/v1/$$(basename "$$file") is stale: run make proto"; exit 1; }; \
+	done
+
+clean: ## Removes what the other targets made.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

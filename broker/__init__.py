@@ -1,0 +1,1 @@
+"""The broker: holds executors' streams, takes commands from callers, and brings the two together."""

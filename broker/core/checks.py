@@ -1,0 +1,64 @@
+"""What a caller's request must look like: every field bounded and checked, defaults filled in."""
+
+import re
+from collections.abc import Sequence
+
+from broker.core.command import Ask
+from broker.core.credentials import Caller
+from openline import errors, limits
+from openline.ids import is_cluster_id, is_command_id, is_token, new_id
+from openline.reasons import Reason
+from openline.v1 import command_service_pb2
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def check_execute(request: command_service_pb2.ExecuteRequest, caller: Caller, *, max_output_bytes: int) -> Ask:
+    """The checked form of a request. Raises INVALID_COMMAND with every violation."""
+    wrong: list[tuple[str, str]] = []
+    if not is_cluster_id(request.cluster_id):
+        wrong.append(("cluster_id", "must match [a-z0-9]([a-z0-9-]*[a-z0-9])? and have at most 100 characters"))
+    wrong += check_argv(request.argv)
+    # Written so that NaN is refused as well.
+    if not 0 <= request.timeout_s <= limits.MAX_TIMEOUT_S:
+        wrong.append(("timeout_s", f"must be 0..{limits.MAX_TIMEOUT_S:g}"))
+    if not 0 <= request.wait_for_cluster_s <= limits.MAX_WAIT_FOR_CLUSTER_S:
+        wrong.append(("wait_for_cluster_s", f"must be 0..{limits.MAX_WAIT_FOR_CLUSTER_S:g}"))
+    if request.command_id and not is_command_id(request.command_id):
+        wrong.append(("command_id", "must be a UUIDv7 in lower case"))
+    for name in ("session_id", "correlation_id", "idempotency_key"):
+        if (value := getattr(request, name)) and not is_token(value):
+            wrong.append((name, "must be 1..200 visible ASCII characters"))
+    if request.traceparent and not _TRACEPARENT.fullmatch(request.traceparent):
+        wrong.append(("traceparent", "must be a W3C traceparent"))
+    if wrong:
+        raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "the request is not valid", violations=wrong))
+    return Ask(
+        command_id=request.command_id or new_id(),
+        cluster_id=request.cluster_id,
+        argv=tuple(request.argv),
+        timeout_s=request.timeout_s or limits.DEFAULT_TIMEOUT_S,
+        max_output_bytes=min(request.output_limits.max_bytes or max_output_bytes, max_output_bytes),
+        owner=caller.owner,
+        scopes=caller.scopes,
+        session_id=request.session_id,
+        correlation_id=request.correlation_id,
+        traceparent=request.traceparent,
+    )
+
+
+def check_argv(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """What is wrong with an argv, as (field, description)."""
+    if not argv:
+        return [("argv", "must not be empty")]
+    if len(argv) > limits.MAX_ARGUMENTS:
+        return [("argv", f"must have at most {limits.MAX_ARGUMENTS} arguments")]
+    wrong: list[tuple[str, str]] = []
+    for index, argument in enumerate(argv):
+        if "\0" in argument:
+            wrong.append((f"argv[{index}]", "must not contain NUL"))
+        if len(argument.encode()) > limits.MAX_ARGUMENT_BYTES:
+            wrong.append((f"argv[{index}]", f"must have at most {limits.MAX_ARGUMENT_BYTES} bytes"))
+    if not wrong and sum(len(argument.encode()) for argument in argv) > limits.MAX_ARGV_BYTES:
+        wrong.append(("argv", f"must have at most {limits.MAX_ARGV_BYTES} bytes together"))
+    return wrong

@@ -1,0 +1,99 @@
+"""The connections of this replica, and where a command should go."""
+
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from openline.v1 import executor_service_pb2
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One executor's live stream on this replica."""
+
+    cluster_id: str
+    executor_id: str
+    instance_id: str
+    epoch: int
+    max_concurrency: int
+    capabilities: executor_service_pb2.Capabilities
+    versions: executor_service_pb2.Versions
+    connected_at: Timestamp
+    # Ids of the commands written to this executor and not done.
+    commands: set[str] = field(default_factory=set)
+    # It takes no more commands: its executor is stopping.
+    draining: bool = False
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "open"
+        return f"<Connection {self.cluster_id}/{self.executor_id} epoch={self.epoch} {state} n={len(self.commands)}>"
+
+    @property
+    def load(self) -> float:
+        """Commands per place; over 1 means that some wait."""
+        return len(self.commands) / self.max_concurrency
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The command goes out on this connection."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere:
+    """No executor of the cluster is connected to this replica."""
+
+    cluster_id: str
+
+
+Place = Here | Nowhere
+
+
+class Connections:
+    """Who is connected to this replica: at most one connection for each executor of each cluster."""
+
+    def __init__(self) -> None:
+        self._by_cluster: dict[str, dict[str, Connection]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_cluster.values()))
+
+    def __repr__(self) -> str:
+        return f"<Connections {[c for of_cluster in self._by_cluster.values() for c in of_cluster.values()]}>"
+
+    def of_cluster(self, cluster_id: str) -> list[Connection]:
+        return list(self._by_cluster.get(cluster_id, {}).values())
+
+    def clusters(self) -> list[str]:
+        return list(self._by_cluster)
+
+    def of_instance(self, connection: Connection) -> Connection | None:
+        """The connection that this executor has now, if it is the same instance's."""
+        current = self._by_cluster.get(connection.cluster_id, {}).get(connection.executor_id)
+        return current if current is not None and current.instance_id == connection.instance_id else None
+
+    def add(self, connection: Connection) -> Connection | None:
+        """Registers a connection; returns the one it replaces. The newest connection of an executor wins."""
+        of_cluster = self._by_cluster.setdefault(connection.cluster_id, {})
+        replaced = of_cluster.get(connection.executor_id)
+        of_cluster[connection.executor_id] = connection
+        return replaced
+
+    def remove(self, connection: Connection) -> bool:
+        """Takes a connection out; False when it was replaced before, which leaves its successor alone."""
+        of_cluster = self._by_cluster.get(connection.cluster_id, {})
+        if of_cluster.get(connection.executor_id) is not connection:
+            return False
+        del of_cluster[connection.executor_id]
+        if not of_cluster:
+            del self._by_cluster[connection.cluster_id]
+        return True
+
+    def place(self, cluster_id: str) -> Place:
+        """The least loaded connection of the cluster that takes commands."""
+        open_ones = [c for c in self._by_cluster.get(cluster_id, {}).values() if not c.draining]
+        if not open_ones:
+            return Nowhere(cluster_id)
+        return Here(min(open_ones, key=lambda connection: connection.load))

@@ -1,0 +1,58 @@
+"""openline-broker: reads the settings, starts the stages, waits for a signal, stops them in reverse."""
+
+import asyncio
+import contextlib
+import signal
+
+import structlog
+import uvloop
+
+from broker.core.credentials import Credentials
+from broker.server import CannotListen, serve
+from broker.settings import BrokerSettings
+from broker.store.embedded import EmbeddedFailed, embedded_valkey
+from broker.store.store import open_store
+from openline import __version__
+from openline.logs import set_up_logs
+from openline.settings import fail, load
+
+PROGRAM = "openline-broker"
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    settings = load(BrokerSettings, program=PROGRAM)
+    set_up_logs(settings.log_level, settings.log_format)
+    try:
+        credentials = Credentials(
+            api_keys=[entry.get_secret_value() for entry in settings.api_keys],
+            executor_tokens=[entry.get_secret_value() for entry in settings.executor_tokens],
+        )
+    except ValueError as mistake:
+        fail(PROGRAM, str(mistake))
+    try:
+        uvloop.run(_run(settings, credentials))
+    except (CannotListen, EmbeddedFailed, OSError) as failure:
+        fail(PROGRAM, str(failure), code=1)
+
+
+async def _run(settings: BrokerSettings, credentials: Credentials) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with contextlib.AsyncExitStack() as stages:
+        url = settings.redis_url
+        if url is None:
+            url = await stages.enter_async_context(embedded_valkey(settings.data_dir))
+        store = await stages.enter_async_context(open_store(url, result_ttl_s=settings.result_ttl))
+        address = await stages.enter_async_context(serve(settings, store, credentials))
+        log.info("broker.started", version=__version__, replica_id=settings.replica_id, listen=address)
+        await stop.wait()
+        log.info("broker.stopping")
+    log.info("broker.stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gRPC services. With `server`, the only package of the broker that imports grpc."""

@@ -1,0 +1,163 @@
+"""ExecutorService: the life of one Connect stream, from Hello to its end."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from broker.core.connections import Connection
+from broker.core.credentials import Credentials
+from broker.dispatcher import Dispatcher, Replaced, Stream
+from broker.rpc.service import credential
+from openline import errors, limits
+from openline.ids import is_cluster_id, is_token
+from openline.outbox import Overflow
+from openline.reasons import Reason
+from openline.stream import FrameStream, StreamFrozen
+from openline.v1 import executor_service_pb2
+
+Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor_service_pb2.ConnectResponse]
+BrokerFrame = executor_service_pb2.BrokerFrame
+
+MAX_LISTED_IDS = 10_000
+
+log = structlog.get_logger()
+
+
+class ExecutorService:
+    """Each call of Connect is one connection; it owns the stream and is the stream's one task."""
+
+    def __init__(self, dispatcher: Dispatcher, credentials: Credentials, *, replica_id: str) -> None:
+        self._dispatcher = dispatcher
+        self._credentials = credentials
+        self._replica_id = replica_id
+
+    async def Connect(self, _requests: Any, context: Context) -> None:  # noqa: N802
+        stream: Stream = FrameStream(
+            read=context.read,
+            write=context.write,
+            pack=lambda frames: executor_service_pb2.ConnectResponse(frames=frames),
+            unpack=lambda message: message.frames,
+        )
+        hello, rest = await _hello(stream)
+        self._credentials.check_executor(hello.cluster_id, credential(context))
+        connection = self._connection(hello)
+        lines = log.bind(
+            cluster_id=connection.cluster_id,
+            executor_id=connection.executor_id,
+            instance_id=connection.instance_id,
+            epoch=connection.epoch,
+        )
+        self._dispatcher.connected(
+            connection,
+            stream,
+            in_flight=hello.in_flight_ids,
+            unacked=hello.unacked_ids,
+            welcome=lambda verdicts: self._welcome(connection, verdicts),
+        )
+        lines.info("connection.opened", peer=context.peer(), version=connection.versions.executor)
+        why = "the process stopped"
+        try:
+            self._handle(connection, stream, rest)
+            await stream.run(
+                lambda frames: self._handle(connection, stream, frames), silence_s=limits.HEARTBEAT_TIMEOUT_S
+            )
+            why = "ended by the executor"
+        except (StreamFrozen, Overflow, Replaced) as end:
+            why = str(end)
+            await context.abort(grpc.StatusCode.ABORTED, why)
+        except errors.OpenlineError as refusal:
+            why = str(refusal)
+            raise
+        except asyncio.CancelledError:
+            why = "the connection was lost"
+            raise
+        finally:
+            self._dispatcher.disconnected(connection)
+            lines.info("connection.closed", why=why)
+
+    def _connection(self, hello: executor_service_pb2.Hello) -> Connection:
+        now = Timestamp()
+        now.GetCurrentTime()
+        return Connection(
+            cluster_id=hello.cluster_id,
+            executor_id=hello.executor_id,
+            instance_id=hello.instance_id,
+            epoch=self._dispatcher.next_epoch(),
+            max_concurrency=max(1, hello.max_concurrency),
+            capabilities=hello.capabilities,
+            versions=hello.versions,
+            connected_at=now,
+        )
+
+    def _welcome(self, connection: Connection, verdicts: Sequence[executor_service_pb2.Verdict]) -> BrokerFrame:
+        welcome = executor_service_pb2.Welcome(
+            protocol_version=limits.PROTOCOL_VERSION,
+            epoch=connection.epoch,
+            replica_id=self._replica_id,
+            heartbeat_interval_s=limits.HEARTBEAT_INTERVAL_S,
+            heartbeat_timeout_s=limits.HEARTBEAT_TIMEOUT_S,
+            limits=executor_service_pb2.StreamLimits(max_frame_bytes=limits.MAX_FRAME_BYTES),
+            reconnect=executor_service_pb2.ReconnectPolicy(min_s=limits.RECONNECT_MIN_S, max_s=limits.RECONNECT_MAX_S),
+            verdicts=verdicts,
+        )
+        return BrokerFrame(welcome=welcome)
+
+    def _handle(
+        self, connection: Connection, stream: Stream, frames: Sequence[executor_service_pb2.ExecutorFrame]
+    ) -> None:
+        for frame in frames:
+            match frame.WhichOneof("frame"):
+                case None:
+                    pass  # of a newer version of the contract
+                case "hello":
+                    raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, "a second Hello"))
+                case "heartbeat":
+                    ack = executor_service_pb2.HeartbeatAck(seq=frame.heartbeat.seq)
+                    stream.send(BrokerFrame(heartbeat_ack=ack))
+                case "draining":
+                    connection.draining = True
+                case "credential":
+                    self._credentials.check_executor(connection.cluster_id, frame.credential.token)
+                case _:
+                    self._dispatcher.received(connection, frame)
+
+
+async def _hello(
+    stream: Stream,
+) -> tuple[executor_service_pb2.Hello, Sequence[executor_service_pb2.ExecutorFrame]]:
+    """The first frame, which must be a valid Hello, and those that came with it. Raises PROTOCOL_VIOLATION."""
+    try:
+        async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
+            frames = await stream.receive()
+    except TimeoutError:
+        raise _violation(f"no Hello within {limits.HELLO_TIMEOUT_S:g} s") from None
+    if not frames or frames[0].WhichOneof("frame") != "hello":
+        raise _violation("a stream begins with Hello")
+    hello = frames[0].hello
+    if hello.protocol_version != limits.PROTOCOL_VERSION:
+        raise _violation(
+            f"protocol version {hello.protocol_version} is not spoken here, only {limits.PROTOCOL_VERSION}",
+            violations=[("protocol_version", f"must be {limits.PROTOCOL_VERSION}")],
+        )
+    wrong = [
+        (name, description)
+        for name, good, description in (
+            ("cluster_id", is_cluster_id(hello.cluster_id), "must match [a-z0-9]([a-z0-9-]*[a-z0-9])?"),
+            ("executor_id", is_token(hello.executor_id), "must be 1..200 visible ASCII characters"),
+            ("instance_id", is_token(hello.instance_id), "must be 1..200 visible ASCII characters"),
+            ("in_flight_ids", len(hello.in_flight_ids) <= MAX_LISTED_IDS, f"at most {MAX_LISTED_IDS}"),
+            ("unacked_ids", len(hello.unacked_ids) <= MAX_LISTED_IDS, f"at most {MAX_LISTED_IDS}"),
+        )
+        if not good
+    ]
+    if wrong:
+        raise _violation("Hello is not valid", violations=wrong)
+    return hello, frames[1:]
+
+
+def _violation(message: str, *, violations: Sequence[tuple[str, str]] = ()) -> errors.OpenlineError:
+    return errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, message, violations=violations))

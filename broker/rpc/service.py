@@ -1,0 +1,84 @@
+"""How a service is put on the server: each method of its descriptor, with our errors turned into statuses in one place.
+
+A method of the contract that the servicer does not have answers UNIMPLEMENTED.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from openline import errors
+from openline.reasons import Reason, reason_of
+from openline.v1 import command_pb2
+
+Method = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+log = structlog.get_logger()
+
+
+def add_service(server: grpc.aio.Server, descriptor: ServiceDescriptor, servicer: object) -> None:
+    """Adds the servicer's methods, by name, under the descriptor's service."""
+    handlers = {method.name: _handler(method, servicer) for method in descriptor.methods}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
+
+
+def credential(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """The secret that the peer shows: `authorization: Bearer …`, else `x-api-key`."""
+    shown: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            shown.setdefault(name.lower(), value)
+    scheme, _, token = shown.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token else shown.get("x-api-key")
+
+
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    error: command_pb2.Error,
+    *,
+    result: command_pb2.CommandResult | None = None,
+) -> NoReturn:
+    """Ends the call with the error as a rich status."""
+    status = errors.to_status(error, result=result)
+    trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)
+    await context.abort(errors.status_code(reason_of(error)), error.message, trailers)
+    raise AssertionError("abort returned")
+
+
+def _handler(method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandler[Any, Any]":
+    make: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[method.client_streaming, method.server_streaming]
+    built: Method | None = getattr(servicer, method.name, None)
+    handler: "grpc.RpcMethodHandler[Any, Any]" = make(
+        _guarded(method, built),
+        request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+        response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
+    )
+    return handler
+
+
+def _guarded(method: MethodDescriptor, built: Method | None) -> Method:
+    """The method with our errors as statuses, and defects as INTERNAL that tells nothing of the inside."""
+
+    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if built is None:
+            await abort(context, errors.error(Reason.NOT_BUILT, f"{method.full_name} is not built in this version"))
+        try:
+            return await built(request, context)
+        except errors.OpenlineError as failure:
+            await abort(context, failure.error, result=failure.result)
+        except (grpc.aio.AbortError, grpc.aio.UsageError):
+            raise
+        except Exception:
+            log.exception("rpc.failed", method=method.full_name)
+            await abort(context, errors.error(Reason.INTERNAL, "internal error; see the broker's log"))
+
+    return guarded

@@ -1,0 +1,80 @@
+"""SessionService: sessions made, shown and ended."""
+
+from typing import Any
+
+import grpc
+
+from broker.core.credentials import Caller, Credentials
+from broker.executions import Executions
+from broker.rpc.service import credential
+from broker.store.store import Store
+from openline import errors
+from openline.ids import is_token, new_id
+from openline.reasons import Reason
+from openline.v1 import session_service_pb2
+
+DEFAULT_TTL_S = 300
+TTL_RANGE_S = range(60, 3601)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SessionService:
+    def __init__(self, store: Store, credentials: Credentials, executions: Executions) -> None:
+        self._store = store
+        self._credentials = credentials
+        self._executions = executions
+
+    async def CreateSession(  # noqa: N802
+        self, request: session_service_pb2.CreateSessionRequest, context: Context
+    ) -> session_service_pb2.CreateSessionResponse:
+        caller = self._caller(context)
+        ttl_s = request.ttl_s or DEFAULT_TTL_S
+        wrong = [
+            (name, "must be 1..200 visible ASCII characters")
+            for name in ("user_id", "correlation_id", "service_identity")
+            if (value := getattr(request, name)) and not is_token(value)
+        ]
+        if ttl_s not in TTL_RANGE_S:
+            wrong.append(("ttl_s", f"must be {TTL_RANGE_S.start}..{TTL_RANGE_S.stop - 1}"))
+        if wrong:
+            invalid = errors.error(Reason.INVALID_COMMAND, "the session is not valid", violations=wrong)
+            raise errors.OpenlineError(invalid)
+        if request.cluster_id not in self._credentials.clusters:
+            raise errors.OpenlineError(self._executions.unknown(request.cluster_id))
+        session = session_service_pb2.Session(
+            session_id=new_id(),
+            cluster_id=request.cluster_id,
+            user_id=request.user_id,
+            correlation_id=request.correlation_id,
+            service_identity=request.service_identity,
+            ttl_s=ttl_s,
+            owner=caller.owner,
+        )
+        session.created_at.GetCurrentTime()
+        await self._store.sessions.create(session)
+        return session_service_pb2.CreateSessionResponse(session=session)
+
+    async def GetSession(  # noqa: N802
+        self, request: session_service_pb2.GetSessionRequest, context: Context
+    ) -> session_service_pb2.GetSessionResponse:
+        return session_service_pb2.GetSessionResponse(session=await self._session(request.session_id, context))
+
+    async def DeleteSession(  # noqa: N802
+        self, request: session_service_pb2.DeleteSessionRequest, context: Context
+    ) -> session_service_pb2.DeleteSessionResponse:
+        await self._store.sessions.delete(await self._session(request.session_id, context))
+        return session_service_pb2.DeleteSessionResponse()
+
+    def _caller(self, context: Context) -> Caller:
+        caller = self._credentials.caller(credential(context))
+        caller.require("session")
+        return caller
+
+    async def _session(self, session_id: str, context: Context) -> session_service_pb2.Session:
+        """The caller's session. Raises SESSION_UNKNOWN, for another owner's as well."""
+        caller = self._caller(context)
+        session = await self._store.sessions.get(session_id) if is_token(session_id) else None
+        if session is None or session.owner != caller.owner:
+            raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
+        return session

@@ -1,0 +1,50 @@
+"""The broker's settings."""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from broker.store.client import SCHEMES
+from openline import limits
+from openline.settings import Address, ProgramSettings, split_commas
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas)]
+
+
+class BrokerSettings(ProgramSettings):
+    """Holds executors' streams, takes commands from callers, and brings the two together."""
+
+    listen: Address = Address("127.0.0.1:50051")
+    """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
+    replica_id: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
+    """The name of this replica; must be its own among those that share a Redis. Default: the host name."""
+    redis_url: str | None = None
+    """redis://, rediss:// or unix:// of a Redis or Valkey. Without it the broker runs an embedded Valkey of its own."""
+    data_dir: Path | None = None
+    """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
+    api_keys: Secrets = ()
+    """Callers' keys: NAME:KEY:SCOPE+SCOPE,… with scopes of execute, session, read, admin, audit."""
+    executor_tokens: Secrets = ()
+    """Executors' tokens: CLUSTER:TOKEN,… A cluster may have several."""
+    tls_cert: Path | None = None
+    """The server's certificate chain, PEM. Without it the broker speaks plaintext."""
+    tls_key: Path | None = None
+    """The key of --tls-cert, PEM."""
+    tls_client_ca: Path | None = None
+    """Clients must show a certificate of this authority, PEM."""
+    result_ttl: int = Field(3600, ge=1, le=30 * 24 * 3600)
+    """How long a result can be fetched by its id, seconds."""
+    reconnect_grace: float = Field(10.0, ge=0, le=300)
+    """How long a broken stream's commands wait for their executor to come back, seconds."""
+    max_output_bytes: int = Field(limits.DEFAULT_MAX_OUTPUT_BYTES, ge=1024, le=4 << 20)
+    """How much output of one command is kept, bytes; must fit into one gRPC message."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(SCHEMES):
+            raise ValueError(f"expected one of {', '.join(SCHEMES)}")
+        return url

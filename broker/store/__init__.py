@@ -1,0 +1,1 @@
+"""What is kept in Redis. The only package of the broker that imports redis."""

@@ -1,0 +1,118 @@
+"""Writes that nobody waits for: collected, and sent to Redis many at a time by one task.
+
+When Redis is away they are kept, in order, up to a bound, and sent when it is back. So every write here must be one
+that may be repeated.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
+
+MAX_BATCH = 500
+MAX_KEPT_BYTES = 64 << 20
+RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
+# What a healthy server may answer for a while: the write is tried again. Anything else is a defect of the write.
+PASSING = (BusyLoadingError, OutOfMemoryError, ReadOnlyError)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One Redis command; `done` is called when Redis has it."""
+
+    command: tuple[str | bytes | int | float, ...]
+    size: int
+    done: Callable[[], None] | None
+
+
+class WriteBehind:
+    """The queue and the task that empties it."""
+
+    def __init__(self, redis: Redis, *, timeout_s: float = 2.0) -> None:
+        self._redis = redis
+        self._timeout_s = timeout_s
+        self._waiting: deque[Write] = deque()
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.degraded = False
+
+    def __repr__(self) -> str:
+        return f"<WriteBehind waiting={len(self._waiting)} bytes={self._waiting_bytes} degraded={self.degraded}>"
+
+    def put(self, *command: str | bytes | int | float, done: Callable[[], None] | None = None) -> bool:
+        """Queues a write; False when too much waits already, and it was not taken."""
+        size = sum(len(part) if isinstance(part, str | bytes) else 8 for part in command)
+        if self._waiting_bytes + size > MAX_KEPT_BYTES:
+            return False
+        self._waiting.append(Write(command, size, done))
+        self._waiting_bytes += size
+        self._idle.clear()
+        self._wake.set()
+        return True
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Waits until nothing is left to write; False when that takes too long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Writes until it is cancelled by its owner."""
+        pause_s = RETRY_MIN_S
+        while True:
+            await self._wake.wait()
+            batch = [self._waiting[i] for i in range(min(MAX_BATCH, len(self._waiting)))]
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    answers = await self._send(batch)
+            except (RedisError, OSError, TimeoutError) as failure:
+                self._degrade(failure)
+                await asyncio.sleep(pause_s)
+                pause_s = min(RETRY_MAX_S, pause_s * 2)
+                continue
+            pause_s = RETRY_MIN_S
+            passing = self._settle(batch, answers)
+            if passing is not None:
+                self._degrade(passing)
+                await asyncio.sleep(RETRY_MAX_S)
+            elif self.degraded:
+                self.degraded = False
+                log.info("redis.recovered", waiting=len(self._waiting))
+
+    async def _send(self, batch: list[Write]) -> list[object]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for write in batch:
+                pipeline.execute_command(*write.command)
+            return list(await pipeline.execute(raise_on_error=False))
+
+    def _settle(self, batch: list[Write], answers: list[object]) -> Exception | None:
+        """Takes what was written off the queue; returns the first answer that says to try again later."""
+        for write, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, PASSING):
+                return answer
+            self._waiting.popleft()
+            self._waiting_bytes -= write.size
+            if isinstance(answer, Exception):
+                log.error("redis.write_refused", command=write.command[0], error=str(answer))
+            elif write.done is not None:
+                write.done()
+        if not self._waiting:
+            self._wake.clear()
+            self._idle.set()
+        return None
+
+    def _degrade(self, failure: Exception) -> None:
+        if not self.degraded:
+            self.degraded = True
+            log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])

@@ -1,0 +1,74 @@
+"""Clusters in Redis: activity, presence, and when each was last seen."""
+
+import time
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from broker.store import keys
+from broker.store.behind import WriteBehind
+from broker.store.client import ask
+from openline.v1 import cluster_service_pb2
+
+
+class Clusters:
+    def __init__(self, redis: Redis, behind: WriteBehind) -> None:
+        self._redis = redis
+        self._behind = behind
+        # When each cluster's activity was last written, to write it once a second only. Bounded by the clusters that
+        # have an executor here.
+        self._marked: dict[str, float] = {}
+
+    def mark_active(self, cluster_id: str, *, now: float) -> None:
+        """An Execute has arrived for the cluster: it is active for 60 s. Written behind, at most once a second."""
+        if now - self._marked.get(cluster_id, float("-inf")) < keys.ACTIVE_EVERY_S:
+            return
+        self._marked[cluster_id] = now
+        self._behind.put("SET", keys.active(cluster_id), int(time.time()), "EX", keys.ACTIVE_S)
+
+    def present(
+        self, cluster_id: str, executors: Sequence[cluster_service_pb2.ConnectedExecutor], *, gone: Sequence[str] = ()
+    ) -> None:
+        """Writes who is connected here now, and takes out the executor ids that are gone."""
+        cluster = cluster_service_pb2.Cluster(cluster_id=cluster_id)
+        cluster.last_seen.FromMilliseconds(int(time.time() * 1000))
+        self._behind.put("SET", keys.seen(cluster_id), cluster.SerializeToString(), "EX", keys.SEEN_S)
+        presence = keys.presence(cluster_id)
+        if gone:
+            self._behind.put("HDEL", presence, *gone)
+        for executor in executors:
+            self._behind.put("HSET", presence, executor.executor_id, executor.SerializeToString())
+        self._behind.put("EXPIRE", presence, keys.PRESENCE_S)
+
+    async def get(self, cluster_ids: Sequence[str]) -> list[cluster_service_pb2.Cluster]:
+        """What is known of these clusters, in this order, in one round trip. Raises STORE_UNAVAILABLE.
+
+        `has_token` is not known here, and `last_seen` is unset for a cluster that was never connected.
+        """
+        questions = [
+            (
+                ("GET", keys.seen(cluster_id)),
+                ("HVALS", keys.presence(cluster_id)),
+                ("PTTL", keys.active(cluster_id)),
+                ("EXISTS", keys.cluster_session(cluster_id)),
+            )
+            for cluster_id in cluster_ids
+        ]
+        answers = iter(await ask(self._redis, *(question for each in questions for question in each)))
+        return [_cluster(cluster_id, *(next(answers) for _ in range(4))) for cluster_id in cluster_ids]
+
+
+def _cluster(
+    cluster_id: str, seen: bytes | None, present: list[bytes], active_ms: int, sessions: int
+) -> cluster_service_pb2.Cluster:
+    cluster = cluster_service_pb2.Cluster(
+        cluster_id=cluster_id,
+        connected=len(present) > 0,
+        active=active_ms > 0,
+        active_for_s=max(0, active_ms) / 1000,
+        has_active_session=bool(sessions),
+    )
+    if seen is not None:
+        cluster.last_seen.CopyFrom(cluster_service_pb2.Cluster.FromString(seen).last_seen)
+    cluster.executors.extend(map(cluster_service_pb2.ConnectedExecutor.FromString, present))
+    return cluster

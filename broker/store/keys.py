@@ -1,0 +1,52 @@
+"""The keys in Redis: what each means, its type, how long it lives and who writes it.
+
+A part in braces that stays in the key is a Redis Cluster hash tag: a command's and a cluster's keys share a slot.
+Nothing is without a TTL.
+"""
+
+# The cluster was used lately. Other programs read it, so the name is fixed and has no hash tag.
+# string, the instant of the last Execute as seconds since 1970; 60 s; by the replica that took the Execute, at most
+# once a second.
+ACTIVE_S = 60
+ACTIVE_EVERY_S = 1.0
+
+
+def active(cluster_id: str) -> str:
+    return f"cluster:active:{cluster_id}"
+
+
+# What is known of a cluster: when one of its executors was last connected.
+# string, openline.v1.Cluster; 30 days, so that a cluster which is gone is forgotten; by the replica that holds a
+# connection of it, on connect, on disconnect and every 5 s between.
+SEEN_S = 30 * 24 * 3600
+SEEN_EVERY_S = 5.0
+
+
+def seen(cluster_id: str) -> str:
+    return f"openline:cluster:{{{cluster_id}}}:seen"
+
+
+# Presence: which executors of the cluster are connected, on which replica.
+# hash, executor id to openline.v1.ConnectedExecutor; 15 s, refreshed at a third of that; by the same.
+PRESENCE_S = 15
+
+
+def presence(cluster_id: str) -> str:
+    return f"openline:cluster:{{{cluster_id}}}:presence"
+
+
+# The end of a command.
+# string, openline.v1.CommandResult; --result-ttl; by the replica that took the Execute.
+def result(command_id: str) -> str:
+    return f"openline:command:{{{command_id}}}:result"
+
+
+# An AI agent's conversation with a cluster.
+# string, openline.v1.Session; its own ttl_s, begun anew by every Execute with it; by the replica that is asked.
+def session(session_id: str) -> str:
+    return f"openline:session:{{{session_id}}}"
+
+
+# Whether a cluster has a session: the id of the last one made or used. string; that session's TTL; by the same.
+def cluster_session(cluster_id: str) -> str:
+    return f"openline:cluster:{{{cluster_id}}}:session"

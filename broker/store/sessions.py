@@ -1,0 +1,77 @@
+"""Sessions in Redis: records with a lifetime of their own, begun anew by every use."""
+
+import time
+
+from google.protobuf.message import DecodeError
+from redis.asyncio import Redis
+
+from broker.store import keys
+from broker.store.behind import WriteBehind
+from broker.store.client import ask
+from openline.v1 import session_service_pb2
+
+# A session that was found is believed for so long without asking Redis again; one that was deleted on another replica
+# may be used here until then.
+BELIEVED_S = 1.0
+MAX_BELIEVED = 10_000
+
+
+class Sessions:
+    def __init__(self, redis: Redis, behind: WriteBehind) -> None:
+        self._redis = redis
+        self._behind = behind
+        self._believed: dict[str, tuple[float, session_service_pb2.Session]] = {}
+
+    async def create(self, session: session_service_pb2.Session) -> None:
+        """Stores a new session, whose `ttl_s` begins now. Raises STORE_UNAVAILABLE."""
+        _renew(session)
+        ttl_s = session.ttl_s
+        await ask(
+            self._redis,
+            ("SET", keys.session(session.session_id), session.SerializeToString(), "EX", ttl_s),
+            ("SET", keys.cluster_session(session.cluster_id), session.session_id, "EX", ttl_s),
+        )
+
+    async def get(self, session_id: str) -> session_service_pb2.Session | None:
+        """The session, None when there is none (any more). Raises STORE_UNAVAILABLE."""
+        [stored] = await ask(self._redis, ("GET", keys.session(session_id)))
+        try:
+            return None if stored is None else session_service_pb2.Session.FromString(stored)
+        except DecodeError:
+            return None
+
+    def believed(self, session_id: str, *, now: float) -> session_service_pb2.Session | None:
+        """A session that was found within the last second, without asking Redis."""
+        at, session = self._believed.get(session_id, (float("-inf"), None))
+        return session if now - at < BELIEVED_S else None
+
+    def use(self, session: session_service_pb2.Session, *, now: float, found: bool) -> None:
+        """A command was asked for in this session: it lives on for its TTL. Written behind.
+
+        `found` says that it was just read from Redis, and may be believed for a while.
+        """
+        session.command_count += 1
+        _renew(session)
+        # XX: a session that was deleted meanwhile stays deleted.
+        ttl_s = session.ttl_s
+        self._behind.put("SET", keys.session(session.session_id), session.SerializeToString(), "XX", "EX", ttl_s)
+        self._behind.put("SET", keys.cluster_session(session.cluster_id), session.session_id, "EX", ttl_s)
+        if found:
+            if len(self._believed) >= MAX_BELIEVED:
+                self._believed.clear()
+            self._believed[session.session_id] = (now, session)
+
+    async def delete(self, session: session_service_pb2.Session) -> None:
+        """Raises STORE_UNAVAILABLE."""
+        self._believed.pop(session.session_id, None)
+        await ask(
+            self._redis,
+            ("DEL", keys.session(session.session_id)),
+            ("DEL", keys.cluster_session(session.cluster_id)),
+        )
+
+
+def _renew(session: session_service_pb2.Session) -> None:
+    now_ms = int(time.time() * 1000)
+    session.last_used_at.FromMilliseconds(now_ms)
+    session.expires_at.FromMilliseconds(now_ms + session.ttl_s * 1000)

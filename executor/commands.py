@@ -1,0 +1,141 @@
+"""Carries out what the core decides: owns the processes, the deadline timer and the way to the stream that there is."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+import structlog
+
+from executor.actions import Action, Ended, Kill, Note, NotStarted, Send, Spawn
+from executor.core import Core, Held
+from executor.runner import Kubectl, Run
+from openline.v1 import executor_service_pb2 as wire
+
+log = structlog.get_logger()
+
+
+class Put(Protocol):
+    """Puts a frame on the stream."""
+
+    def __call__(self, frame: wire.ExecutorFrame, *, output: bool = False) -> None: ...
+
+
+class Commands:
+    """All commands of this executor, whatever connection there is. An async context manager: it owns their tasks."""
+
+    def __init__(self, core: Core, kubectl: Kubectl) -> None:
+        self._core = core
+        self._kubectl = kubectl
+        self._loop = asyncio.get_running_loop()
+        self._tasks = asyncio.TaskGroup()
+        self._runs: dict[str, Run] = {}
+        self._put: Put | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops what has not ended and waits for it."""
+        self.stop_all("the executor is stopping")
+        try:
+            await self._tasks.__aexit__(kind, problem, trace)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many commands run and how many wait."""
+        return self._core.running, self._core.queued
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and no result waits to be acknowledged."""
+        return self._core.idle
+
+    # The connection
+
+    def held(self) -> Held:
+        return self._core.held()
+
+    def welcomed(self, welcome: wire.Welcome, put: Put) -> None:
+        """A broker has answered: from now on frames go to `put`."""
+        self._put = put
+        self._do(self._core.welcomed(welcome, self._loop.time()))
+
+    def received(self, frame: wire.BrokerFrame) -> None:
+        self._do(self._core.received(frame, self._loop.time()))
+
+    def disconnected(self) -> None:
+        self._put = None
+        self._core.disconnected()
+
+    # The end
+
+    def drain(self, reason: str) -> None:
+        """Takes no more commands."""
+        self._do(self._core.drain(reason))
+
+    def stop_all(self, why: str) -> None:
+        """Stops every command that has not ended."""
+        self._do(self._core.stop_all(why, self._loop.time()))
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Waits until something that depends on the commands holds."""
+        while not reached():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # What the core asks for
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(frame, output):
+                    if self._put is not None:
+                        self._put(frame, output=output)
+                case Spawn():
+                    self._spawn(action)
+                case Kill(command_id):
+                    self._runs[command_id].kill()
+                case Note(event, fields, warning):
+                    (log.warning if warning else log.info)(event, **fields)
+        self._set_timer()
+        self._changed.set()
+
+    def _spawn(self, spawn: Spawn) -> None:
+        run = Run(
+            self._kubectl,
+            spawn.argv,
+            max_bytes=spawn.max_bytes,
+            started=lambda: self._do(self._core.started(spawn.command_id)),
+        )
+        # Before its task has had a turn, so that a Kill that follows at once finds it.
+        self._runs[spawn.command_id] = run
+        self._tasks.create_task(self._run(spawn.command_id, run), name=f"run-{spawn.command_id}")
+
+    async def _run(self, command_id: str, run: Run) -> None:
+        end: Ended | NotStarted = await run.run()
+        del self._runs[command_id]
+        self._do(self._core.ended(command_id, end, self._loop.time()))
+
+    def _set_timer(self) -> None:
+        """One timer, for the deadline that comes first."""
+        due = self._core.next_deadline()
+        if self._timer is not None:
+            if self._timer.when() == due and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._do(self._core.expire(self._loop.time()))

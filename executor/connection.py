@@ -1,0 +1,167 @@
+"""One connection to a broker, from Hello to its end: handshake, frames, heartbeats, GoAway.
+
+What the frames about commands mean is `core`'s business; when to dial again is `link`'s.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+import structlog
+
+from executor.commands import Commands
+from openline import limits
+from openline.outbox import Overflow
+from openline.settings import Address
+from openline.stream import FrameStream, StreamFrozen
+from openline.v1 import executor_service_pb2 as wire
+from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
+
+KNOWN_FRAMES = frozenset(field.name for field in wire.BrokerFrame.DESCRIPTOR.fields)
+# A broker's GoAway may ask for a wait; not for a cluster to be offline.
+LONGEST_WAIT_S = 60.0
+
+log = structlog.get_logger()
+
+
+class NoWelcome(Exception):
+    """The peer answered Hello with something else than a Welcome of our version."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a connection ended."""
+
+    why: str
+    code: grpc.StatusCode | None = None  # None: this side ended it
+    lived_s: float = 0.0  # since Welcome; 0: it never stood
+    wait_s: float = 0.0  # at least so long until the next one, as GoAway said
+
+
+class Connection:
+    """One Connect call. `welcomed` is called with the Welcome when the connection stands."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        commands: Commands,
+        *,
+        broker: Address,
+        token: str,
+        welcomed: Callable[[wire.Welcome], None],
+    ) -> None:
+        self._commands = commands
+        self._welcomed = welcomed
+        self._log = log.bind(broker=broker)
+        self._loop = asyncio.get_running_loop()
+        self._call = ExecutorServiceStub(channel).Connect(metadata=(("authorization", f"Bearer {token}"),))
+        self._stream: FrameStream[wire.BrokerFrame, wire.ExecutorFrame] = FrameStream(
+            read=self._call.read,
+            write=self._call.write,
+            pack=lambda frames: wire.ConnectRequest(frames=frames),
+            unpack=lambda message: message.frames,
+        )
+        self._stood_at: float | None = None
+        self._moving_at: float | None = None  # since GoAway
+        self._reconnect_after_s = 0.0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._beats = 0
+        self.unknown_frames = 0
+
+    def close(self) -> None:
+        """Ends `hold` when what is queued has been written."""
+        self._stream.close()
+
+    async def hold(self, hello: wire.Hello) -> End:
+        """Holds the connection until it ends, for whatever reason; only a cancelled task raises."""
+        why = "ended by the broker"
+        try:
+            async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
+                welcome, more = await self._shake_hands(hello)
+            self._stand(welcome)
+            self._received(more)
+            silence_s = welcome.heartbeat_timeout_s or limits.HEARTBEAT_TIMEOUT_S
+            await self._stream.run(self._received, silence_s=silence_s)
+        except TimeoutError:
+            why = f"no Welcome within {limits.HELLO_TIMEOUT_S:g} s"
+        except (NoWelcome, StreamFrozen, Overflow) as problem:
+            why = str(problem)
+        except grpc.aio.AioRpcError as status:
+            why = status.details() or why
+        except asyncio.InvalidStateError:
+            pass  # written to a call that had just ended; its status says more
+        except asyncio.CancelledError:
+            # Also what grpc.aio raises when the peer's status is CANCELLED, which is not our cancellation.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._commands.disconnected()
+            code = await self._status()
+        now = self._loop.time()
+        return End(
+            why="moved" if self._moving_at is not None else why,
+            code=code,
+            lived_s=0.0 if self._stood_at is None else now - self._stood_at,
+            wait_s=0.0 if self._moving_at is None else max(0.0, self._moving_at + self._reconnect_after_s - now),
+        )
+
+    async def _status(self) -> grpc.StatusCode | None:
+        """The status that the broker ended the call with; ends the call if it has not."""
+        if self._call.done():
+            code: grpc.StatusCode = await self._call.code()
+            return code
+        self._call.cancel()
+        return None
+
+    async def _shake_hands(self, hello: wire.Hello) -> tuple[wire.Welcome, Sequence[wire.BrokerFrame]]:
+        """Says Hello and waits for Welcome, and writes nothing meanwhile: a status would be lost otherwise."""
+        self._stream.send(wire.ExecutorFrame(hello=hello))
+        await self._stream.flush()
+        frames = await self._stream.receive()
+        if not frames or frames[0].WhichOneof("frame") != "welcome":
+            raise NoWelcome("the broker did not answer Hello with Welcome")
+        welcome = frames[0].welcome
+        if welcome.protocol_version != limits.PROTOCOL_VERSION:
+            raise NoWelcome(f"the broker speaks protocol version {welcome.protocol_version}")
+        return welcome, frames[1:]
+
+    def _stand(self, welcome: wire.Welcome) -> None:
+        self._stood_at = self._loop.time()
+        self._log = self._log.bind(replica_id=welcome.replica_id, epoch=welcome.epoch)
+        self._log.info("connection.opened")
+        self._welcomed(welcome)
+        self._commands.welcomed(welcome, self._stream.send)
+        self._beat(max(welcome.heartbeat_interval_s or limits.HEARTBEAT_INTERVAL_S, 0.01))
+
+    def _beat(self, interval_s: float) -> None:
+        running, queued = self._commands.load
+        self._beats += 1
+        beat = wire.Heartbeat(seq=self._beats, running=running, queued=queued)
+        self._stream.send(wire.ExecutorFrame(heartbeat=beat))
+        self._timers["beat"] = self._loop.call_later(interval_s, self._beat, interval_s)
+
+    def _received(self, frames: Sequence[wire.BrokerFrame]) -> None:
+        for frame in frames:
+            kind = frame.WhichOneof("frame")
+            if kind == "go_away":
+                self._move(frame.go_away)
+            elif kind in KNOWN_FRAMES:
+                self._commands.received(frame)
+            else:
+                self.unknown_frames += 1
+        if self._moving_at is not None and self._commands.idle:
+            self._stream.close()
+
+    def _move(self, go_away: wire.GoAway) -> None:
+        """Closes when what runs has been handed over (`_received`), or at the drain deadline."""
+        if self._moving_at is not None:
+            return
+        self._moving_at = self._loop.time()
+        self._reconnect_after_s = min(go_away.reconnect_after_s, LONGEST_WAIT_S)
+        self._log.info("connection.moving", reason=go_away.reason, drain_s=go_away.drain_deadline_s)
+        drain_s = max(go_away.drain_deadline_s, 0.0)
+        self._timers["move"] = self._loop.call_later(drain_s, self._stream.close)

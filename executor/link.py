@@ -1,0 +1,103 @@
+"""The line to the brokers: dials them in turn, one connection at a time, and dials again whenever one has ended.
+
+Any status is a reason to dial again; only the wait differs. Nothing here stops a command.
+"""
+
+import asyncio
+import random
+from itertools import cycle
+
+import grpc
+import structlog
+
+from executor.commands import Commands
+from executor.connection import Connection, End
+from executor.pace import Pace
+from executor.settings import ExecutorSettings
+from openline.channels import open_channel
+from openline.settings import Address
+from openline.v1 import executor_service_pb2 as wire
+
+# Statuses that dialing again at once cannot change: a token, a name or a version is wrong.
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+
+log = structlog.get_logger()
+
+
+class Link:
+    """Holds the line while `run` runs. `who` is what Hello says of this executor, without its commands."""
+
+    def __init__(self, settings: ExecutorSettings, who: wire.Hello, commands: Commands, *, pace: Pace) -> None:
+        self._settings = settings
+        self._who = who
+        self._commands = commands
+        self._pace = pace
+        self._connection: Connection | None = None
+        self._stopped = asyncio.Event()
+        self._failure = ""  # the last one logged
+        self.connected = False
+
+    async def run(self) -> None:
+        """Dials until `close`."""
+        # From a random one on, so that the executors of many clusters spread over the replicas.
+        brokers = self._settings.broker
+        first = random.randrange(len(brokers))  # noqa: S311
+        for address in cycle(brokers[first:] + brokers[:first]):
+            end = await self._connect(address)
+            self._report(address, end)
+            chance = random.random()  # noqa: S311
+            refused = end.code in REFUSALS
+            wait_s = self._pace.refused(chance) if refused else self._pace.lost(end.lived_s, chance)
+            try:
+                async with asyncio.timeout(max(wait_s, end.wait_s)):
+                    await self._stopped.wait()
+            except TimeoutError:
+                continue
+            return
+
+    def close(self) -> None:
+        """Ends `run` when what is queued has been written."""
+        self._stopped.set()
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _connect(self, address: Address) -> End:
+        """One connection, from dialing to its end."""
+        settings = self._settings
+        try:
+            token = settings.read_token()
+            channel = open_channel(address, ca=settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+        except (OSError, ValueError) as problem:
+            return End(why=f"token or certificate: {problem}")
+        held = self._commands.held()
+        hello = wire.Hello(in_flight_ids=held.in_flight_ids, unacked_ids=held.unacked_ids)
+        hello.MergeFrom(self._who)
+        async with channel:
+            self._connection = Connection(channel, self._commands, broker=address, token=token, welcomed=self._welcomed)
+            try:
+                return await self._connection.hold(hello)
+            finally:
+                self._connection = None
+                self.connected = False
+
+    def _welcomed(self, welcome: wire.Welcome) -> None:
+        self.connected = True
+        self._pace.follow(welcome.reconnect)
+
+    def _report(self, address: Address, end: End) -> None:
+        """One line for a connection that stood; of attempts, one line whenever the reason changes."""
+        status = end.code.name if end.code else None
+        if end.lived_s:
+            self._failure = ""
+            log.info("connection.closed", broker=address, why=end.why, status=status, lived_s=round(end.lived_s, 1))
+        elif self._failure != (failure := f"{address} {status} {end.why}"):
+            self._failure = failure
+            log.warning("connection.failed", broker=address, why=end.why, status=status)

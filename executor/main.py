@@ -1,0 +1,145 @@
+"""The program: reads the settings, starts the executor in stages, stops it in the reverse order."""
+
+import asyncio
+import json
+import signal
+import tempfile
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from executor import policy
+from executor.actions import Ended, NotStarted
+from executor.commands import Commands
+from executor.core import Core
+from executor.health import serve_health
+from executor.link import Link
+from executor.pace import Pace
+from executor.runner import Kubectl, Run
+from executor.settings import ExecutorSettings, load_settings, misused
+from openline import __version__, ids, limits
+from openline.logs import set_up_logs
+from openline.v1 import executor_service_pb2 as wire
+
+# kubectl answers with its own version in a tenth of a second, also on a machine that is busy.
+VERSION_TIMEOUT_S = 10.0
+MAX_VERSION_BYTES = 64 << 10
+MAX_VERSION_CHARACTERS = 100
+# What runs may finish when this process is asked to stop: Kubernetes gives 30 s, a person less.
+DRAIN_S = 5.0
+# After that: until the killed commands are reaped, and until the broker has acknowledged the results.
+KILLED_S = 3.0
+ACKED_S = 1.0
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    settings = load_settings()
+    set_up_logs(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+async def serve(settings: ExecutorSettings) -> None:
+    """Runs the executor until SIGTERM or SIGINT. Afterwards no process of it is left."""
+    stop = asyncio.Event()
+    _on_signal(stop.set)
+    async with AsyncExitStack() as stages:
+        home = stages.enter_context(tempfile.TemporaryDirectory(prefix="openline-", ignore_cleanup_errors=True))
+        kubectl = Kubectl(path=settings.kubectl, home=Path(home), kubeconfig=settings.kubeconfig)
+        who = _introduce(settings, kubectl_version=await _client_version(kubectl))
+        core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
+        commands = await stages.enter_async_context(Commands(core, kubectl))
+        link = Link(settings, who, commands, pace=Pace())
+        if settings.health_listen is not None:
+            health = serve_health(settings.health_listen, healthy=lambda: link.connected)
+            try:
+                await stages.enter_async_context(health)
+            except OSError as problem:
+                misused(f"--health-listen: {problem.strerror}")
+        log.info(
+            "executor.started", cluster_id=who.cluster_id, executor_id=who.executor_id, instance_id=who.instance_id
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(link.run(), name="link")
+            asking = tasks.create_task(_learn_server_version(kubectl, who), name="server-version")
+            await stop.wait()
+            asking.cancel()
+            await _drain(commands)
+            link.close()
+    log.info("executor.stopped")
+
+
+async def _drain(commands: Commands) -> None:
+    """Lets what runs finish for a while, kills the rest, lets the broker acknowledge; a second signal kills at once."""
+    log.info("executor.draining", running=commands.load[0], queued=commands.load[1])
+    _on_signal(lambda: commands.stop_all("the executor was told to stop at once"))
+    commands.drain("the executor is stopping")
+    await _within(DRAIN_S, commands.until(lambda: commands.load == (0, 0)))
+    commands.stop_all("the executor is stopping")
+    await _within(KILLED_S, commands.until(lambda: commands.load == (0, 0)))
+    await _within(ACKED_S, commands.until(lambda: commands.idle))
+
+
+async def _within(timeout_s: float, wait: Coroutine[None, None, None]) -> None:
+    """Waits, but not longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await wait
+
+
+def _on_signal(act: Callable[[], None]) -> None:
+    """Has SIGTERM and SIGINT call `act` and nothing else."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, act)
+
+
+def _introduce(settings: ExecutorSettings, *, kubectl_version: str) -> wire.Hello:
+    """What Hello says of this process, whatever commands it has."""
+    return wire.Hello(
+        protocol_version=limits.PROTOCOL_VERSION,
+        cluster_id=settings.cluster_id,
+        executor_id=settings.executor_id,
+        instance_id=ids.new_id(),
+        capabilities=wire.Capabilities(verbs=sorted(policy.VERBS)),
+        max_concurrency=settings.max_concurrency,
+        versions=wire.Versions(executor=__version__, kubectl=kubectl_version),
+    )
+
+
+async def _client_version(kubectl: Kubectl) -> str:
+    """kubectl's own version; ends the program when this kubectl does not run at all."""
+    end = await _ask_version(kubectl, "--client")
+    if isinstance(end, NotStarted):
+        misused(f"--kubectl: {kubectl.path} could not be started: {end.why}")
+    if end.exit_code != 0:
+        misused(f"--kubectl: `{kubectl.path} version --client` ended with exit code {end.exit_code}")
+    return _version_in(end, "clientVersion")
+
+
+async def _learn_server_version(kubectl: Kubectl, who: wire.Hello) -> None:
+    """Completes `who` for the connections after the first, when the cluster's API answers."""
+    end = await _ask_version(kubectl)
+    if isinstance(end, Ended):
+        who.versions.kubernetes = _version_in(end, "serverVersion")
+
+
+async def _ask_version(kubectl: Kubectl, *flags: str) -> Ended | NotStarted:
+    run = Run(kubectl, ["version", *flags, "-o", "json"], max_bytes=MAX_VERSION_BYTES)
+    timer = asyncio.get_running_loop().call_later(VERSION_TIMEOUT_S, run.kill)
+    try:
+        return await run.run()
+    finally:
+        timer.cancel()
+
+
+def _version_in(end: Ended, side: str) -> str:
+    """`v1.36.0`, or nothing when the answer says none."""
+    try:
+        return str(json.loads(end.stdout.data)[side]["gitVersion"])[:MAX_VERSION_CHARACTERS]
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,42 @@
+"""How long to wait before dialing again: full jitter under a bound that doubles. Pure.
+
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ shows why the whole interval is random: after
+a broker's restart the executors of all clusters come back at once.
+"""
+
+from openline import limits
+from openline.v1 import executor_service_pb2 as wire
+
+# After a refusal that only a person or a token rotation changes.
+REFUSED_S = 10.0
+
+
+class Pace:
+    """The bound, as the last Welcome and the connections since set it."""
+
+    def __init__(self, *, refused_s: float = REFUSED_S) -> None:
+        self._min_s = limits.RECONNECT_MIN_S
+        self._max_s = limits.RECONNECT_MAX_S
+        self._bound_s = self._min_s
+        self._refused_s = refused_s
+
+    def follow(self, policy: wire.ReconnectPolicy) -> None:
+        """Takes over a broker's policy; what it leaves out stays, and nothing makes this a busy loop."""
+        self._min_s = min(max(policy.min_s or self._min_s, 0.01), 60.0)
+        self._max_s = min(max(policy.max_s or self._max_s, self._min_s), 300.0)
+
+    def lost(self, lived_s: float, chance: float) -> float:
+        """The wait after a connection that lived so long (0: it never stood); `chance` is random in 0..1.
+
+        One that lived longer than the wait before the next can be was a good one: the bound starts anew. One that
+        keeps breaking sooner is dialed less and less often.
+        """
+        if lived_s > self._bound_s:
+            self._bound_s = self._min_s
+        wait_s = self._bound_s * chance
+        self._bound_s = min(max(self._bound_s * 2, self._min_s), self._max_s)
+        return wait_s
+
+    def refused(self, chance: float) -> float:
+        """The wait after a refusal: long, and never less than half of that."""
+        return self._refused_s * (1 + chance) / 2

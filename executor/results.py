@@ -1,0 +1,92 @@
+"""What the executor tells a broker about a command: the frames, made from a `Command`. No decisions here."""
+
+from collections.abc import Iterator
+
+from executor.actions import Ended, NotStarted
+from executor.life import Command
+from executor.output import Kept
+from openline.errors import error
+from openline.reasons import NO, YES, Reason
+from openline.v1 import command_pb2
+from openline.v1 import executor_service_pb2 as wire
+
+_OUTCOME = {
+    Reason.COMMAND_TIMEOUT: command_pb2.OUTCOME_TIMED_OUT,
+    Reason.CANCELLED: command_pb2.OUTCOME_CANCELLED,
+}
+# What a result costs beside its output.
+_RESULT_BYTES = 1024
+
+
+def accepted(command_id: str) -> wire.ExecutorFrame:
+    return wire.ExecutorFrame(accepted=wire.Accepted(command_id=command_id))
+
+
+def started(command_id: str) -> wire.ExecutorFrame:
+    return wire.ExecutorFrame(started=wire.Started(command_id=command_id))
+
+
+def rejected(command_id: str, why: command_pb2.Error) -> wire.ExecutorFrame:
+    return wire.ExecutorFrame(rejected=wire.Rejected(command_id=command_id, error=why))
+
+
+def draining(reason: str) -> wire.ExecutorFrame:
+    return wire.ExecutorFrame(draining=wire.Draining(reason=reason))
+
+
+def result_bytes(command: Command) -> int:
+    """What keeping the result of a finished command costs."""
+    end = command.end
+    return _RESULT_BYTES + (len(end.stdout.data) + len(end.stderr.data) if isinstance(end, Ended) else 0)
+
+
+def result_frames(command: Command, now: float, *, frame_bytes: int) -> Iterator[wire.ExecutorFrame]:
+    """The Output frames of a finished command, at most `frame_bytes` of data each, then its Finished."""
+    end = command.end
+    if isinstance(end, Ended):
+        seq = 0
+        for source, kept in (
+            (command_pb2.OUTPUT_SOURCE_STDOUT, end.stdout),
+            (command_pb2.OUTPUT_SOURCE_STDERR, end.stderr),
+        ):
+            for start in range(0, len(kept.data), frame_bytes):
+                piece = kept.data[start : start + frame_bytes]
+                yield wire.ExecutorFrame(
+                    output=command_pb2.Output(command_id=command.command_id, seq=seq, source=source, data=piece)
+                )
+                seq += 1
+    yield wire.ExecutorFrame(finished=finished(command, now))
+
+
+def finished(command: Command, now: float) -> wire.Finished:
+    """How a finished command ended: stopped, refused by the machine, or exited by itself."""
+    frame = wire.Finished(command_id=command.command_id)
+    end = command.end
+    ended_at = now if command.ended_at is None else command.ended_at
+    frame.timings.queue_s = (ended_at if command.placed_at is None else command.placed_at) - command.received_at
+    frame.timings.return_s = now - ended_at
+    if isinstance(end, Ended):
+        frame.timings.run_s = end.run_s
+        frame.finished_at.FromNanoseconds(int(end.finished_at * 1e9))
+        frame.stdout_summary.CopyFrom(_summary(end.stdout))
+        frame.stderr_summary.CopyFrom(_summary(end.stderr))
+    if command.stop is not None:
+        frame.outcome = _OUTCOME[command.stop.reason]
+        executed = YES if command.executed else NO
+        frame.error.CopyFrom(error(command.stop.reason, command.stop.message, executed=executed))
+    elif isinstance(end, NotStarted):
+        frame.outcome = command_pb2.OUTCOME_REJECTED
+        frame.error.CopyFrom(error(Reason.EXECUTOR_FAILED, f"kubectl could not be started: {end.why}", executed=NO))
+    elif isinstance(end, Ended):
+        frame.outcome = command_pb2.OUTCOME_EXITED
+        frame.exit_code = end.exit_code
+    return frame
+
+
+def _summary(kept: Kept) -> command_pb2.OutputSummary:
+    return command_pb2.OutputSummary(
+        total_bytes=kept.total_bytes,
+        total_lines=kept.total_lines,
+        cut_bytes=kept.cut_bytes,
+        cut_lines=kept.cut_lines,
+    )

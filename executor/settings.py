@@ -1,0 +1,105 @@
+"""The executor's flags and variables."""
+
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from openline import ids
+from openline.settings import Address, Addresses, ProgramSettings, fail, load
+
+PROGRAM = "openline-executor"
+MAX_TOKEN_CHARACTERS = 4096
+
+
+def _cluster_id(text: str) -> str:
+    if not ids.is_cluster_id(text):
+        raise ValueError("expected 1 to 100 of a-z, 0-9 and -, as in a DNS name")
+    return text
+
+
+def _executor_id(text: str) -> str:
+    if not ids.is_token(text):
+        raise ValueError("expected 1 to 200 visible ASCII characters")
+    return text
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ValueError(f"there is no file {path} that can be read")
+    return path.absolute()
+
+
+def _executable(path: Path) -> Path:
+    """A path, or a name that is looked up on PATH, as an absolute path."""
+    found = shutil.which(path)
+    if found is None:
+        raise ValueError(f"there is no program {path}; give its path with --kubectl PATH")
+    return Path(found).absolute()
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+
+
+class ExecutorSettings(ProgramSettings):
+    """Holds the line from a cluster to a broker and runs kubectl for it."""
+
+    broker: Addresses = (Address("127.0.0.1:50051"),)
+    """HOST:PORT[,…] of the broker replicas, tried in turn. The default is where a broker listens by default."""
+    cluster_id: Annotated[str, AfterValidator(_cluster_id)]
+    """The cluster this is. No default: commands for one cluster must not end up in another."""
+    executor_id: Annotated[str, AfterValidator(_executor_id)] = Field(default_factory=socket.gethostname)
+    """Stable over restarts; the host name is, for a pod of a StatefulSet or with `hostname` set."""
+    token: SecretStr | None = None
+    """What the broker knows this cluster by. Other users of the machine can see flags: prefer the file or the
+    variable."""
+    token_file: ReadableFile | None = None
+    """A file with the token, read anew for every connection, so that it can be rotated."""
+    kubectl: Annotated[Path, AfterValidator(_executable)] = Field(default=Path("kubectl"), validate_default=True)
+    """The kubectl to run: a path, or a name on PATH."""
+    kubeconfig: ReadableFile | None = None
+    """What kubectl gets as KUBECONFIG. Without it, kubectl uses the service account of the pod it runs in."""
+    max_concurrency: int = Field(default=8, ge=1, le=256)
+    """Commands at a time; four times as many wait. A kubectl takes 50 MB or so, so 8 fit in half a gigabyte."""
+    tls_ca: ReadableFile | None = None
+    """PEM file with the authorities that the broker's certificate is checked against; without any TLS file the
+    connection is not encrypted."""
+    tls_cert: ReadableFile | None = None
+    """PEM file with this executor's own certificate, for mutual TLS. Read anew for every connection."""
+    tls_key: ReadableFile | None = None
+    """PEM file with the key of --tls-cert."""
+    health_listen: Address | None = None
+    """HOST:PORT for `GET /healthz`. Off by default: only an orchestrator needs it."""
+
+    def read_token(self) -> str:
+        """The token as it is now. Raises OSError for a file that cannot be read, ValueError for an unusable token."""
+        text = self.token_file.read_text().strip() if self.token_file else ""
+        if self.token is not None:
+            text = self.token.get_secret_value()
+        if not 1 <= len(text) <= MAX_TOKEN_CHARACTERS or not all("!" <= character <= "~" for character in text):
+            raise ValueError(f"expected a token of 1 to {MAX_TOKEN_CHARACTERS} visible ASCII characters")
+        return text
+
+
+def load_settings(arguments: Sequence[str] | None = None) -> ExecutorSettings:
+    """The settings of this process; ends it with one line and code 2 when they cannot be right."""
+    settings = load(ExecutorSettings, program=PROGRAM, arguments=arguments)
+    if settings.token is None and settings.token_file is None:
+        misused("--token: give a token with --token or --token-file")
+    if settings.token is not None and settings.token_file is not None:
+        misused("--token-file: cannot be given together with --token")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        misused("--tls-cert: --tls-cert and --tls-key go together")
+    try:
+        settings.read_token()
+    except (OSError, ValueError) as problem:
+        misused(f"{'--token' if settings.token else '--token-file'}: {problem}")
+    return settings
+
+
+def misused(message: str) -> NoReturn:
+    fail(PROGRAM, message)

@@ -1,0 +1,1 @@
+"""The gateway: REST in, gRPC out. It holds no keys and never touches Redis."""

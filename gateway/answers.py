@@ -1,0 +1,132 @@
+"""Contract to REST: what brokers answer, in the shapes of `models`."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.models import ClusterAnswer, ClusterFlags, ClusterStatusAnswer, ExecuteAnswer, SessionAnswer
+from openline.errors import OpenlineError, error
+from openline.reasons import Reason
+from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
+
+Status = Literal["success", "failure", "timeout", "cancelled"]
+
+# Ends without an exit code that are answers on the drop-in surface; every other one is an error.
+_STOPPED: dict[command_pb2.Outcome.ValueType, Status] = {
+    command_pb2.OUTCOME_TIMED_OUT: "timeout",
+    command_pb2.OUTCOME_CANCELLED: "cancelled",
+}
+_STOPPED_EARLY: dict[Reason, command_pb2.Outcome.ValueType] = {
+    Reason.COMMAND_TIMEOUT: command_pb2.OUTCOME_TIMED_OUT,
+    Reason.CANCELLED: command_pb2.OUTCOME_CANCELLED,
+}
+
+# As with a cluster: what was used within this time is active.
+SESSION_ACTIVE_FOR = timedelta(seconds=60)
+
+
+def stopped_early(failure: OpenlineError) -> command_pb2.CommandResult:
+    """The result of a command that ended in time-out or cancel before an executor had it. Raises any other failure."""
+    if failure.reason not in _STOPPED_EARLY:
+        raise failure
+    return failure.result or command_pb2.CommandResult(outcome=_STOPPED_EARLY[failure.reason], error=failure.error)
+
+
+def execute_answer(result: command_pb2.CommandResult, request: command_service_pb2.ExecuteRequest) -> ExecuteAnswer:
+    """How a command ended. Raises OpenlineError for one that did not run, or of which that is not known."""
+    exited = result.outcome == command_pb2.OUTCOME_EXITED
+    if not exited and result.outcome not in _STOPPED:
+        why = result.error if result.error.reason else error(Reason.INTERNAL, "the broker's answer has no outcome")
+        raise OpenlineError(why, result=result)
+    success = exited and result.exit_code == 0
+    stdout, stdout_replaced = _text(result.stdout)
+    stderr, stderr_replaced = _text(result.stderr)
+    said = stderr.strip().partition("\n")[0].rstrip()
+    return ExecuteAnswer(
+        command_id=result.command_id or request.command_id,
+        session_id=request.session_id or None,
+        cluster_id=request.cluster_id,
+        status=("success" if success else "failure") if exited else _STOPPED[result.outcome],
+        success=success,
+        correlation_id=request.correlation_id or None,
+        output=f"{stdout}\n{stderr}" if stderr else stdout,
+        error=None if success else said or f"exit code {result.exit_code}" if exited else result.error.message or said,
+        stdout=stdout,
+        stderr=stderr,
+        exit_code=result.exit_code if exited else None,
+        truncated=bool(result.stdout_summary.cut_bytes or result.stderr_summary.cut_bytes),
+        total_bytes=result.stdout_summary.total_bytes + result.stderr_summary.total_bytes,
+        encoding_replaced=stdout_replaced or stderr_replaced,
+        execution_time_ms=round(result.timings.run_s * 1000),
+        executed_at=_instant(result.observed_at) or _instant(result.created_at) or datetime.now(UTC),
+    )
+
+
+def session_answer(session: session_service_pb2.Session) -> SessionAnswer:
+    created_at = _instant(session.created_at) or datetime.now(UTC)
+    used_at = max(created_at, _instant(session.last_used_at) or created_at)
+    return SessionAnswer(
+        session_id=session.session_id,
+        cluster_id=session.cluster_id,
+        # Instants of two clocks, but only shown: nothing is decided by it.
+        status="active" if datetime.now(UTC) - used_at < SESSION_ACTIVE_FOR else "idle",
+        created_at=created_at,
+        expires_at=_instant(session.expires_at) or created_at + timedelta(seconds=session.ttl_s),
+        ttl_seconds=session.ttl_s,
+        correlation_id=session.correlation_id or None,
+        service_identity=session.service_identity or None,
+    )
+
+
+def cluster_answer(cluster: cluster_service_pb2.Cluster) -> ClusterAnswer:
+    return ClusterAnswer(
+        clusterId=cluster.cluster_id,
+        status=ClusterFlags(
+            hasToken=cluster.has_token,
+            hasActiveSession=cluster.has_active_session,
+            executorReporting=cluster.connected,
+        ),
+        capabilities=_capabilities(cluster.executors[0]) if cluster.executors else None,
+        ttlRemaining=math.ceil(cluster.active_for_s) if cluster.active else None,
+    )
+
+
+def cluster_status_answer(cluster: cluster_service_pb2.Cluster) -> ClusterStatusAnswer:
+    return ClusterStatusAnswer(
+        cluster_id=cluster.cluster_id,
+        is_active=cluster.active,
+        active_for_seconds=math.ceil(cluster.active_for_s),
+        is_connected=cluster.connected,
+        last_seen=_instant(cluster.last_seen),
+        executors=len(cluster.executors),
+    )
+
+
+def _capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, Any]:
+    return {
+        "executor_id": executor.executor_id,
+        "verbs": list(executor.capabilities.verbs),
+        "streaming": executor.capabilities.streaming,
+        "labels": dict(executor.capabilities.labels),
+        "max_concurrency": executor.max_concurrency,
+        "versions": {
+            "executor": executor.versions.executor,
+            "kubectl": executor.versions.kubectl,
+            "kubernetes": executor.versions.kubernetes,
+        },
+    }
+
+
+def _text(data: bytes) -> tuple[str, bool]:
+    """As text, and whether some bytes had to be replaced."""
+    try:
+        return data.decode(), False
+    except UnicodeDecodeError:
+        return data.decode(errors="replace"), True
+
+
+def _instant(stamp: Timestamp) -> datetime | None:
+    """None for one that is not set."""
+    return stamp.ToDatetime(UTC) if stamp.ByteSize() else None

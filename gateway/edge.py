@@ -1,0 +1,122 @@
+"""The outermost layer of every request: its ids, a bounded read of its body, its log line.
+
+A body is JSON whatever its Content-Type says, since people's curl scripts send none or a wrong one.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.exchange import Exchange
+from gateway.problems import problem
+
+log = structlog.get_logger()
+
+MAX_BODY_BYTES = 1 << 20
+# From the end of the head to the end of the body; a client that needs longer is not talking to us.
+BODY_TIMEOUT_S = 10.0
+
+# Asked every few seconds by whatever watches the gateway: their lines are of interest only when something is wrong.
+_WATCHED = frozenset({"/health", "/healthz"})
+
+
+class _Refused(Exception):
+    """The body was not taken."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _Gone(Exception):
+    """The client left before its body was complete."""
+
+
+class Edge:
+    """ASGI in, ASGI out, around the whole application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_at = time.perf_counter()
+        headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        exchange = Exchange.begin(scope, headers)
+        # What nginx calls a client that left before its answer.
+        status = 499
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                out["X-Request-ID"] = exchange.request_id
+                out["X-Correlation-ID"] = exchange.correlation_id
+            await send(message)
+
+        try:
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                body = await _read_body(headers, receive)
+                _say_json(scope)
+                receive = _replay(body, receive)
+            await self._app(scope, receive, answer)
+        except _Gone:
+            pass
+        except _Refused as refused:
+            response = problem(scope, refused.status, str(refused), headers={"Connection": "close"})
+            await response(scope, receive, answer)
+        finally:
+            say = log.debug if scope["path"] in _WATCHED and status < 400 else log.info
+            say(
+                "request.answered",
+                method=scope["method"],
+                route=getattr(scope.get("route"), "path", None),
+                status=status,
+                ms=round((time.perf_counter() - began_at) * 1000, 1),
+                request_id=exchange.request_id,
+                **({"correlation_id": exchange.correlation_id} if exchange.is_agent_call else {}),
+                **exchange.facts,
+            )
+
+
+async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    length = headers.get(b"content-length", b"0")
+    too_large = _Refused(413, f"The body is larger than {MAX_BODY_BYTES} bytes")
+    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise _Gone
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise _Refused(408, f"The body was not complete after {BODY_TIMEOUT_S:g} s") from None
+
+
+def _say_json(scope: Scope) -> None:
+    kept = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    scope["headers"] = [*kept, (b"content-type", b"application/json")]
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body that was read, and then what the client does next."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed

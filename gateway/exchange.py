@@ -1,0 +1,58 @@
+"""One HTTP request and its answer: the ids that name it, and what its log line says.
+
+The middleware in `edge` makes it; routes add what they learn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+from openline.ids import is_token, new_id
+
+_KEY = "openline.exchange"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Mutable, since the body may bring the correlation id after the headers did not."""
+
+    request_id: str
+    # Shown to the caller: as given, or made.
+    correlation_id: str
+    # The caller gave it: the request is an agent call.
+    is_agent_call: bool
+    # What routes add to the log line: ids and reasons, never what was asked or answered.
+    facts: dict[str, str | int | bool] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, scope: Scope, headers: Mapping[bytes, bytes]) -> "Exchange":
+        given = _acceptable(headers.get(b"x-correlation-id"))
+        exchange = cls(
+            request_id=_acceptable(headers.get(b"x-request-id")) or new_id(),
+            correlation_id=given or new_id(),
+            is_agent_call=bool(given),
+        )
+        scope[_KEY] = exchange
+        return exchange
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Exchange":
+        exchange = scope[_KEY]
+        assert isinstance(exchange, Exchange)  # noqa: S101  (the edge wraps every request)
+        return exchange
+
+    @property
+    def given_correlation_id(self) -> str:
+        return self.correlation_id if self.is_agent_call else ""
+
+    def offer_correlation_id(self, from_body: str | None) -> None:
+        """Takes the body's where the headers had none: the header wins."""
+        if from_body and not self.is_agent_call:
+            self.correlation_id = from_body
+            self.is_agent_call = True
+
+
+def _acceptable(value: bytes | None) -> str:
+    text = value.decode("latin-1") if value else ""
+    return text if is_token(text) else ""

@@ -1,0 +1,156 @@
+"""The shapes of the drop-in surface, as REST.md gives them: names, bounds, and what is always present."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.argv import DEFAULT_NAMESPACE, Verb
+from openline.ids import is_token
+from openline.limits import MAX_ARGUMENT_BYTES
+
+
+def _argument(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL")
+    if len(text.encode()) > MAX_ARGUMENT_BYTES:
+        raise ValueError(f"must have at most {MAX_ARGUMENT_BYTES} bytes")
+    return text
+
+
+def _token(text: str) -> str:
+    if text and not is_token(text):
+        raise ValueError("must be 1..200 visible ASCII characters")
+    return text
+
+
+Argument = Annotated[str, AfterValidator(_argument)]
+# Empty counts as absent, as it always did.
+Token = Annotated[str, AfterValidator(_token)]
+Name = Annotated[str, Field(max_length=253), AfterValidator(_argument)]
+
+
+class ExecuteBody(BaseModel):
+    """A kubectl command for one cluster."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"cluster_id": "local", "command_type": "get", "args": ["pods"], "namespace": "default"},
+                {"cluster_id": "local", "args": ["describe", "pod", "web-0", "-n", "shop"], "timeout_seconds": 30},
+            ]
+        }
+    )
+
+    cluster_id: Annotated[str, Field(min_length=1, max_length=253)]
+    command_type: Verb = Field(
+        Verb.GET, description="The verb. Where it is left out and `args` begins with a verb, that is the verb."
+    )
+    args: list[Argument] = Field(default_factory=list, max_length=20)
+    namespace: Name | None = Field(
+        DEFAULT_NAMESPACE,
+        description="`-n` or `-A` in the arguments wins over the default; two different namespaces are refused.",
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=300)] | None = 10
+    session_id: Annotated[str, Field(max_length=200)] | None = None
+    correlation_id: Token | None = None
+    extra_args: Annotated[list[Argument], Field(max_length=40)] | None = None
+
+
+class ExecuteAnswer(BaseModel):
+    """How a command ended. All keys are always present."""
+
+    command_id: str
+    session_id: str | None
+    cluster_id: str
+    status: Literal["success", "failure", "timeout", "cancelled"]
+    success: bool
+    correlation_id: str | None = Field(description="As the caller gave it.")
+    output: str = Field(description="stdout, then a newline and stderr where there is any.")
+    error: str | None = Field(description="The first line of stderr of a command that failed, or why it was stopped.")
+    stdout: str
+    stderr: str
+    exit_code: int | None = Field(description="None for a command that was stopped before it ended.")
+    truncated: bool
+    total_bytes: int = Field(description="What the command wrote, kept or not.")
+    encoding_replaced: bool = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
+    execution_time_ms: int
+    executed_at: datetime
+
+
+class SessionBody(BaseModel):
+    """An AI agent's conversation with one cluster."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"cluster_id": "local", "ttl_seconds": 600}]})
+
+    cluster_id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    ttl_seconds: Annotated[int, Field(ge=60, le=3600)] = 300
+    user_id: Name | None = None
+    correlation_id: Token | None = None
+    service_identity: Name | None = None
+
+
+class SessionAnswer(BaseModel):
+    session_id: str
+    cluster_id: str
+    status: Literal["active", "idle"] = Field(description="Idle when nothing was asked for a minute.")
+    created_at: datetime
+    expires_at: datetime
+    ttl_seconds: int
+    correlation_id: str | None
+    service_identity: str | None
+
+
+class ClustersAnswer(BaseModel):
+    clusters: list[str] = Field(description="Registered clusters that the key may see, sorted.")
+    count: int
+
+
+class ClusterFlags(BaseModel):
+    hasToken: bool  # noqa: N815  (the old API's names)
+    hasActiveSession: bool  # noqa: N815
+    executorReporting: bool  # noqa: N815
+
+
+class ClusterAnswer(BaseModel):
+    clusterId: str  # noqa: N815
+    status: ClusterFlags
+    capabilities: dict[str, Any] | None = Field(description="Of its executor, while one is connected.")
+    ttlRemaining: int | None = Field(description="Whole seconds for which the cluster stays active.")  # noqa: N815
+
+
+class ClusterStatusAnswer(BaseModel):
+    cluster_id: str
+    is_active: bool = Field(description="A command was asked of it within the last minute.")
+    active_for_seconds: int
+    is_connected: bool
+    last_seen: datetime | None
+    executors: int = Field(description="How many are connected.")
+
+
+class BrokerHealth(BaseModel):
+    address: str
+    connected: bool
+
+
+class HealthAnswer(BaseModel):
+    status: Literal["healthy", "unhealthy"]
+    brokers: list[BrokerHealth]
+    version: str
+
+
+class Problem(BaseModel):
+    """Why something could not be done (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str | list[dict[str, Any]] = Field(description="A sentence; for 422 the list of what is wrong.")
+    instance: str
+    reason: str | None = Field(description="CLUSTER_OFFLINE, POLICY_DENIED, …: the table in the documentation.")
+    executed: Literal["no", "yes", "unknown"] = Field(description="Whether the command's process was started.")
+    retryable: bool = Field(description="The same request may succeed later, and nothing will have run twice.")
+    request_id: str
+    correlation_id: str

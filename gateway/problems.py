@@ -1,0 +1,141 @@
+"""Errors as HTTP: one table from reasons to status codes, and the problem documents of RFC 9457.
+
+`detail` stays what callers of the old API read: a string, and for 422 a list as FastAPI makes it.
+"""
+
+import http
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+from gateway.argv import Unacceptable
+from gateway.exchange import Exchange
+from openline.errors import OpenlineError
+from openline.reasons import EXECUTED_TEXT, MEANING, NO, Reason, reason_of
+from openline.v1 import command_pb2
+
+# What the old API said, word for word; its callers compare. CLUSTER_UNKNOWN names the clusters that there are.
+DROP_IN_DETAIL: dict[Reason, str] = {
+    Reason.UNAUTHENTICATED: "Invalid API key",
+    Reason.SESSION_UNKNOWN: "Session not found",
+    Reason.SESSION_MISMATCH: "Session cluster mismatch",
+}
+
+Detail = str | list[dict[str, Any]]
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def problem(
+    scope: Scope,
+    status: int,
+    detail: Detail,
+    *,
+    failure: command_pb2.Error | None = None,
+    members: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    """The answer for something that could not be done: `failure` is the broker's error, where it was the broker."""
+    exchange = Exchange.of(scope)
+    reason = reason_of(failure) if failure else None
+    executed = failure.executed if failure else NO
+    content: dict[str, Any] = {
+        **(failure.metadata if failure else {}),
+        **(members or {}),
+        "type": f"urn:openline:problem:{reason.lower()}" if reason else "about:blank",
+        "title": _title(status, reason),
+        "status": status,
+        "detail": detail,
+        "instance": scope["path"],
+        "reason": reason,
+        "executed": EXECUTED_TEXT.get(executed, "unknown"),
+        "retryable": reason is not None and MEANING[reason].retryable and executed == NO,
+        "request_id": exchange.request_id,
+        "correlation_id": exchange.correlation_id,
+    }
+    if reason:
+        exchange.facts["reason"] = reason
+    out = dict(headers or {})
+    if content["retryable"]:
+        wait_s = failure.retry_after_s if failure else 0.0
+        out["Retry-After"] = str(max(1, math.ceil(wait_s)))
+    if status == 401:
+        out["WWW-Authenticate"] = "Bearer"
+    return ProblemResponse(content, status_code=status, headers=out)
+
+
+async def on_openline_error(request: Request, failure: Exception) -> ProblemResponse:
+    """What a broker answered, or that none did."""
+    assert isinstance(failure, OpenlineError)  # noqa: S101  (registered for it)
+    reason = failure.reason
+    status = MEANING[reason].http
+    detail: Detail = DROP_IN_DETAIL.get(reason, failure.error.message)
+    if reason is Reason.CLUSTER_UNKNOWN:
+        detail = _no_cluster(failure.error)
+    if status == 422:
+        detail = [_wrong(("body", v.field), v.description) for v in failure.error.violations] or [
+            _wrong(("body",), failure.error.message)
+        ]
+    return problem(request.scope, status, detail, failure=failure.error)
+
+
+async def on_missing_key(request: Request, _failure: Exception) -> ProblemResponse:
+    failure = command_pb2.Error(reason=Reason.UNAUTHENTICATED, executed=NO)
+    return problem(request.scope, 401, "Missing API key", failure=failure)
+
+
+async def on_unacceptable(request: Request, failure: Exception) -> ProblemResponse:
+    assert isinstance(failure, Unacceptable)  # noqa: S101  (registered for it)
+    return _invalid(request, [_wrong(("body", failure.field), str(failure))])
+
+
+async def on_validation_error(request: Request, failure: Exception) -> ProblemResponse:
+    """FastAPI's list, without the input: it may hold anything."""
+    assert isinstance(failure, RequestValidationError)  # noqa: S101  (registered for it)
+    return _invalid(request, [_wrong(e["loc"], e["msg"], kind=e["type"]) for e in failure.errors()])
+
+
+async def on_http_exception(request: Request, failure: Exception) -> ProblemResponse:
+    """What the framework refuses: no such route or method, a body that is not JSON."""
+    assert isinstance(failure, HTTPException)  # noqa: S101  (registered for it)
+    if failure.status_code == 400 and isinstance(failure.__cause__, ValueError | RecursionError):
+        # Neither UTF-8 nor sane: for the caller the same as any other body that is not JSON.
+        return _invalid(request, [_wrong(("body",), "JSON decode error", kind="json_invalid")])
+    return problem(request.scope, failure.status_code, failure.detail, headers=failure.headers)
+
+
+async def on_defect(request: Request, _failure: Exception) -> ProblemResponse:
+    """A defect of ours; the server logs it."""
+    failure = command_pb2.Error(reason=Reason.INTERNAL, executed=MEANING[Reason.INTERNAL].executed)
+    return problem(request.scope, 500, "Internal error", failure=failure)
+
+
+def _invalid(request: Request, wrong: list[dict[str, Any]]) -> ProblemResponse:
+    failure = command_pb2.Error(reason=Reason.INVALID_COMMAND, executed=NO)
+    return problem(request.scope, 422, wrong, failure=failure)
+
+
+def _wrong(where: Sequence[str | int], why: str, *, kind: str = "value_error") -> dict[str, Any]:
+    return {"type": kind, "loc": list(where), "msg": why}
+
+
+def _no_cluster(failure: command_pb2.Error) -> str:
+    available = ", ".join(filter(None, failure.metadata.get("available", "").split(",")))
+    return f"Cluster '{failure.metadata.get('cluster_id', '')}' not found. Available clusters: {available or 'none'}"
+
+
+def _title(status: int, reason: Reason | None) -> str:
+    if reason:
+        return reason.replace("_", " ").capitalize()
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

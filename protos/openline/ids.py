@@ -1,0 +1,39 @@
+"""Identifiers and names that travel: how they are made and which ones are acceptable."""
+
+import re
+import uuid
+
+from uuid_utils import uuid7
+
+# DNS labels, as REST.md gives it for cluster ids; at most 100 characters.
+_CLUSTER_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
+# Correlation, session and executor ids are shown in logs and headers: printable ASCII without spaces.
+_TOKEN = re.compile(r"[!-~]{1,200}")
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unique, and sorted by the time it was made."""
+    return str(uuid7())
+
+
+def is_command_id(text: str) -> bool:
+    """Whether it is a UUID of version 7 in its canonical form."""
+    try:
+        parsed = uuid.UUID(text)
+    except ValueError:
+        return False
+    return parsed.version == 7 and str(parsed) == text
+
+
+def made_at(command_id: str) -> float:
+    """When a UUIDv7 was made, in seconds since 1970, by the clock of whoever made it."""
+    return (uuid.UUID(command_id).int >> 80) / 1000
+
+
+def is_cluster_id(text: str) -> bool:
+    return _CLUSTER_ID.fullmatch(text) is not None
+
+
+def is_token(text: str) -> bool:
+    """Whether it can stand as an id of the caller's choice: 1..200 visible ASCII characters."""
+    return _TOKEN.fullmatch(text) is not None

@@ -1,0 +1,28 @@
+"""Bounds on what travels: one table, so that both ends refuse the same things."""
+
+PROTOCOL_VERSION = 1
+
+# argv: kubectl's real commands are far smaller; Linux bounds a single argument at 128 KiB.
+MAX_ARGUMENTS = 64
+MAX_ARGUMENT_BYTES = 16 << 10
+MAX_ARGV_BYTES = 64 << 10
+
+DEFAULT_TIMEOUT_S = 10.0
+MAX_TIMEOUT_S = 3600.0
+MAX_WAIT_FOR_CLUSTER_S = 300.0
+
+MAX_FRAME_BYTES = 64 << 10
+DEFAULT_MAX_OUTPUT_BYTES = 1 << 20
+
+# A stream that was opened and has not said Hello is worth nothing to anybody after this.
+HELLO_TIMEOUT_S = 10.0
+HEARTBEAT_INTERVAL_S = 5.0
+# Three heartbeats lost. The promise is 30 s.
+HEARTBEAT_TIMEOUT_S = 16.0
+
+RECONNECT_MIN_S = 0.2
+RECONNECT_MAX_S = 5.0
+
+# After the deadline the process group gets TERM, then KILL; whoever waits allows for that before giving up.
+KILL_AFTER_S = 0.3
+DEADLINE_ALLOWANCE_S = 0.8

@@ -1,0 +1,126 @@
+"""Settings: each program's flags and OPENLINE_ variables, read once at the edge into a frozen object.
+
+A flag wins over its variable. A mistake is one line that names the flag, and exit code 2.
+"""
+
+import argparse
+import ipaddress
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn, Self, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic_core import core_schema
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
+
+from openline import __version__
+from openline.logs import LogFormat, LogLevel
+
+
+class Address(str):
+    """`host:port`, as it is given to whoever listens or dials."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `host:port` or `[v6]:port`; raises ValueError."""
+        host, colon, port = text.strip().rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"expected HOST:PORT, got {text!r}")
+        return cls(f"{host}:{int(port)}")
+
+    @property
+    def host(self) -> str:
+        return self.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+    @property
+    def port(self) -> int:
+        return int(self.rpartition(":")[2])
+
+    @property
+    def is_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls.parse, core_schema.str_schema())
+
+
+def split_commas(text: object) -> object:
+    """`a,b` as a tuple of its parts, empty ones left out; anything else unchanged."""
+    if isinstance(text, str):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(text, list | tuple):
+        return tuple(piece for part in text for piece in ([part] if not isinstance(part, str) else part.split(",")))
+    return text
+
+
+def _not_empty(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    if not addresses:
+        raise ValueError("expected HOST:PORT[,HOST:PORT…]")
+    return addresses
+
+
+Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(split_commas), AfterValidator(_not_empty)]
+
+
+class ProgramSettings(BaseSettings):
+    """What every program has."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OPENLINE_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_show_env_vars=True,
+        cli_hide_none_type=True,
+        use_attribute_docstrings=True,
+    )
+
+    log_level: LogLevel = "info"
+    """Lines below this level are left out."""
+    log_format: LogFormat = "console"
+    """`json` for machines, `console` for people."""
+
+
+S = TypeVar("S", bound=ProgramSettings)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with a mistake as one line on stderr."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(self.prog, message)
+
+
+def fail(program: str, message: str, *, code: int = 2) -> NoReturn:
+    """Ends the program with one line on stderr."""
+    sys.stderr.write(f"{program}: {' '.join(message.split())}\n")
+    raise SystemExit(code)
+
+
+def load(settings: type[S], *, program: str, arguments: Sequence[str] | None = None) -> S:
+    """Reads flags (default: those of this process) and variables; ends the process with code 2 on a mistake."""
+    parser = _Parser(
+        prog=program,
+        description=settings.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        source: CliSettingsSource[Any] = CliSettingsSource(settings, root_parser=parser, cli_prog_name=program)
+        return CliApp.run(settings, cli_args=given, cli_settings_source=source)
+    except ValidationError as mistakes:
+        first = mistakes.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        fail(program, f"--{name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}")
+    except SettingsError as mistake:
+        fail(program, str(mistake))

@@ -1,0 +1,168 @@
+"""One end of a bidirectional stream of batched frames, over grpc.aio: one reader, one writer, a watch for silence.
+
+Both services that are streams (Connect and Pipe) and both ends of each use it. What frames mean is not known here; the
+batching rule is in `outbox`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from openline.outbox import Frame, Outbox, Overflow
+
+I = TypeVar("I", bound=Frame)  # noqa: E741  (in)
+O = TypeVar("O", bound=Frame)  # noqa: E741  (out)
+
+
+# A timer that fires so late means that this process was stopped or starved, not the peer.
+OVERSLEPT_S = 1.0
+
+
+class StreamFrozen(Exception):
+    """Nothing came from the peer for longer than agreed: it is frozen, or the way to it is lost."""
+
+
+class StreamGarbled(Exception):
+    """The peer sent what is not a message of the contract, or not the one that was due."""
+
+
+class FrameStream(Generic[I, O]):
+    """A stream that has been opened and is driven by `run`, in one task of its owner.
+
+    `read` returns the next message or grpc.aio.EOF, `write` takes one; both are a grpc.aio call's or servicer
+    context's. `pack` makes a message of frames, `unpack` gives a message's frames.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[], Awaitable[Any]],
+        write: Callable[[Any], Awaitable[None]],
+        pack: Callable[[Sequence[O]], Any],
+        unpack: Callable[[Any], Sequence[I]],
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._pack = pack
+        self._unpack = unpack
+        self._outbox: Outbox[O] = Outbox()
+        # Instants are time.monotonic's: uvloop's own clock has whole milliseconds only.
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._linger: asyncio.Handle | None = None
+        self._closing = False
+        self._broken: Exception | None = None
+        self.received_at = monotonic()
+
+    def __repr__(self) -> str:
+        state = "broken" if self._broken else "closing" if self._closing else "open"
+        return f"<FrameStream {state} {self._outbox!r}>"
+
+    def send(self, frame: O, *, output: bool = False) -> None:
+        """Queues a frame; the writer sends it within this turn of the loop or the linger. Never blocks.
+
+        A frame for a stream that is closing is dropped: whoever waits for its effect learns of the end of the stream.
+        """
+        if self._closing or self._broken:
+            return
+        try:
+            self._outbox.put(frame, output=output)
+        except Overflow as overflow:
+            self.break_off(overflow)
+        else:
+            self._wake_writer()
+
+    def close(self) -> None:
+        """Ends `run` after what is queued has been written."""
+        self._closing = True
+        self._wake.set()
+
+    def break_off(self, why: Exception) -> None:
+        """Ends `run` at once, raising `why` there."""
+        self._broken = self._broken or why
+        self._wake.set()
+
+    async def receive(self) -> Sequence[I] | None:
+        """The next message's frames, or None when the peer has ended the stream; for the handshake, before `run`."""
+        message = await self._read()
+        if message is grpc.aio.EOF:
+            return None
+        if message is None:  # what grpc.aio gives for bytes that it cannot parse
+            raise StreamGarbled("bytes that are not a message")
+        self.received_at = monotonic()
+        self._outbox.answered(self.received_at)
+        return self._unpack(message)
+
+    async def flush(self) -> None:
+        """Writes what is queued in the caller's own task; for the handshake, before `run`."""
+        while len(self._outbox):
+            await self._write(self._pack(self._outbox.take(monotonic())))
+
+    async def run(self, handle: Callable[[Sequence[I]], None], *, silence_s: float) -> None:
+        """Hands every message's frames to `handle`, in order, until the peer ends the stream or it is closed here.
+
+        Raises StreamFrozen after `silence_s` without a message, whatever `break_off` was given, whatever `handle`
+        raises, and grpc's errors as they are.
+        """
+        reader = asyncio.create_task(self._read_all(handle), name="stream-reader")
+        writer = asyncio.create_task(self._write_all(), name="stream-writer")
+        watch = asyncio.create_task(self._watch(silence_s), name="stream-watch")
+        tasks = (reader, writer, watch)
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._closing = True
+            if self._linger is not None:
+                self._linger.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _read_all(self, handle: Callable[[Sequence[I]], None]) -> None:
+        while (frames := await self.receive()) is not None:
+            handle(frames)
+            if len(self._outbox):
+                self._wake_writer()
+
+    async def _write_all(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._broken is not None:
+                raise self._broken
+            # One batch, then a look at the rule again: what is put while this write waits leaves together.
+            if len(self._outbox) and (self._closing or self._outbox.hold_s(monotonic()) == 0.0):
+                await self._write(self._pack(self._outbox.take(monotonic())))
+            if len(self._outbox):
+                self._wake_writer()
+            elif self._closing:
+                return
+
+    def _wake_writer(self) -> None:
+        """Wakes the writer now or when the linger has passed, as the batching rule says."""
+        if self._closing:
+            self._wake.set()
+            return
+        hold_s = self._outbox.hold_s(monotonic())
+        if hold_s == 0.0:
+            self._wake.set()
+        elif self._linger is None:
+            self._linger = self._loop.call_later(hold_s, self._linger_over)
+
+    def _linger_over(self) -> None:
+        self._linger = None
+        self._wake.set()
+
+    async def _watch(self, silence_s: float) -> None:
+        while (left_s := self.received_at + silence_s - monotonic()) > 0:
+            due = monotonic() + left_s
+            await asyncio.sleep(left_s)
+            if monotonic() - due > OVERSLEPT_S:
+                # It was this process that stood still: what the peer sent meanwhile has not been read yet.
+                self.received_at = monotonic()
+        raise StreamFrozen(f"no frame for {silence_s:g} s")

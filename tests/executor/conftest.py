@@ -1,0 +1,160 @@
+"""A broker that does what the test says, over real gRPC on loopback, and kubectls made of a few lines of shell."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from openline import ids, limits
+from openline.channels import SERVER_OPTIONS
+from openline.v1 import executor_service_pb2 as wire
+from openline.v1.executor_service_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
+
+PATIENCE_S = 10.0
+
+
+class ScriptedConnection:
+    """One Connect stream as the broker sees it. Frames are read as the test asks for them, or never."""
+
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+        self._context = context
+        self._frames: list[wire.ExecutorFrame] = []
+        self.metadata = dict(context.invocation_metadata())
+        self.over = asyncio.Event()
+
+    async def send(self, *frames: wire.BrokerFrame) -> None:
+        await self._context.write(wire.ConnectResponse(frames=frames))
+
+    async def frame(self) -> wire.ExecutorFrame:
+        """The executor's next frame."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self._frames:
+                message = await self._context.read()
+                assert message is not grpc.aio.EOF, "the executor closed the stream"
+                self._frames.extend(message.frames)
+        return self._frames.pop(0)
+
+    async def expect(self, kind: str) -> wire.ExecutorFrame:
+        """The next frame that is no heartbeat, which must be of this kind."""
+        while True:
+            frame = await self.frame()
+            got = frame.WhichOneof("frame")
+            if got == kind:
+                return frame
+            assert got == "heartbeat", frame
+
+    async def until_closed(self) -> None:
+        """Reads until the executor ends the stream."""
+        async with asyncio.timeout(PATIENCE_S):
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.BaseError):
+                while await self._context.read() is not grpc.aio.EOF:
+                    pass
+
+    async def welcome(
+        self,
+        *,
+        verdict: "wire.VerdictAction.ValueType | None" = None,
+        heartbeat_interval_s: float = 5.0,
+        heartbeat_timeout_s: float = 20.0,
+    ) -> wire.Hello:
+        """Takes Hello and answers with Welcome: one verdict on everything that Hello lists."""
+        hello = (await self.expect("hello")).hello
+        listed = [*hello.in_flight_ids, *hello.unacked_ids] if verdict is not None else []
+        welcome = wire.Welcome(
+            protocol_version=limits.PROTOCOL_VERSION,
+            epoch=1,
+            replica_id="scripted",
+            heartbeat_interval_s=heartbeat_interval_s,
+            heartbeat_timeout_s=heartbeat_timeout_s,
+            reconnect=wire.ReconnectPolicy(min_s=0.02, max_s=0.1),
+            verdicts=[wire.Verdict(command_id=command_id, action=verdict) for command_id in listed],
+        )
+        await self.send(wire.BrokerFrame(welcome=welcome))
+        return hello
+
+    async def result(self, command_id: str) -> tuple[wire.Finished, bytes, bytes]:
+        """Reads until this command's Finished: that, its stdout and its stderr."""
+        output = {1: b"", 2: b""}
+        seq = 0
+        while True:
+            frame = await self.frame()
+            match frame.WhichOneof("frame"):
+                case "output" if frame.output.command_id == command_id:
+                    assert frame.output.seq == seq
+                    assert len(frame.output.data) <= limits.MAX_FRAME_BYTES
+                    seq += 1
+                    output[frame.output.source] += frame.output.data
+                case "finished" if frame.finished.command_id == command_id:
+                    return frame.finished, output[1], output[2]
+
+    def end(self) -> None:
+        """Ends the stream from the broker's side, without a word."""
+        self.over.set()
+
+
+class ScriptedBroker(ExecutorServiceServicer):
+    """Hands every Connect to the test, in order, and holds it until the test ends it."""
+
+    def __init__(self) -> None:
+        self._connections: asyncio.Queue[ScriptedConnection] = asyncio.Queue()
+        self.refusal: grpc.StatusCode | None = None
+        self.refused = 0
+        self.address = ""
+
+    async def Connect(self, request_iterator: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        if self.refusal is not None:
+            self.refused += 1
+            await context.abort(self.refusal, "as the test wants it")
+        connection = ScriptedConnection(context)
+        self._connections.put_nowait(connection)
+        await connection.over.wait()
+
+    async def connection(self) -> ScriptedConnection:
+        """The next connection that the executor opens."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._connections.get()
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[ScriptedBroker]:
+    """A scripted broker that listens on loopback."""
+    scripted = ScriptedBroker()
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    add_ExecutorServiceServicer_to_server(scripted, server)
+    scripted.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    yield scripted
+    await server.stop(0)
+
+
+@pytest.fixture
+def stub_kubectl(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a program that stands for kubectl: a shell script with this body. `$LOG` is a file beside it."""
+
+    def make(body: str) -> Path:
+        path = tmp_path / "kubectl"
+        log = tmp_path / "log"
+        path.write_text(f"#!/bin/sh\nLOG={log}\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def execute() -> Callable[..., wire.BrokerFrame]:
+    """Makes an Execute frame with a new command id."""
+
+    def make(*argv: str, timeout_s: float = 20.0, command_id: str = "", max_bytes: int = 0) -> wire.BrokerFrame:
+        frame = wire.BrokerFrame(
+            execute=wire.Execute(
+                command_id=command_id or ids.new_id(), argv=argv or ("get", "pods"), timeout_s=timeout_s
+            )
+        )
+        frame.execute.output_limits.max_bytes = max_bytes
+        return frame
+
+    return make
