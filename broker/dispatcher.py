@@ -160,7 +160,9 @@ class Dispatcher:
             raise AssertionError(f"{command!r} concluded without a result")
         if (done := self._waiting.pop(command.command_id, None)) is not None:
             done(command)
-        kept = self._store.results.put(result, lambda: self._perform(self._ledger.settled(command, stored=True)))
+        kept = self._store.results.put(
+            result, lambda stored: self._perform(self._ledger.settled(command, stored=stored))
+        )
         if not kept:
             log.error("result.dropped", command_id=command.command_id, why="too much waits for Redis")
             self._perform(self._ledger.settled(command, stored=False))

@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from executor.commands import Commands
+from executor.pace import sane
 from openline import limits
 from openline.outbox import Overflow
 from openline.settings import Address
@@ -19,8 +20,6 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 
 KNOWN_FRAMES = frozenset(field.name for field in wire.BrokerFrame.DESCRIPTOR.fields)
-# A broker's GoAway may ask for a wait; not for a cluster to be offline.
-LONGEST_WAIT_S = 60.0
 
 log = structlog.get_logger()
 
@@ -35,8 +34,9 @@ class End:
 
     why: str
     code: grpc.StatusCode | None = None  # None: this side ended it
-    lived_s: float = 0.0  # since Welcome; 0: it never stood
+    lived_s: float | None = None  # since Welcome; None: it never stood
     wait_s: float = 0.0  # at least so long until the next one, as GoAway said
+    unknown_frames: int = 0  # of a newer contract, ignored
 
 
 class Connection:
@@ -64,58 +64,64 @@ class Connection:
         )
         self._stood_at: float | None = None
         self._moving_at: float | None = None  # since GoAway
+        self._why = "ended by the broker"
         self._reconnect_after_s = 0.0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._beats = 0
-        self.unknown_frames = 0
+        self._unknown_frames = 0
 
     def close(self) -> None:
-        """Ends `hold` when what is queued has been written."""
+        """Ends `hold` when what is queued has been written; at once when there has been no Welcome yet."""
+        if self._stood_at is None:
+            self._call.cancel()
+        else:
+            self._close("this executor is stopping")
+
+    def _close(self, why: str) -> None:
+        self._why = why
         self._stream.close()
 
     async def hold(self, hello: wire.Hello) -> End:
         """Holds the connection until it ends, for whatever reason; only a cancelled task raises."""
-        why = "ended by the broker"
         try:
             async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
                 welcome, more = await self._shake_hands(hello)
             self._stand(welcome)
             self._received(more)
-            silence_s = welcome.heartbeat_timeout_s or limits.HEARTBEAT_TIMEOUT_S
+            silence_s = sane(welcome.heartbeat_timeout_s, limits.HEARTBEAT_TIMEOUT_S, low=0.1, high=300.0)
             await self._stream.run(self._received, silence_s=silence_s)
         except TimeoutError:
-            why = f"no Welcome within {limits.HELLO_TIMEOUT_S:g} s"
+            return self._end(f"no Welcome within {limits.HELLO_TIMEOUT_S:g} s")
         except (NoWelcome, StreamFrozen, Overflow) as problem:
-            why = str(problem)
-        except grpc.aio.AioRpcError as status:
-            why = status.details() or why
-        except asyncio.InvalidStateError:
-            pass  # written to a call that had just ended; its status says more
+            return self._end(str(problem))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            # The second is what a write to a call that has just ended gets; the call knows the status.
+            if not self._call.done():
+                raise
+            return self._end(await self._call.details(), code=await self._call.code())
         except asyncio.CancelledError:
             # Also what grpc.aio raises when the peer's status is CANCELLED, which is not our cancellation.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
+            return self._end("cancelled", code=grpc.StatusCode.CANCELLED)
+        else:
+            return self._end(self._why)
         finally:
             for timer in self._timers.values():
                 timer.cancel()
             self._commands.disconnected()
-            code = await self._status()
+            self._call.cancel()
+
+    def _end(self, why: str | None, *, code: grpc.StatusCode | None = None) -> End:
         now = self._loop.time()
         return End(
-            why="moved" if self._moving_at is not None else why,
+            why=why or "no reason given",
             code=code,
-            lived_s=0.0 if self._stood_at is None else now - self._stood_at,
+            lived_s=None if self._stood_at is None else now - self._stood_at,
             wait_s=0.0 if self._moving_at is None else max(0.0, self._moving_at + self._reconnect_after_s - now),
+            unknown_frames=self._unknown_frames,
         )
-
-    async def _status(self) -> grpc.StatusCode | None:
-        """The status that the broker ended the call with; ends the call if it has not."""
-        if self._call.done():
-            code: grpc.StatusCode = await self._call.code()
-            return code
-        self._call.cancel()
-        return None
 
     async def _shake_hands(self, hello: wire.Hello) -> tuple[wire.Welcome, Sequence[wire.BrokerFrame]]:
         """Says Hello and waits for Welcome, and writes nothing meanwhile: a status would be lost otherwise."""
@@ -135,7 +141,7 @@ class Connection:
         self._log.info("connection.opened")
         self._welcomed(welcome)
         self._commands.welcomed(welcome, self._stream.send)
-        self._beat(max(welcome.heartbeat_interval_s or limits.HEARTBEAT_INTERVAL_S, 0.01))
+        self._beat(sane(welcome.heartbeat_interval_s, limits.HEARTBEAT_INTERVAL_S, low=0.01, high=60.0))
 
     def _beat(self, interval_s: float) -> None:
         running, queued = self._commands.load
@@ -152,16 +158,17 @@ class Connection:
             elif kind in KNOWN_FRAMES:
                 self._commands.received(frame)
             else:
-                self.unknown_frames += 1
+                self._unknown_frames += 1
         if self._moving_at is not None and self._commands.idle:
-            self._stream.close()
+            self._close("moved, nothing left to hand over")
 
     def _move(self, go_away: wire.GoAway) -> None:
         """Closes when what runs has been handed over (`_received`), or at the drain deadline."""
         if self._moving_at is not None:
             return
         self._moving_at = self._loop.time()
-        self._reconnect_after_s = min(go_away.reconnect_after_s, LONGEST_WAIT_S)
-        self._log.info("connection.moving", reason=go_away.reason, drain_s=go_away.drain_deadline_s)
-        drain_s = max(go_away.drain_deadline_s, 0.0)
-        self._timers["move"] = self._loop.call_later(drain_s, self._stream.close)
+        # Neither keeps a cluster offline for long, whatever the broker says.
+        self._reconnect_after_s = sane(go_away.reconnect_after_s, 0.0, low=0.0, high=60.0)
+        drain_s = sane(go_away.drain_deadline_s, 0.0, low=0.0, high=limits.MAX_TIMEOUT_S)
+        self._log.info("connection.moving", reason=go_away.reason, drain_s=drain_s)
+        self._timers["move"] = self._loop.call_later(drain_s, self._close, "moved, at the drain deadline")

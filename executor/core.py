@@ -75,7 +75,7 @@ class Core:
         return Held(tuple(in_flight), tuple(c.command_id for c in self._memory.unacked))
 
     def welcomed(self, welcome: wire.Welcome, now: float) -> list[Action]:
-        """A broker has answered Hello: obeys its verdicts and hands over every result that is left."""
+        """A broker has answered Hello: obeys its verdicts and says again how it stands with every command left."""
         self._connected = True
         wanted = welcome.limits.max_frame_bytes or limits.MAX_FRAME_BYTES
         self._frame_bytes = min(max(wanted, 1024), limits.MAX_FRAME_BYTES)
@@ -87,8 +87,8 @@ class Core:
                 actions += self._abandon(verdict.command_id)
         if self._draining:
             actions.append(Send(results.draining(self._draining)))
-        for command in self._memory.unacked:
-            actions += self._hand_over(command, now)
+        for command in [*self._memory.unacked, *self._live.values()]:
+            actions += self._say_again(command, now)
         return actions + self._place(now)
 
     def disconnected(self) -> None:
@@ -154,7 +154,7 @@ class Core:
         if (refusal := self._refuse(execute)) is not None:
             # Not remembered: it has not run, so that the same id may be tried again later.
             return [
-                Note("command.rejected", _who(execute) | {"reason": refusal.reason}),
+                results.rejected_note(execute, refusal),
                 *self._send(results.rejected(execute.command_id, refusal)),
             ]
         # A timeout that is not a positive number has passed already.
@@ -165,13 +165,9 @@ class Core:
 
     def _answer_again(self, command_id: str, now: float) -> list[Action] | None:
         """The answer to an Execute of a command that is known: what was said before, never a second run."""
-        if (command := self._live.get(command_id)) is not None and command.state is not State.DROPPED:
-            frames = [results.accepted(command_id)]
-            if command.executed:
-                frames.append(results.started(command_id))
-            return self._send(*frames)
-        if (command := self._memory.finished(command_id)) is not None:
-            return [*self._send(results.accepted(command_id)), *self._hand_over(command, now)]
+        command = self._live.get(command_id) or self._memory.finished(command_id)
+        if command is not None and command.state is not State.DROPPED:
+            return self._say_again(command, now)
         executed = YES if command_id in self._live else self._memory.executed(command_id)
         if executed is None:
             return None
@@ -195,12 +191,16 @@ class Core:
     def _place(self, now: float) -> list[Action]:
         """Starts waiting commands, in the order they came, as far as there are places."""
         actions: list[Action] = []
-        places = self._max_concurrency - self.running
-        for command in [c for c in self._live.values() if c.state is State.QUEUED][: max(places, 0)]:
-            command.apply(Event.PLACED)
-            command.placed_at = now
-            max_bytes = allowance(command.execute.output_limits.max_bytes)
-            actions.append(Spawn(command.command_id, tuple(command.execute.argv), max_bytes))
+        free = self._max_concurrency - self.running
+        for command in [c for c in self._live.values() if c.state is State.QUEUED]:
+            if command.deadline <= now:
+                actions += self._stop(command.command_id, _timed_out(), now)
+            elif free > 0:
+                free -= 1
+                command.apply(Event.PLACED)
+                command.placed_at = now
+                max_bytes = allowance(command.execute.output_limits.max_bytes)
+                actions.append(Spawn(command.command_id, tuple(command.execute.argv), max_bytes))
         return actions
 
     def _stop(self, command_id: str, stop: Stop, now: float) -> list[Action]:
@@ -227,19 +227,22 @@ class Core:
     def _finish(self, command: Command, now: float) -> list[Action]:
         """Keeps the result until it is acknowledged, and sends it."""
         command.ended_at = now
-        finished = results.finished(command, now)
-        fields = {
-            "outcome": command_pb2.Outcome.Name(finished.outcome),
-            "exit_code": finished.exit_code,
-            "queue_ms": round(finished.timings.queue_s * 1000),
-            "run_ms": round(finished.timings.run_s * 1000),
-        }
         pushed_out = self._memory.keep(command)
         return [
-            Note("command.finished", _who(command.execute) | fields),
+            results.finished_note(command, now),
             *self._hand_over(command, now),
             *(Note("result.dropped", {"command_id": command_id}, warning=True) for command_id in pushed_out),
         ]
+
+    def _say_again(self, command: Command, now: float) -> list[Action]:
+        """Everything that was said of a command, whatever of it has arrived."""
+        if command.state is State.DROPPED:
+            return []
+        frames = [results.accepted(command.command_id)]
+        if command.executed:
+            frames.append(results.started(command.command_id))
+        outcome = self._hand_over(command, now) if command.state is State.FINISHED else []
+        return [*self._send(*frames), *outcome]
 
     def _hand_over(self, command: Command, now: float) -> list[Action]:
         if not self._connected:
@@ -253,11 +256,3 @@ class Core:
 
 def _timed_out() -> Stop:
     return Stop(Reason.COMMAND_TIMEOUT, "the deadline passed before the command had ended")
-
-
-def _who(execute: wire.Execute) -> dict[str, object]:
-    """The fields of a log line that say which command and whose; never its argv."""
-    fields: dict[str, object] = {"command_id": execute.command_id, "owner": execute.identity.owner}
-    if execute.correlation_id:
-        fields["correlation_id"] = execute.correlation_id
-    return fields

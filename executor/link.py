@@ -5,6 +5,7 @@ Any status is a reason to dial again; only the wait differs. Nothing here stops 
 
 import asyncio
 import random
+from contextlib import suppress
 from itertools import cycle
 
 import grpc
@@ -50,18 +51,18 @@ class Link:
         # From a random one on, so that the executors of many clusters spread over the replicas.
         brokers = self._settings.broker
         first = random.randrange(len(brokers))  # noqa: S311
-        for address in cycle(brokers[first:] + brokers[:first]):
+        addresses = cycle(brokers[first:] + brokers[:first])
+        while not self._stopped.is_set():
+            address = next(addresses)
             end = await self._connect(address)
-            self._report(address, end)
+            if end.lived_s is not None or not self._stopped.is_set():
+                self._report(address, end)
             chance = random.random()  # noqa: S311
             refused = end.code in REFUSALS
-            wait_s = self._pace.refused(chance) if refused else self._pace.lost(end.lived_s, chance)
-            try:
+            wait_s = self._pace.refused(chance) if refused else self._pace.lost(end.lived_s or 0.0, chance)
+            with suppress(TimeoutError):
                 async with asyncio.timeout(max(wait_s, end.wait_s)):
                     await self._stopped.wait()
-            except TimeoutError:
-                continue
-            return
 
     def close(self) -> None:
         """Ends `run` when what is queued has been written."""
@@ -95,9 +96,16 @@ class Link:
     def _report(self, address: Address, end: End) -> None:
         """One line for a connection that stood; of attempts, one line whenever the reason changes."""
         status = end.code.name if end.code else None
-        if end.lived_s:
+        if end.lived_s is not None:
             self._failure = ""
-            log.info("connection.closed", broker=address, why=end.why, status=status, lived_s=round(end.lived_s, 1))
+            log.info(
+                "connection.closed",
+                broker=address,
+                why=end.why,
+                status=status,
+                lived_s=round(end.lived_s, 1),
+                unknown_frames=end.unknown_frames,
+            )
         elif self._failure != (failure := f"{address} {status} {end.why}"):
             self._failure = failure
             log.warning("connection.failed", broker=address, why=end.why, status=status)

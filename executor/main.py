@@ -19,9 +19,10 @@ from executor.health import serve_health
 from executor.link import Link
 from executor.pace import Pace
 from executor.runner import Kubectl, Run
-from executor.settings import ExecutorSettings, load_settings, misused
+from executor.settings import PROGRAM, ExecutorSettings, load_settings, misused
 from openline import __version__, ids, limits
 from openline.logs import set_up_logs
+from openline.settings import fail
 from openline.v1 import executor_service_pb2 as wire
 
 # kubectl answers with its own version in a tenth of a second, also on a machine that is busy.
@@ -49,7 +50,12 @@ async def serve(settings: ExecutorSettings) -> None:
     stop = asyncio.Event()
     _on_signal(stop.set)
     async with AsyncExitStack() as stages:
-        home = stages.enter_context(tempfile.TemporaryDirectory(prefix="openline-", ignore_cleanup_errors=True))
+        try:
+            home = stages.enter_context(
+                tempfile.TemporaryDirectory(prefix="openline-executor-", ignore_cleanup_errors=True)
+            )
+        except OSError as problem:
+            fail(PROGRAM, f"kubectl needs a directory that can be written to, see TMPDIR: {problem.strerror}", code=1)
         kubectl = Kubectl(path=settings.kubectl, home=Path(home), kubeconfig=settings.kubeconfig)
         who = _introduce(settings, kubectl_version=await _client_version(kubectl))
         core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
@@ -60,7 +66,7 @@ async def serve(settings: ExecutorSettings) -> None:
             try:
                 await stages.enter_async_context(health)
             except OSError as problem:
-                misused(f"--health-listen: {problem.strerror}")
+                fail(PROGRAM, f"--health-listen: {problem.strerror}", code=1)
         log.info(
             "executor.started", cluster_id=who.cluster_id, executor_id=who.executor_id, instance_id=who.instance_id
         )

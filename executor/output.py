@@ -31,7 +31,7 @@ class Kept:
 
 
 class Capture:
-    """One stream while the process runs: at most one and a half times `max_bytes` of memory."""
+    """One stream while the process runs; takes one and a half times `max_bytes` of memory, for moments three times."""
 
     __slots__ = ("_head", "_head_bytes", "_line_ends", "_tail", "_tail_bytes", "_unfinished", "total_bytes")
 

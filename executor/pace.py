@@ -11,6 +11,11 @@ from openline.v1 import executor_service_pb2 as wire
 REFUSED_S = 10.0
 
 
+def sane(seconds: float, default: float, *, low: float, high: float) -> float:
+    """A duration that a broker sent, or the default where it is zero, negative, endless or not a number."""
+    return seconds if low <= seconds <= high else default
+
+
 class Pace:
     """The bound, as the last Welcome and the connections since set it."""
 
@@ -22,8 +27,8 @@ class Pace:
 
     def follow(self, policy: wire.ReconnectPolicy) -> None:
         """Takes over a broker's policy; what it leaves out stays, and nothing makes this a busy loop."""
-        self._min_s = min(max(policy.min_s or self._min_s, 0.01), 60.0)
-        self._max_s = min(max(policy.max_s or self._max_s, self._min_s), 300.0)
+        self._min_s = sane(policy.min_s, self._min_s, low=0.01, high=60.0)
+        self._max_s = max(sane(policy.max_s, self._max_s, low=0.01, high=300.0), self._min_s)
 
     def lost(self, lived_s: float, chance: float) -> float:
         """The wait after a connection that lived so long (0: it never stood); `chance` is random in 0..1.

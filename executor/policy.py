@@ -28,12 +28,13 @@ VERBS: dict[str, frozenset[str] | None] = {
     "version": None,
 }
 
-# Flags that mean the same wherever kubectl has them; where it does not, kubectl refuses them itself.
+# Flags that mean the same wherever kubectl has them; where it does not, kubectl refuses them itself. Not `subresource`:
+# `get node x --subresource=proxy` is a request to a kubelet.
 # fmt: off
 VALUE_FLAGS = frozenset({
     "api-group", "api-version", "categories", "chunk-size", "container", "field-selector", "for", "label-columns",
     "limit-bytes", "max-log-requests", "namespace", "output", "pod-running-timeout", "request-timeout", "revision",
-    "selector", "since", "since-time", "sort-by", "subresource", "tail", "timeout", "types", "verbs",
+    "selector", "since", "since-time", "sort-by", "tail", "timeout", "types", "verbs",
 })
 BOOL_FLAGS = frozenset({
     "all-containers", "all-namespaces", "all-pods", "cached", "client", "containers", "ignore-errors",
@@ -171,5 +172,6 @@ def _denied(rule: str, message: str, *, allowed: str) -> _Refused:
 
 def _denied_flag(flag: str) -> _Refused:
     if flag[2:] in OFF_FLAGS or flag in ("-f", "-w"):
-        return _denied("endless", f"{flag} is not allowed: the command would not end by itself", allowed=_ALLOWED_FLAGS)
+        message = f"{flag} is not allowed: it makes a command that never ends, or names a file"
+        return _denied("endless", message, allowed=_ALLOWED_FLAGS)
     return _denied("flag", f"the flag {flag[:40]} is not allowed", allowed=_ALLOWED_FLAGS)

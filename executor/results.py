@@ -1,8 +1,8 @@
-"""What the executor tells a broker about a command: the frames, made from a `Command`. No decisions here."""
+"""What is told about a command: frames for the broker and lines for the log, made from a `Command`. No decisions."""
 
 from collections.abc import Iterator
 
-from executor.actions import Ended, NotStarted
+from executor.actions import Ended, Note, NotStarted
 from executor.life import Command
 from executor.output import Kept
 from openline.errors import error
@@ -14,7 +14,7 @@ _OUTCOME = {
     Reason.COMMAND_TIMEOUT: command_pb2.OUTCOME_TIMED_OUT,
     Reason.CANCELLED: command_pb2.OUTCOME_CANCELLED,
 }
-# What a result costs beside its output.
+# What a result costs beside its output and what was asked.
 _RESULT_BYTES = 1024
 
 
@@ -37,7 +37,8 @@ def draining(reason: str) -> wire.ExecutorFrame:
 def result_bytes(command: Command) -> int:
     """What keeping the result of a finished command costs."""
     end = command.end
-    return _RESULT_BYTES + (len(end.stdout.data) + len(end.stderr.data) if isinstance(end, Ended) else 0)
+    output_bytes = len(end.stdout.data) + len(end.stderr.data) if isinstance(end, Ended) else 0
+    return _RESULT_BYTES + command.execute.ByteSize() + output_bytes
 
 
 def result_frames(command: Command, now: float, *, frame_bytes: int) -> Iterator[wire.ExecutorFrame]:
@@ -67,7 +68,7 @@ def finished(command: Command, now: float) -> wire.Finished:
     frame.timings.return_s = now - ended_at
     if isinstance(end, Ended):
         frame.timings.run_s = end.run_s
-        frame.finished_at.FromNanoseconds(int(end.finished_at * 1e9))
+        frame.finished_at.FromMicroseconds(round(end.finished_at * 1e6))
         frame.stdout_summary.CopyFrom(_summary(end.stdout))
         frame.stderr_summary.CopyFrom(_summary(end.stderr))
     if command.stop is not None:
@@ -90,3 +91,26 @@ def _summary(kept: Kept) -> command_pb2.OutputSummary:
         cut_bytes=kept.cut_bytes,
         cut_lines=kept.cut_lines,
     )
+
+
+def rejected_note(execute: wire.Execute, why: command_pb2.Error) -> Note:
+    return Note("command.rejected", _who(execute) | {"reason": why.reason})
+
+
+def finished_note(command: Command, now: float) -> Note:
+    frame = finished(command, now)
+    fields = {
+        "outcome": command_pb2.Outcome.Name(frame.outcome),
+        "exit_code": frame.exit_code,
+        "queue_ms": round(frame.timings.queue_s * 1000),
+        "run_ms": round(frame.timings.run_s * 1000),
+    }
+    return Note("command.finished", _who(command.execute) | fields)
+
+
+def _who(execute: wire.Execute) -> dict[str, object]:
+    """The fields of a log line that say which command and whose; never its argv."""
+    fields: dict[str, object] = {"command_id": execute.command_id[:200], "owner": execute.identity.owner}
+    if execute.correlation_id:
+        fields["correlation_id"] = execute.correlation_id
+    return fields

@@ -78,7 +78,7 @@ class Run:
         """Runs the process to its end. When it returns, nothing of it is left."""
         if self._killed.done():
             return NotStarted("it was stopped first")
-        started_at = self._loop.time()
+        started_at = time.monotonic()  # not the loop's time, which uvloop counts in milliseconds
         try:
             process = subprocess.Popen(  # noqa: S603, ASYNC220  (no shell; vfork is faster than handing it to a thread)
                 [str(self._kubectl.path), *self._argv],
@@ -95,8 +95,8 @@ class Run:
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError as problem:
-            _kill_group(process, signal.SIGKILL)
-            _reap(process)
+            with process:  # closes its pipes and reaps it
+                _kill_group(process, signal.SIGKILL)
             return NotStarted(f"pidfd_open: {problem.strerror}")
         try:
             self._loop.add_reader(pidfd, self._has_exited, pidfd)
@@ -105,7 +105,7 @@ class Run:
             self._started()
             await self._until_over(process)
         finally:
-            # Also when this task is cancelled.
+            # What is left of the group: something that has closed its output, or all of it when this task is cancelled.
             _kill_group(process, signal.SIGKILL)
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
@@ -113,7 +113,7 @@ class Run:
                 self._close(pipe)
             exit_code = _reap(process)
         stdout, stderr = share(self._stdout, self._stderr, max_bytes=self._max_bytes)
-        ended_at = self._exited.result() if self._exited.done() else self._loop.time()
+        ended_at = self._exited.result() if self._exited.done() else time.monotonic()
         return Ended(exit_code, stdout, stderr, run_s=ended_at - started_at, finished_at=time.time())
 
     async def _until_over(self, process: subprocess.Popen[bytes]) -> None:
@@ -132,7 +132,7 @@ class Run:
 
     def _has_exited(self, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)
-        self._exited.set_result(self._loop.time())
+        self._exited.set_result(time.monotonic())
 
     def _read(self, pipe: IO[bytes] | None, capture: Capture) -> None:
         assert pipe is not None  # noqa: S101  (Popen was asked for pipes)

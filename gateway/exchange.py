@@ -5,6 +5,7 @@ The middleware in `edge` makes it; routes add what they learn.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from starlette.types import Scope
 
@@ -26,7 +27,7 @@ class Exchange:
     facts: dict[str, str | int | bool] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, scope: Scope, headers: Mapping[bytes, bytes]) -> "Exchange":
+    def begin(cls, scope: Scope, headers: Mapping[bytes, bytes]) -> Self:
         given = _acceptable(headers.get(b"x-correlation-id"))
         exchange = cls(
             request_id=_acceptable(headers.get(b"x-request-id")) or new_id(),
@@ -38,8 +39,7 @@ class Exchange:
 
     @classmethod
     def of(cls, scope: Scope) -> "Exchange":
-        exchange = scope[_KEY]
-        assert isinstance(exchange, Exchange)  # noqa: S101  (the edge wraps every request)
+        exchange: Exchange = scope[_KEY]
         return exchange
 
     @property

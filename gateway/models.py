@@ -27,7 +27,6 @@ def _token(text: str) -> str:
 Argument = Annotated[str, AfterValidator(_argument)]
 # Empty counts as absent, as it always did.
 Token = Annotated[str, AfterValidator(_token)]
-Name = Annotated[str, Field(max_length=253), AfterValidator(_argument)]
 
 
 class ExecuteBody(BaseModel):
@@ -47,7 +46,7 @@ class ExecuteBody(BaseModel):
         Verb.GET, description="The verb. Where it is left out and `args` begins with a verb, that is the verb."
     )
     args: list[Argument] = Field(default_factory=list, max_length=20)
-    namespace: Name | None = Field(
+    namespace: Annotated[Argument, Field(max_length=253)] | None = Field(
         DEFAULT_NAMESPACE,
         description="`-n` or `-A` in the arguments wins over the default; two different namespaces are refused.",
     )
@@ -85,9 +84,9 @@ class SessionBody(BaseModel):
 
     cluster_id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     ttl_seconds: Annotated[int, Field(ge=60, le=3600)] = 300
-    user_id: Name | None = None
+    user_id: Token | None = None
     correlation_id: Token | None = None
-    service_identity: Name | None = None
+    service_identity: Token | None = None
 
 
 class SessionAnswer(BaseModel):

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from gateway.argv import Unacceptable
 from gateway.exchange import Exchange
+from gateway.models import Problem
 from openline.errors import OpenlineError
 from openline.reasons import EXECUTED_TEXT, MEANING, NO, Reason, reason_of
 from openline.v1 import command_pb2
@@ -25,6 +26,18 @@ DROP_IN_DETAIL: dict[Reason, str] = {
     Reason.UNAUTHENTICATED: "Invalid API key",
     Reason.SESSION_UNKNOWN: "Session not found",
     Reason.SESSION_MISMATCH: "Session cluster mismatch",
+}
+
+# For the documentation of routes: what each of them may answer instead.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        401: "No API key, or one that is not known.",
+        403: "The key lacks a scope, or the policy forbids it.",
+        404: "No such cluster or session.",
+        422: "The request is not valid.",
+        503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
+    }.items()
 }
 
 Detail = str | list[dict[str, Any]]
@@ -45,36 +58,37 @@ def problem(
 ) -> ProblemResponse:
     """The answer for something that could not be done: `failure` is the broker's error, where it was the broker."""
     exchange = Exchange.of(scope)
-    reason = reason_of(failure) if failure else None
-    executed = failure.executed if failure else NO
+    told = failure or command_pb2.Error(executed=NO)
+    reason = reason_of(told) if failure else None
+    retryable = reason is not None and MEANING[reason].retryable and told.executed == NO
     content: dict[str, Any] = {
-        **(failure.metadata if failure else {}),
-        **(members or {}),
         "type": f"urn:openline:problem:{reason.lower()}" if reason else "about:blank",
         "title": _title(status, reason),
         "status": status,
         "detail": detail,
         "instance": scope["path"],
         "reason": reason,
-        "executed": EXECUTED_TEXT.get(executed, "unknown"),
-        "retryable": reason is not None and MEANING[reason].retryable and executed == NO,
+        "executed": EXECUTED_TEXT.get(told.executed, "unknown"),
+        "retryable": retryable,
         "request_id": exchange.request_id,
         "correlation_id": exchange.correlation_id,
     }
+    out = dict(headers or {})
     if reason:
         exchange.facts["reason"] = reason
-    out = dict(headers or {})
-    if content["retryable"]:
-        wait_s = failure.retry_after_s if failure else 0.0
-        out["Retry-After"] = str(max(1, math.ceil(wait_s)))
+    if reason is Reason.CLUSTER_OFFLINE:
+        content["last_seen"] = told.metadata.get("last_seen")
+    if retryable:
+        out["Retry-After"] = str(max(1, math.ceil(told.retry_after_s)))
     if status == 401:
         out["WWW-Authenticate"] = "Bearer"
-    return ProblemResponse(content, status_code=status, headers=out)
+    # What is above stands, whatever a broker's metadata or an answer call theirs.
+    known = {name: value for name, value in told.metadata.items() if value}
+    return ProblemResponse({**known, **(members or {}), **content}, status_code=status, headers=out)
 
 
-async def on_openline_error(request: Request, failure: Exception) -> ProblemResponse:
+async def on_openline_error(request: Request, failure: OpenlineError) -> ProblemResponse:
     """What a broker answered, or that none did."""
-    assert isinstance(failure, OpenlineError)  # noqa: S101  (registered for it)
     reason = failure.reason
     status = MEANING[reason].http
     detail: Detail = DROP_IN_DETAIL.get(reason, failure.error.message)
@@ -92,20 +106,17 @@ async def on_missing_key(request: Request, _failure: Exception) -> ProblemRespon
     return problem(request.scope, 401, "Missing API key", failure=failure)
 
 
-async def on_unacceptable(request: Request, failure: Exception) -> ProblemResponse:
-    assert isinstance(failure, Unacceptable)  # noqa: S101  (registered for it)
+async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemResponse:
     return _invalid(request, [_wrong(("body", failure.field), str(failure))])
 
 
-async def on_validation_error(request: Request, failure: Exception) -> ProblemResponse:
+async def on_validation_error(request: Request, failure: RequestValidationError) -> ProblemResponse:
     """FastAPI's list, without the input: it may hold anything."""
-    assert isinstance(failure, RequestValidationError)  # noqa: S101  (registered for it)
     return _invalid(request, [_wrong(e["loc"], e["msg"], kind=e["type"]) for e in failure.errors()])
 
 
-async def on_http_exception(request: Request, failure: Exception) -> ProblemResponse:
+async def on_http_exception(request: Request, failure: HTTPException) -> ProblemResponse:
     """What the framework refuses: no such route or method, a body that is not JSON."""
-    assert isinstance(failure, HTTPException)  # noqa: S101  (registered for it)
     if failure.status_code == 400 and isinstance(failure.__cause__, ValueError | RecursionError):
         # Neither UTF-8 nor sane: for the caller the same as any other body that is not JSON.
         return _invalid(request, [_wrong(("body",), "JSON decode error", kind="json_invalid")])

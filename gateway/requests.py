@@ -4,7 +4,7 @@ from gateway.argv import VERBS, Verb, build_argv
 from gateway.callers import Caller
 from gateway.models import ExecuteBody, SessionBody
 from openline.errors import OpenlineError, error
-from openline.ids import is_cluster_id, is_token, new_id
+from openline.ids import is_token, new_id
 from openline.limits import DEFAULT_TIMEOUT_S
 from openline.reasons import Reason
 from openline.v1 import command_service_pb2, session_service_pb2
@@ -13,12 +13,11 @@ from openline.v1 import command_service_pb2, session_service_pb2
 def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.ExecuteRequest:
     """The command, with an id of its own from here on, so that it stays the same command wherever it is asked.
 
-    Raises Unacceptable, and OpenlineError for ids that nothing can have.
+    Raises Unacceptable, and SESSION_UNKNOWN for what cannot be a session's id: a broker would call it malformed.
     """
     caller.exchange.offer_correlation_id(body.correlation_id)
-    check_cluster_id(body.cluster_id)
-    if body.session_id:
-        check_session_id(body.session_id)
+    if body.session_id and not is_token(body.session_id):
+        raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))
     verb, args = body.command_type, body.args
     if "command_type" not in body.model_fields_set and args and args[0] in VERBS:
         verb, args = Verb(args[0]), args[1:]
@@ -50,15 +49,3 @@ def session_request(body: SessionBody, caller: Caller) -> session_service_pb2.Cr
         correlation_id=caller.exchange.given_correlation_id,
         service_identity=body.service_identity or "",
     )
-
-
-def check_cluster_id(cluster_id: str) -> None:
-    """Raises CLUSTER_UNKNOWN for what cannot be a cluster's id: a broker would call it a malformed request."""
-    if not is_cluster_id(cluster_id):
-        raise OpenlineError(error(Reason.CLUSTER_UNKNOWN, "no such cluster", metadata={"cluster_id": cluster_id}))
-
-
-def check_session_id(session_id: str) -> None:
-    """The same for SESSION_UNKNOWN."""
-    if not is_token(session_id):
-        raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))

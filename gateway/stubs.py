@@ -3,17 +3,94 @@
 None of them runs a command, and a session that was made twice expires unused; so each may be asked again.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import grpc
 
+from gateway.callers import Caller
 from openline.errors import OpenlineError, error, from_rpc_error
+from openline.pipe import broker_unavailable
 from openline.pipes import Pipes
 from openline.reasons import NO, Reason
 from openline.v1 import cluster_service_pb2, session_service_pb2
-from openline.v1.cluster_service_pb2 import Cluster
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
-from openline.v1.session_service_pb2 import Session
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
+
+# For each replica: these calls are a look into Redis, so one that needs longer is not well.
+TIMEOUT_S = 3.0
+# A thousand clusters a page.
+MAX_PAGES = 100
+# In an error message, for a person or a model to choose from.
+MAX_NAMES = 100
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Stubs:
+    """The unary services of whichever replica answers. Every method raises OpenlineError."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
+
+    async def create_session(
+        self, request: session_service_pb2.CreateSessionRequest, caller: Caller
+    ) -> session_service_pb2.Session:
+        answer = await self._ask(lambda channel: SessionServiceStub(channel).CreateSession, request, caller)
+        return answer.session
+
+    async def get_session(self, session_id: str, caller: Caller) -> session_service_pb2.Session:
+        request = session_service_pb2.GetSessionRequest(session_id=session_id)
+        answer = await self._ask(lambda channel: SessionServiceStub(channel).GetSession, request, caller)
+        return answer.session
+
+    async def delete_session(self, session_id: str, caller: Caller) -> None:
+        request = session_service_pb2.DeleteSessionRequest(session_id=session_id)
+        await self._ask(lambda channel: SessionServiceStub(channel).DeleteSession, request, caller)
+
+    async def get_cluster(self, cluster_id: str, caller: Caller) -> cluster_service_pb2.Cluster:
+        request = cluster_service_pb2.GetClusterRequest(cluster_id=cluster_id)
+        answer = await self._ask(lambda channel: ClusterServiceStub(channel).GetCluster, request, caller)
+        return answer.cluster
+
+    async def list_cluster_ids(self, caller: Caller) -> list[str]:
+        """Sorted; those that the key may see."""
+        ids: list[str] = []
+        request = cluster_service_pb2.ListClustersRequest()
+        for _ in range(MAX_PAGES):
+            answer = await self._ask(lambda channel: ClusterServiceStub(channel).ListClusters, request, caller)
+            ids += [cluster.cluster_id for cluster in answer.clusters]
+            if not answer.next_page_token:
+                break
+            request = cluster_service_pb2.ListClustersRequest(page_token=answer.next_page_token)
+        return sorted(ids)
+
+    async def no_such_cluster(self, cluster_id: str, caller: Caller) -> OpenlineError:
+        """The error for an id that no cluster can have, which a broker would call malformed, with the ids there are."""
+        try:
+            available = await self.list_cluster_ids(caller)
+        except OpenlineError as failure:
+            if failure.reason is not Reason.SCOPE_MISSING:
+                raise
+            available = []
+        metadata = {"cluster_id": cluster_id, "available": ",".join(available[:MAX_NAMES])}
+        return OpenlineError(error(Reason.CLUSTER_UNKNOWN, f"no cluster {cluster_id!r}", metadata=metadata))
+
+    async def _ask(
+        self,
+        method: Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Q, A]],
+        request: Q,
+        caller: Caller,
+    ) -> A:
+        metadata = (("authorization", f"Bearer {caller.api_key}"),)
+        for replica in self._pipes.in_order():
+            try:
+                return await method(replica.channel)(
+                    request, metadata=metadata, timeout=min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
+                )
+            except grpc.RpcError as status:
+                failure = from_rpc_error(status)
+            if failure.reason is not Reason.BROKER_UNAVAILABLE:
+                raise failure
+        raise broker_unavailable("no broker replica answers", executed=NO)

@@ -1,0 +1,1 @@
+"""Load tests: what users point at their own installation."""

@@ -1,15 +1,18 @@
 """What is due when: a heap whose entries can be taken back, and that does not grow with those taken back."""
 
 import heapq
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", str, tuple[str, str, str])
 
 
-class Agenda:
-    """Ids, each with the instant at which something about it is due."""
+class Agenda(Generic[Key]):
+    """Keys, each with the instant at which something about it is due."""
 
     def __init__(self) -> None:
-        self._when: dict[str, float] = {}
+        self._when: dict[Key, float] = {}
         # May hold entries that were taken back or moved; `_when` decides.
-        self._heap: list[tuple[float, str]] = []
+        self._heap: list[tuple[float, Key]] = []
 
     def __len__(self) -> int:
         return len(self._when)
@@ -17,7 +20,7 @@ class Agenda:
     def __repr__(self) -> str:
         return f"<Agenda n={len(self)} next={self.next()}>"
 
-    def add(self, key: str, when: float) -> None:
+    def add(self, key: Key, when: float) -> None:
         """Sets or moves the instant of `key`."""
         self._when[key] = when
         heapq.heappush(self._heap, (when, key))
@@ -26,7 +29,7 @@ class Agenda:
             self._heap = [(due, name) for name, due in self._when.items()]
             heapq.heapify(self._heap)
 
-    def discard(self, key: str) -> None:
+    def discard(self, key: Key) -> None:
         self._when.pop(key, None)
 
     def next(self) -> float | None:
@@ -35,9 +38,9 @@ class Agenda:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def pop(self, now: float) -> list[str]:
+    def pop(self, now: float) -> list[Key]:
         """Takes out and returns what is due, earliest first."""
-        due: list[str] = []
+        due: list[Key] = []
         while (when := self.next()) is not None and when <= now:
             key = heapq.heappop(self._heap)[1]
             del self._when[key]

@@ -4,10 +4,25 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.core.connections import Instance
 from broker.core.life import Event, OutOfOrder, State, after
 from openline import errors
-from openline.reasons import NO, UNKNOWN, YES, Reason
+from openline.reasons import EXECUTED_TEXT, NO, UNKNOWN, YES, Reason
 from openline.v1 import command_pb2, executor_service_pb2
+
+# The reason of an end for which the executor gives none of the table. The keys are all the ends there are but EXITED.
+_USUAL = {
+    command_pb2.OUTCOME_TIMED_OUT: Reason.COMMAND_TIMEOUT,
+    command_pb2.OUTCOME_CANCELLED: Reason.CANCELLED,
+    command_pb2.OUTCOME_LOST: Reason.EXECUTOR_LOST,
+    command_pb2.OUTCOME_REJECTED: Reason.EXECUTOR_FAILED,
+}
+# What an executor may say of an end: it travels on in a status, which has room for a few kilobytes.
+MAX_MESSAGE_CHARACTERS = 500
+MAX_METADATA_BYTES = 2048
+MAX_RETRY_AFTER_S = 3600.0
+# The last second that a calendar has, as protobuf's Timestamp defines it.
+MAX_TIMESTAMP_S = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ class Command:
     instance_id: str = ""
     executor_id: str = ""
     written_at: float = 0.0
+    # Why it is to be cancelled, said again on each connection until it ends; None when nobody asked for that.
+    cancel_why: str | None = None
     next_seq: int = 0
     kept_bytes: int = 0
     stdout: list[bytes] = field(default_factory=list)
@@ -50,6 +67,10 @@ class Command:
     @property
     def command_id(self) -> str:
         return self.ask.command_id
+
+    @property
+    def instance(self) -> Instance:
+        return self.ask.cluster_id, self.executor_id, self.instance_id
 
     @property
     def deadline(self) -> float:
@@ -97,26 +118,30 @@ class Command:
             raise OutOfOrder(f"output {output.seq} where {self.next_seq} was due")
         self.next_seq += 1
         kept = output.data[: max(0, self.ask.max_output_bytes - self.kept_bytes)]
+        if not kept:
+            return  # a list of nothings grows as well
         self.kept_bytes += len(kept)
         (self.stderr if output.source == command_pb2.OUTPUT_SOURCE_STDERR else self.stdout).append(kept)
 
     def finish(self, finished: executor_service_pb2.Finished, now: float) -> None:
-        """Makes the result of what the executor says at the end."""
+        """Makes the result of what the executor says at the end, with an outcome that `is_end`."""
         result = self._result(now)
         result.outcome = finished.outcome
         result.exit_code = finished.exit_code
-        result.observed_at.CopyFrom(finished.finished_at)
+        if 0 < finished.finished_at.seconds <= MAX_TIMESTAMP_S and 0 <= finished.finished_at.nanos < 10**9:
+            result.observed_at.CopyFrom(finished.finished_at)
         _summarise(result.stdout_summary, finished.stdout_summary, kept=len(result.stdout))
         _summarise(result.stderr_summary, finished.stderr_summary, kept=len(result.stderr))
         if finished.outcome != command_pb2.OUTCOME_EXITED:
-            result.error.CopyFrom(finished.error)
+            result.error.CopyFrom(told(finished.error, finished.outcome))
             result.error.metadata["command_id"] = self.command_id
+        said = finished.timings
+        queue_s, run_s, return_s = _duration(said.queue_s), _duration(said.run_s), _duration(said.return_s)
         timings = result.timings
-        timings.queue_s += finished.timings.queue_s
-        timings.run_s = finished.timings.run_s
-        timings.return_s = finished.timings.return_s
-        remote_s = finished.timings.queue_s + finished.timings.run_s + finished.timings.return_s
-        timings.deliver_s = max(0.0, now - self.written_at - remote_s)
+        timings.queue_s += queue_s
+        timings.run_s = run_s
+        timings.return_s = return_s
+        timings.deliver_s = max(0.0, now - self.written_at - queue_s - run_s - return_s)
         self.result = result
 
     def end(self, outcome: command_pb2.Outcome.ValueType, error: command_pb2.Error, now: float) -> None:
@@ -157,8 +182,41 @@ def _summarise(to: command_pb2.OutputSummary, said: command_pb2.OutputSummary, *
     to.cut_bytes = to.total_bytes - kept
 
 
+def _duration(said_s: float) -> float:
+    """A duration that an executor says, or zero for one that is none."""
+    return said_s if 0.0 <= said_s < float("inf") else 0.0
+
+
+def is_end(outcome: int) -> bool:
+    """Whether an executor can say that a command ended so."""
+    return outcome == command_pb2.OUTCOME_EXITED or outcome in _USUAL
+
+
+def told(said: command_pb2.Error, outcome: command_pb2.Outcome.ValueType) -> command_pb2.Error:
+    """What an executor says of an end without an exit code: bounded, and with a reason of the table."""
+    try:
+        reason = Reason(said.reason)
+    except ValueError:
+        reason = _USUAL[outcome]
+    metadata: dict[str, str] = {}
+    room = MAX_METADATA_BYTES
+    for name, value in sorted(said.metadata.items()):
+        if (room := room - len(name.encode()) - len(value.encode())) < 0:
+            break
+        metadata[name] = value
+    return errors.error(
+        reason,
+        said.message[:MAX_MESSAGE_CHARACTERS] or "the executor gave no reason",
+        executed=said.executed if said.executed in EXECUTED_TEXT else None,
+        retry_after_s=min(_duration(said.retry_after_s), MAX_RETRY_AFTER_S),
+        metadata=metadata,
+        violations=[(v.field[:100], v.description[:200]) for v in said.violations[:10]],
+    )
+
+
 def timed_out(command: Command) -> command_pb2.Error:
     """The error of a command whose deadline passed without an answer of its executor."""
-    executed = {State.QUEUED: NO, State.WRITTEN: UNKNOWN}.get(command.state, YES)
+    # One that was accepted may have waited for its place: only Started says that it ran.
+    executed = {State.QUEUED: NO, State.RUNNING: YES}.get(command.state, UNKNOWN)
     message = f"no result within {command.ask.timeout_s:g} s"
     return errors.error(Reason.COMMAND_TIMEOUT, message, executed=executed)

@@ -6,6 +6,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from openline.v1 import executor_service_pb2
 
+# One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word, since
+# whoever has a token of another cluster may say the same one.
+Instance = tuple[str, str, str]
+
 
 @dataclass(slots=True, eq=False)
 class Connection:
@@ -27,6 +31,10 @@ class Connection:
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open"
         return f"<Connection {self.cluster_id}/{self.executor_id} epoch={self.epoch} {state} n={len(self.commands)}>"
+
+    @property
+    def instance(self) -> Instance:
+        return self.cluster_id, self.executor_id, self.instance_id
 
     @property
     def load(self) -> float:
@@ -69,10 +77,11 @@ class Connections:
     def clusters(self) -> list[str]:
         return list(self._by_cluster)
 
-    def of_instance(self, connection: Connection) -> Connection | None:
-        """The connection that this executor has now, if it is the same instance's."""
-        current = self._by_cluster.get(connection.cluster_id, {}).get(connection.executor_id)
-        return current if current is not None and current.instance_id == connection.instance_id else None
+    def of_instance(self, instance: Instance) -> Connection | None:
+        """The connection that this executor has now, if it is this instance's."""
+        cluster_id, executor_id, _ = instance
+        current = self._by_cluster.get(cluster_id, {}).get(executor_id)
+        return current if current is not None and current.instance == instance else None
 
     def add(self, connection: Connection) -> Connection | None:
         """Registers a connection; returns the one it replaces. The newest connection of an executor wins."""

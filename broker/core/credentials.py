@@ -36,22 +36,28 @@ class Credentials:
     """API keys and executor tokens. Neither the secrets nor their digests are ever shown."""
 
     def __init__(self, *, api_keys: Iterable[str], executor_tokens: Iterable[str]) -> None:
-        """Reads `name:key:scope+scope` and `cluster:token`. Raises ValueError that names the entry, not the secret."""
+        """Reads `name:key:scope+scope` and `cluster:token`.
+
+        Raises ValueError that says which flag and which entry, and shows nothing of it: it may be all secret.
+        """
         self._callers: dict[bytes, Caller] = {}
         self._tokens: dict[str, list[bytes]] = {}
-        for entry in api_keys:
+        for position, entry in enumerate(api_keys, start=1):
             owner, _, rest = entry.partition(":")
             key, _, scopes = rest.rpartition(":")
             wanted = scopes.split("+")
             if not owner or not key or not SCOPES.issuperset(wanted):
                 raise ValueError(
-                    f"--api-keys: expected NAME:KEY:SCOPE+SCOPE with scopes of {', '.join(sorted(SCOPES))} (at {owner!r})"
+                    f"--api-keys: expected NAME:KEY:SCOPE+SCOPE with scopes of {', '.join(sorted(SCOPES))}, "
+                    f"in entry {position}"
                 )
+            if digest(key) in self._callers:
+                raise ValueError(f"--api-keys: entry {position} has the key of an entry before it")
             self._callers[digest(key)] = Caller(owner=owner, scopes=tuple(wanted))
-        for entry in executor_tokens:
+        for position, entry in enumerate(executor_tokens, start=1):
             cluster_id, _, token = entry.partition(":")
             if not is_cluster_id(cluster_id) or not token:
-                raise ValueError(f"--executor-tokens: expected CLUSTER:TOKEN (at {cluster_id!r})")
+                raise ValueError(f"--executor-tokens: expected CLUSTER:TOKEN, in entry {position}")
             self._tokens.setdefault(cluster_id, []).append(digest(token))
 
     def __repr__(self) -> str:

@@ -10,8 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.actions import Action, Close, Conclude, Send
 from broker.core.agenda import Agenda
-from broker.core.command import Ask, Command, timed_out
-from broker.core.connections import Connection, Connections, Here, Nowhere
+from broker.core.command import Ask, Command, is_end, timed_out, told
+from broker.core.connections import Connection, Connections, Here, Instance, Nowhere
 from broker.core.life import Event, OutOfOrder, State
 from openline import errors
 from openline.limits import DEADLINE_ALLOWANCE_S
@@ -38,10 +38,10 @@ class Ledger:
         self._max_commands = max_commands
         self.commands: dict[str, Command] = {}
         self.connections = Connections()
-        # By instance id: connections that broke with commands on them, until the instance is back or the grace is over.
-        self._away: dict[str, Connection] = {}
-        self._deadlines = Agenda()
-        self._graces = Agenda()
+        # Connections that broke with commands on them, until their instance is back or the grace is over.
+        self._away: dict[Instance, Connection] = {}
+        self._deadlines = Agenda[str]()
+        self._graces = Agenda[Instance]()
         self._receive: dict[str, Callable[[Command, Frame, float], list[Action]]] = {
             "accepted": lambda command, _frame, _now: self._moved(command, Event.ACCEPTED),
             "started": lambda command, _frame, _now: self._moved(command, Event.STARTED),
@@ -76,11 +76,15 @@ class Ledger:
                 return command, [Send(connection, command.frame(now))]
 
     def cancel(self, command: Command, *, why: str) -> list[Action]:
-        """Passes a cancel on to the executor that holds the command; it ends when the executor says so."""
-        connection = self._holder(command)
-        if connection is None or command.state is State.DONE:
+        """Passes a cancel on to the executor that holds the command, now or when it is back.
+
+        The command ends when the executor says so.
+        """
+        if command.state is State.DONE:
             return []
-        return [_stop(connection, command, why)]
+        command.cancel_why = why
+        connection = self.connections.of_instance(command.instance)
+        return [] if connection is None else [_stop(connection, command, why)]
 
     # What happens to connections
 
@@ -98,10 +102,10 @@ class Ledger:
             actions.append(Close(replaced, "a newer connection of this executor is open"))
             before.append(replaced)
         for gone in before:
-            self._away.pop(gone.instance_id, None)
-            self._graces.discard(gone.instance_id)
+            self._away.pop(gone.instance, None)
+            self._graces.discard(gone.instance)
             for command_id in sorted(gone.commands):
-                if gone.instance_id == connection.instance_id:
+                if gone.instance == connection.instance:
                     actions += self._resume(self.commands[command_id], connection, {*in_flight, *unacked}, now)
                 else:
                     actions += self._lose(self.commands[command_id], "its executor was restarted", now)
@@ -112,8 +116,8 @@ class Ledger:
         if not self.connections.remove(connection):
             return False
         if connection.commands:
-            self._away[connection.instance_id] = connection
-            self._graces.add(connection.instance_id, now + self._grace_s)
+            self._away[connection.instance] = connection
+            self._graces.add(connection.instance, now + self._grace_s)
         return True
 
     def receive(self, connection: Connection, frame: Frame, *, now: float) -> list[Action]:
@@ -126,7 +130,7 @@ class Ledger:
         if command is None:
             # Its result was stored and forgotten here; the ResultAck was lost on the way.
             return [_acknowledge(connection, command_id)] if kind == "finished" else []
-        if command.instance_id != connection.instance_id:
+        if command.instance != connection.instance:
             return []
         try:
             return self._receive[kind](command, frame, now)
@@ -141,10 +145,8 @@ class Ledger:
         del self.commands[command.command_id]
         if not stored:
             return []
-        for connection in self.connections.of_cluster(command.ask.cluster_id):
-            if connection.instance_id == command.instance_id:
-                return [_acknowledge(connection, command.command_id)]
-        return []
+        connection = self.connections.of_instance(command.instance)
+        return [] if connection is None else [_acknowledge(connection, command.command_id)]
 
     # What time brings
 
@@ -160,11 +162,11 @@ class Ledger:
             error = timed_out(command)
             command.apply(Event.EXPIRED)
             command.end(command_pb2.OUTCOME_TIMED_OUT, error, now)
-            if (connection := self._holder(command)) is not None:
+            if (connection := self.connections.of_instance(command.instance)) is not None:
                 actions.append(_stop(connection, command, "deadline"))
             actions += self._concluded(command)
-        for instance_id in self._graces.pop(now):
-            for command_id in sorted(self._away.pop(instance_id).commands):
+        for instance in self._graces.pop(now):
+            for command_id in sorted(self._away.pop(instance).commands):
                 why = f"its executor has not come back within {self._grace_s:g} s"
                 actions += self._lose(self.commands[command_id], why, now)
         return actions
@@ -182,10 +184,12 @@ class Ledger:
     def _rejected(self, command: Command, frame: Frame, now: float) -> list[Action]:
         if not command.apply(Event.REJECTED):
             return []
-        command.end(command_pb2.OUTCOME_REJECTED, frame.rejected.error, now)
+        command.end(command_pb2.OUTCOME_REJECTED, told(frame.rejected.error, command_pb2.OUTCOME_REJECTED), now)
         return self._concluded(command)
 
     def _finished(self, command: Command, frame: Frame, now: float) -> list[Action]:
+        if command.state is not State.DONE and not is_end(frame.finished.outcome):
+            raise OutOfOrder(f"finished with outcome {frame.finished.outcome}")
         if not command.apply(Event.FINISHED):
             return []  # `settled` will acknowledge it
         command.finish(frame.finished, now)
@@ -199,12 +203,13 @@ class Ledger:
         """The command's instance is back on another connection."""
         connection.commands.add(command.command_id)
         command.apply(Event.RESUMED)
+        cancel = [] if command.cancel_why is None else [_stop(connection, command, command.cancel_why)]
         if command.command_id in held_there:
             if command.state is State.WRITTEN:
                 command.apply(Event.ACCEPTED)  # the frame that said so was lost with the stream
-            return []
+            return [*cancel]
         if command.state is State.WRITTEN:
-            return [Send(connection, command.frame(now))]
+            return [Send(connection, command.frame(now)), *cancel]
         return self._lose(command, "its executor has no memory of it", now)
 
     def _lose(self, command: Command, why: str, now: float) -> list[Action]:
@@ -220,15 +225,11 @@ class Ledger:
 
     def _holder(self, command: Command) -> Connection | None:
         """The connection, open or broken, that the command is counted on."""
-        away = self._away.get(command.instance_id)
-        for connection in (*self.connections.of_cluster(command.ask.cluster_id), *([away] if away else [])):
-            if connection.instance_id == command.instance_id:
-                return connection
-        return None
+        return self.connections.of_instance(command.instance) or self._away.get(command.instance)
 
     def _verdict(self, command_id: str, connection: Connection) -> executor_service_pb2.Verdict:
         command = self.commands.get(command_id)
-        keep = command is not None and command.instance_id == connection.instance_id
+        keep = command is not None and command.instance == connection.instance
         action = executor_service_pb2.VERDICT_ACTION_KEEP if keep else executor_service_pb2.VERDICT_ACTION_DROP
         return executor_service_pb2.Verdict(command_id=command_id, action=action)
 

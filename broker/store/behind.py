@@ -8,27 +8,39 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 MAX_BATCH = 500
+# Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
+MAX_BATCH_BYTES = 1 << 20
 MAX_KEPT_BYTES = 64 << 20
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
 # What a healthy server may answer for a while: the write is tried again. Anything else is a defect of the write.
-PASSING = (BusyLoadingError, OutOfMemoryError, ReadOnlyError)
+PASSING = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+# The same, for which redis-py has no class: no replica to copy to, no room on the disk.
+PASSING_CODES = ("NOREPLICAS", "MISCONF")
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One Redis command; `done` is called when Redis has it."""
+    """One Redis command; `done` is called with whether Redis has it, once that is known."""
 
     command: tuple[str | bytes | int | float, ...]
     size: int
-    done: Callable[[], None] | None
+    done: Callable[[bool], None] | None
 
 
 class WriteBehind:
@@ -47,8 +59,11 @@ class WriteBehind:
     def __repr__(self) -> str:
         return f"<WriteBehind waiting={len(self._waiting)} bytes={self._waiting_bytes} degraded={self.degraded}>"
 
-    def put(self, *command: str | bytes | int | float, done: Callable[[], None] | None = None) -> bool:
-        """Queues a write; False when too much waits already, and it was not taken."""
+    def put(self, *command: str | bytes | int | float, done: Callable[[bool], None] | None = None) -> bool:
+        """Queues a write; False when too much waits already, and it was not taken.
+
+        `done` is called once with True when Redis has it, or with False when Redis refuses it for good.
+        """
         size = sum(len(part) if isinstance(part, str | bytes) else 8 for part in command)
         if self._waiting_bytes + size > MAX_KEPT_BYTES:
             return False
@@ -72,7 +87,7 @@ class WriteBehind:
         pause_s = RETRY_MIN_S
         while True:
             await self._wake.wait()
-            batch = [self._waiting[i] for i in range(min(MAX_BATCH, len(self._waiting)))]
+            batch = self._batch()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answers = await self._send(batch)
@@ -90,6 +105,17 @@ class WriteBehind:
                 self.degraded = False
                 log.info("redis.recovered", waiting=len(self._waiting))
 
+    def _batch(self) -> list[Write]:
+        """What leaves together: at least one write."""
+        batch: list[Write] = []
+        room = MAX_BATCH_BYTES
+        for write in islice(self._waiting, MAX_BATCH):
+            if batch and write.size > room:
+                break
+            batch.append(write)
+            room -= write.size
+        return batch
+
     async def _send(self, batch: list[Write]) -> list[object]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for write in batch:
@@ -99,14 +125,17 @@ class WriteBehind:
     def _settle(self, batch: list[Write], answers: list[object]) -> Exception | None:
         """Takes what was written off the queue; returns the first answer that says to try again later."""
         for write, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, PASSING):
+            if isinstance(answer, PASSING) or (
+                isinstance(answer, ResponseError) and str(answer).startswith(PASSING_CODES)
+            ):
                 return answer
             self._waiting.popleft()
             self._waiting_bytes -= write.size
-            if isinstance(answer, Exception):
+            refused = isinstance(answer, Exception)
+            if refused:
                 log.error("redis.write_refused", command=write.command[0], error=str(answer))
-            elif write.done is not None:
-                write.done()
+            if write.done is not None:
+                write.done(not refused)
         if not self._waiting:
             self._wake.clear()
             self._idle.set()

@@ -1,8 +1,10 @@
 """Clusters in Redis: activity, presence, and when each was last seen."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 
+from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 
 from broker.store import keys
@@ -68,7 +70,11 @@ def _cluster(
         active_for_s=max(0, active_ms) / 1000,
         has_active_session=bool(sessions),
     )
+    # What cannot be read is somebody else's: it is left out.
     if seen is not None:
-        cluster.last_seen.CopyFrom(cluster_service_pb2.Cluster.FromString(seen).last_seen)
-    cluster.executors.extend(map(cluster_service_pb2.ConnectedExecutor.FromString, present))
+        with contextlib.suppress(DecodeError):
+            cluster.last_seen.CopyFrom(cluster_service_pb2.Cluster.FromString(seen).last_seen)
+    for executor in present:
+        with contextlib.suppress(DecodeError):
+            cluster.executors.append(cluster_service_pb2.ConnectedExecutor.FromString(executor))
     return cluster

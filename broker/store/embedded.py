@@ -5,6 +5,7 @@ It listens on a unix socket in the data directory only, and cannot outlive the b
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import tempfile
@@ -19,8 +20,11 @@ from broker.store.client import open_redis
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
-# The shell waits on a pipe whose other end only this process holds: when it dies, of whatever, Valkey is stopped.
-LIFELINE = '"$0" "$@" & read -r _; kill $! 2>/dev/null; wait $!'
+# A Valkey whose broker was killed needs a moment to leave its directory to the next one.
+LOCK_TIMEOUT_S = 1.0
+# A child of the shell waits on a pipe whose other end only this process holds: when it dies, of whatever, Valkey, which
+# takes the place of the shell, is stopped.
+LIFELINE = 'exec 3<&0 </dev/null; { read -r _ <&3; kill $$; } & exec 3<&-; exec "$0" "$@"'
 
 log = structlog.get_logger()
 
@@ -34,15 +38,33 @@ async def embedded_valkey(data_dir: Path | None) -> AsyncIterator[str]:
     """Runs a Valkey and gives its URL. Without a directory it keeps nothing beyond its end. Raises EmbeddedFailed."""
     # A unix socket's path is bounded at about 100 characters; a data directory's is not.
     with tempfile.TemporaryDirectory(prefix="openline-", ignore_cleanup_errors=True) as run:
-        directory = Path(run) if data_dir is None else data_dir
+        # Absolute: Valkey changes into it before it opens its log.
+        directory = (Path(run) if data_dir is None else data_dir).absolute()
         directory.mkdir(parents=True, exist_ok=True)
         socket = Path(run) / "valkey.sock"
-        async with _process(socket, directory, persist=data_dir is not None):
-            yield f"unix://{socket}"
+        with (directory / "lock").open("w") as lock:
+            await _acquire(lock.fileno(), directory)
+            async with _process(socket, directory, lock=lock.fileno(), persist=data_dir is not None):
+                yield f"unix://{socket}"
+
+
+async def _acquire(lock: int, directory: Path) -> None:
+    """Takes the directory: two Valkeys would append to the same file."""
+    try:
+        async with asyncio.timeout(LOCK_TIMEOUT_S):
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    await asyncio.sleep(0.02)
+                else:
+                    return
+    except TimeoutError:
+        raise EmbeddedFailed(f"{directory} is in use by another broker") from None
 
 
 @contextlib.asynccontextmanager
-async def _process(socket: Path, directory: Path, *, persist: bool) -> AsyncIterator[None]:
+async def _process(socket: Path, directory: Path, *, lock: int, persist: bool) -> AsyncIterator[None]:
     options = {
         "--port": "0",
         "--unixsocket": str(socket),
@@ -57,12 +79,15 @@ async def _process(socket: Path, directory: Path, *, persist: bool) -> AsyncIter
         "/bin/sh", "-c", LIFELINE, str(get_binary_path()), *arguments,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
+        pass_fds=(lock,),  # it is released when both this process and Valkey are gone
     )  # fmt: skip
     try:
-        await _until_ready(socket, directory)
+        await _until_ready(process, socket, directory)
         log.info("valkey.started", data_dir=str(directory) if persist else None)
         yield
     finally:
+        if process.returncode is not None:
+            log.error("valkey.died", returncode=process.returncode, said=_last_words(directory))
         if process.stdin is not None:
             process.stdin.close()
         try:
@@ -73,7 +98,7 @@ async def _process(socket: Path, directory: Path, *, persist: bool) -> AsyncIter
             await process.wait()
 
 
-async def _until_ready(socket: Path, directory: Path) -> None:
+async def _until_ready(process: asyncio.subprocess.Process, socket: Path, directory: Path) -> None:
     redis = open_redis(f"unix://{socket}")
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -81,10 +106,21 @@ async def _until_ready(socket: Path, directory: Path) -> None:
                 try:
                     await redis.ping()
                 except (RedisError, OSError):
+                    if process.returncode is not None:
+                        raise EmbeddedFailed(f"the embedded Valkey did not start: {_last_words(directory)}") from None
                     await asyncio.sleep(0.02)
                 else:
                     return
     except TimeoutError:
-        raise EmbeddedFailed(f"the embedded Valkey did not start; see {directory / 'valkey.log'}") from None
+        raise EmbeddedFailed(f"the embedded Valkey did not answer: {_last_words(directory)}") from None
     finally:
         await redis.aclose()
+
+
+def _last_words(directory: Path) -> str:
+    """The end of Valkey's log, which may be gone when somebody wants to read it."""
+    try:
+        lines = (directory / "valkey.log").read_text(errors="replace").splitlines()
+    except OSError:
+        return "it has written no log"
+    return lines[-1].strip()[:300] if lines else "its log is empty"

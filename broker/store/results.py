@@ -17,8 +17,11 @@ class Results:
         self._behind = behind
         self._ttl_s = ttl_s
 
-    def put(self, result: command_pb2.CommandResult, done: Callable[[], None]) -> bool:
-        """Writes a result, encoded once; `done` is called when Redis has it. False when there is no room to keep it."""
+    def put(self, result: command_pb2.CommandResult, done: Callable[[bool], None]) -> bool:
+        """Writes a result, encoded once; `done` is called with whether Redis has it, as soon as that is known.
+
+        False when there is no room to keep it.
+        """
         return self._behind.put(
             "SET", keys.result(result.command_id), result.SerializeToString(), "EX", self._ttl_s, done=done
         )

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -22,7 +23,8 @@ def main() -> int:
         try:
             asyncio.run(_run(arguments.host, arguments.port, Path(directory)))
         except OSError as error:
-            print(f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror}", file=sys.stderr)
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            print(f"cannot listen on {arguments.host}:{arguments.port}: {reason}", file=sys.stderr)
             return 1
     return 0
 

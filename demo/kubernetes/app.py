@@ -11,7 +11,7 @@ from demo.kubernetes.clock import Clock
 from demo.kubernetes.errors import ApiError, MethodNotAllowed, NotFound, TooLarge, Unauthorized
 from demo.kubernetes.objects import Obj
 from demo.kubernetes.rbac import Identity
-from demo.kubernetes.requests import Request, Target
+from demo.kubernetes.requests import Document, Request, Target
 from demo.kubernetes.world import World
 
 Scope = MutableMapping[str, Any]
@@ -74,7 +74,9 @@ class App:
         )
         target = requests.target(request)
         rbac.authorize(self.world.store, identity, target=target)
-        if delay_s := self.world.delays_s.get(target.namespace) if target.kind else None:
+        if isinstance(target, Document):
+            return _document(request)
+        if delay_s := self.world.delays_s.get(target.namespace):
             await _first(asyncio.sleep(delay_s), self._closed.wait())
         return self._serve(request, target, identity)
 
@@ -87,10 +89,7 @@ class App:
 
     def _serve(self, request: Request, target: Target, identity: Identity) -> Answer:
         """The answer to a request that is allowed."""
-        now = self.clock.now()
-        kind = target.kind
-        if kind is None:
-            return self._document(request)
+        now, kind = self.clock.now(), target.kind
         if target.subresource == "log" and target.verb == "get":
             pod = listing.find(self.world, target, now=now)
             return Answer(streams.log(self.world, self.clock, request, pod), _TEXT)
@@ -108,18 +107,6 @@ class App:
                 return Answer.object(listing.page(self.world, request, target, now=now))
         return Answer.object(listing.get(self.world, request, target, now=now))
 
-    def _document(self, request: Request) -> Answer:
-        if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed()
-        if request.path.rstrip("/") in _HEALTH:
-            return Answer(b"ok", _TEXT)
-        if found := discovery.document(request.path, accept=request.accept):
-            obj, media_type = found
-            return Answer(json.dumps(obj, separators=(",", ":")).encode(), media_type)
-        if schema := openapi.document(request.path):
-            return Answer(schema)
-        raise NotFound.path()
-
     async def _send(self, answer: Answer, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", answer.media_type.encode()), (b"cache-control", b"no-cache, private")]
         if isinstance(answer.body, bytes):
@@ -136,6 +123,19 @@ class App:
 def create_app(world: World, tokens: Mapping[str, Identity]) -> App:
     """The API server of a world, as an ASGI application. Its owner runs `app.clock.run()` so that time passes."""
     return App(world, tokens)
+
+
+def _document(request: Request) -> Answer:
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed()
+    if request.path.rstrip("/") in _HEALTH:
+        return Answer(b"ok", _TEXT)
+    if found := discovery.document(request.path, accept=request.accept):
+        obj, media_type = found
+        return Answer(json.dumps(obj, separators=(",", ":")).encode(), media_type)
+    if schema := openapi.document(request.path):
+        return Answer(schema)
+    raise NotFound.path()
 
 
 async def _body(receive: Receive) -> bytes:

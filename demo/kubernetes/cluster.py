@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from demo.kubernetes import deployments, jobs, life, manifest, sets
+from demo.kubernetes import cron, deployments, life, manifest, sets
 from demo.kubernetes.controllers import Controllers
 from demo.kubernetes.manifest import Manifest
 from demo.kubernetes.objects import Obj, dig, labels_of, name_of, namespace_of, uid
@@ -29,8 +29,8 @@ _MAKERS: dict[str, Callable[[Controllers, Manifest], None]] = {
     "Deployment": deployments.deployment,
     "StatefulSet": sets.stateful_set,
     "DaemonSet": sets.daemon_set,
-    "Job": jobs.single,
-    "CronJob": jobs.schedule,
+    "Job": cron.single,
+    "CronJob": cron.schedule,
 }
 
 

@@ -10,8 +10,21 @@ from demo.kubernetes.times import stamp
 _REVISION = "deployment.kubernetes.io/revision"
 _CAUSE = "kubernetes.io/change-cause"
 
+# By whether all replicas are ready: type, reason and message of each condition.
+_CONDITIONS: dict[bool, tuple[tuple[str, str, str], ...]] = {
+    True: (
+        ("Available", "MinimumReplicasAvailable", "Deployment has minimum availability."),
+        ("Progressing", "NewReplicaSetAvailable", 'ReplicaSet "{}" has successfully progressed.'),
+    ),
+    False: (
+        ("Available", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
+        ("Progressing", "ProgressDeadlineExceeded", 'ReplicaSet "{}" has timed out progressing.'),
+    ),
+}
+
 
 def deployment(controllers: Controllers, manifest: Manifest) -> None:
+    """The Deployment, with a ReplicaSet for each revision of its `demo` block."""
     obj, demo = manifest.obj, manifest.demo
     revisions = demo.revisions or (Revision(demo.age_s),)
     latest = len(revisions)
@@ -37,9 +50,7 @@ def deployment(controllers: Controllers, manifest: Manifest) -> None:
                 **replica_counts(replicas, ready),
                 "updatedReplicas": replicas,
                 **({"unavailableReplicas": replicas - ready} if ready < replicas else {}),
-                "conditions": _deployment_conditions(
-                    obj, latest, ok=ready == replicas, at=controllers.now - revisions[-1].age_s
-                ),
+                "conditions": _conditions(obj, latest, ok=ready == replicas, at=controllers.now - revisions[-1].age_s),
             },
         }
     )
@@ -110,39 +121,15 @@ def _with_image(template: Obj, image: str) -> Obj:
     return {**template, "spec": {**template["spec"], "containers": [changed, *others]}}
 
 
-def _deployment_conditions(obj: Obj, latest: int, *, ok: bool, at: float) -> list[Obj]:
-    replica_set = _replica_set_name(obj, latest)
+def _conditions(obj: Obj, latest: int, *, ok: bool, at: float) -> list[Obj]:
     times = {"lastTransitionTime": stamp(at + 30), "lastUpdateTime": stamp(at + 30)}
-    if ok:
-        return [
-            {
-                "type": "Available",
-                "status": "True",
-                "reason": "MinimumReplicasAvailable",
-                "message": "Deployment has minimum availability.",
-                **times,
-            },
-            {
-                "type": "Progressing",
-                "status": "True",
-                "reason": "NewReplicaSetAvailable",
-                "message": f'ReplicaSet "{replica_set}" has successfully progressed.',
-                **times,
-            },
-        ]
     return [
         {
-            "type": "Available",
-            "status": "False",
-            "reason": "MinimumReplicasUnavailable",
-            "message": "Deployment does not have minimum availability.",
+            "type": kind,
+            "status": str(ok),
+            "reason": reason,
+            "message": message.format(_replica_set_name(obj, latest)),
             **times,
-        },
-        {
-            "type": "Progressing",
-            "status": "False",
-            "reason": "ProgressDeadlineExceeded",
-            "message": f'ReplicaSet "{replica_set}" has timed out progressing.',
-            **times,
-        },
+        }
+        for kind, reason, message in _CONDITIONS[ok]
     ]

@@ -1,4 +1,4 @@
-"""Answers get, list and the first part of a watch: which objects, in which form, on which page. No I/O."""
+"""Answers get and list: which objects, in which form, on which page. A watch shows its objects in the same form."""
 
 import base64
 import binascii
@@ -27,7 +27,6 @@ class View:
     @classmethod
     def of(cls, request: Request, target: Target) -> "View":
         """Raises BadRequest for selectors that cannot be parsed."""
-        assert target.kind is not None, "only kinds are viewed"  # noqa: S101
         by_label = selectors.labels(request.query.get("labelSelector", ""))
         by_field = selectors.fields(request.query.get("fieldSelector", ""), known=target.kind.selectable)
         # A watch may name its object in the path: that is a field selector in other words.
@@ -61,15 +60,12 @@ class View:
 
 
 def get(world: World, request: Request, target: Target, *, now: float) -> Obj:
-    """Raises NotFound."""
-    view = View.of(request, target)
-    found = find(world, target, now=now)
-    return view.one(found, now=now)
+    """One object, as the client wants to see it. Raises NotFound."""
+    return View.of(request, target).one(find(world, target, now=now), now=now)
 
 
 def find(world: World, target: Target, *, now: float) -> Obj:
     """The object that a target names, as its kind shows it. Raises NotFound."""
-    assert target.kind is not None, "only kinds have objects"  # noqa: S101
     kind, namespace = target.kind, target.namespace if target.kind.namespaced else ""
     for obj in world.objects(kind, now, namespace=namespace):
         if name_of(obj) == target.name:

@@ -28,7 +28,7 @@ class Fate:
     exit_code: int = 1
     restarts: int = 0  # so far
     run_s: float = 3.0  # how long a run lasts before it fails
-    backoff_s: float = 12.0  # shorter than a kubelet's five minutes: a demo has to show something
+    backoff_s: float = 8.0  # shorter than a kubelet's five minutes: a demo has to show something
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from demo.kubernetes.errors import Forbidden
 from demo.kubernetes.kinds import Kind
 from demo.kubernetes.objects import Obj, namespace_of
-from demo.kubernetes.requests import Target
+from demo.kubernetes.requests import Document, Target
 from demo.kubernetes.store import Store
 
 _GROUP = "rbac.authorization.k8s.io"
@@ -77,11 +77,11 @@ def _covers(granted: list[str], wanted: str) -> bool:
     return "*" in granted or wanted in granted
 
 
-def authorize(store: Store, identity: Identity, *, target: Target) -> None:
+def authorize(store: Store, identity: Identity, *, target: Target | Document) -> None:
     """Raises Forbidden, in the words of Kubernetes, unless some rule grants it."""
     if allowed(store, identity, attributes=target.attributes):
         return
-    if target.kind is None:
+    if isinstance(target, Document):
         raise Forbidden(f'forbidden: User "{identity.user}" cannot {target.verb} path "{target.path}"')
     kind = target.kind
     subject = f'{kind.resource} "{target.name}"' if target.name else kind.resource

@@ -66,20 +66,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is about: a verb on a kind; or, where there is no kind, a verb on a path."""
+    """A verb on a kind: on all its objects, on those of a namespace, or on one, by name."""
 
     verb: str
-    path: str
-    kind: Kind | None = None
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
+    kind: Kind
+    namespace: str
+    name: str
+    subresource: str
 
     @property
     def attributes(self) -> Obj:
         """In the words of RBAC and of SelfSubjectAccessReview."""
-        if self.kind is None:
-            return {"verb": self.verb, "path": self.path}
         return {
             "verb": self.verb,
             "group": self.kind.group,
@@ -90,7 +87,19 @@ class Target:
         }
 
 
-def target(request: Request) -> Target:
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A verb on a path that is no resource, such as `/version`."""
+
+    verb: str
+    path: str
+
+    @property
+    def attributes(self) -> Obj:
+        return {"verb": self.verb, "path": self.path}
+
+
+def target(request: Request) -> Target | Document:
     """Raises NotFound for a kind that does not exist, and MethodNotAllowed for a method that means nothing."""
     if request.method not in _VERBS:
         raise MethodNotAllowed()
@@ -101,7 +110,7 @@ def target(request: Request) -> Target:
         case ["apis", group, version, *rest] if rest:
             pass
         case _:
-            return Target(on_object, request.path)
+            return Document(on_object, request.path)
     namespace = ""
     # `namespaces/x` is an object, `namespaces/x/pods` is what is in it.
     if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in ("status", "finalize"):
@@ -126,4 +135,4 @@ def target(request: Request) -> Target:
     # The name of a namespace is also its namespace, so that a Role can grant it.
     if kind.resource == "namespaces":
         namespace = name
-    return Target(verb, request.path, kind, namespace, name, subresource)
+    return Target(verb, kind, namespace, name, subresource)

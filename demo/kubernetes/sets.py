@@ -7,6 +7,7 @@ from demo.kubernetes.pods import pod as make_pod
 
 
 def stateful_set(controllers: Controllers, manifest: Manifest) -> None:
+    """The StatefulSet, with numbered pods, and a claim and a volume for each."""
     obj, demo = manifest.obj, manifest.demo
     namespace, name, replicas = namespace_of(obj), name_of(obj), dig(obj, "spec.replicas", 1)
     revision = f"{name}-{suffix(f'{namespace}/{name}', 10)}"
@@ -118,6 +119,7 @@ def _claim(controllers: Controllers, template: Obj, pod_name: str, made_for: Obj
 
 
 def daemon_set(controllers: Controllers, manifest: Manifest) -> None:
+    """The DaemonSet, with a pod on each node."""
     obj, demo = manifest.obj, manifest.demo
     namespace, name = namespace_of(obj), name_of(obj)
     nodes = [name_of(node) for node in controllers.world.store.list("nodes")]

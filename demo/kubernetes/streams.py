@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
+from demo.kubernetes import tables
 from demo.kubernetes.clock import Clock
 from demo.kubernetes.errors import ApiError, BadRequest
 from demo.kubernetes.listing import View
@@ -50,7 +51,7 @@ async def _changes(
                 yield _line("ADDED", view.one(obj, now=clock.now(), columns=columns))
                 columns = False
         if request.flag("sendInitialEvents"):
-            yield _line("BOOKMARK", _bookmark(view, revision, columns=columns))
+            yield _line("BOOKMARK", _initial_end(view, revision))
     while (now := clock.now()) < ends:
         try:
             changes = world.store.changes_after(revision, key=view.kind.key)
@@ -65,8 +66,6 @@ async def _changes(
                 columns = False
         if revision == world.store.revision:
             await clock.change(timeout_s=ends - clock.now())
-    if request.flag("allowWatchBookmarks"):
-        yield _line("BOOKMARK", _bookmark(view, revision, columns=columns))
 
 
 def _seen(view: View, change: Change) -> tuple[str, Obj] | None:
@@ -87,19 +86,13 @@ def _seen(view: View, change: Change) -> tuple[str, Obj] | None:
     return None
 
 
-def _bookmark(view: View, revision: int, *, columns: bool) -> Obj:
+def _initial_end(view: View, revision: int) -> Obj:
+    """What tells a client that asked for `sendInitialEvents` that it has now seen all there is."""
     metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None, "annotations": _INITIAL_END}
-    obj = {"kind": view.kind.kind, "apiVersion": view.kind.api_version, "metadata": metadata}
     if not view.table:
-        return obj
-    row = {"cells": [], "object": {**obj, "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}}
-    return {
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": [],
-        "rows": [row],
-    }
+        return {"kind": view.kind.kind, "apiVersion": view.kind.api_version, "metadata": metadata}
+    partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    return {**tables.table(view.kind, [], now=0, metadata=metadata), "rows": [{"cells": [], "object": partial}]}
 
 
 def log(world: World, clock: Clock, request: Request, pod: Obj) -> AsyncIterator[bytes]:

@@ -27,7 +27,7 @@ def stamp(instant: float) -> str:
 
 def micro_stamp(instant: float) -> str:
     """RFC 3339 in microseconds: metav1.MicroTime."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def instant(text: str) -> float:

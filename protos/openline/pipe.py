@@ -7,6 +7,7 @@ decided here but in `pipes`.
 import asyncio
 from collections.abc import Sequence
 from enum import Enum, auto
+from time import monotonic
 from typing import Self
 
 import grpc
@@ -87,7 +88,7 @@ class Pipe:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has come from the replica for longer than its heartbeat answers take."""
-        return self._loop.time() - self._stream.received_at > QUIET_AFTER_HEARTBEATS * self._heartbeat_s
+        return monotonic() - self._stream.received_at > QUIET_AFTER_HEARTBEATS * self._heartbeat_s
 
     @classmethod
     async def open(cls, channel: grpc.aio.Channel, *, client: str) -> Self:

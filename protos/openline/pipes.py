@@ -70,7 +70,9 @@ class Pipes:
         self._loop = asyncio.get_running_loop()
         # In the order given, which is the order of preference.
         self.replicas = tuple(Replica(a, open_channel(a, ca=ca, cert=cert, key=key)) for a in dict.fromkeys(addresses))
-        self._keepers: list[asyncio.Task[None]] = []
+        # A defect in a keeper ends whoever is inside `async with`: a gateway that silently lost a replica helps nobody.
+        self._keepers = asyncio.TaskGroup()
+        self._kept: list[asyncio.Task[None]] = []
         # Set when the next pipe opens, and replaced by a new one then.
         self._opened = asyncio.Event()
 
@@ -78,17 +80,20 @@ class Pipes:
         return f"<Pipes {' '.join(f'{r.address}={r.pipe!r}' for r in self.replicas)}>"
 
     async def __aenter__(self) -> Self:
-        self._keepers = [self._loop.create_task(self._keep_open(r), name=f"pipe {r.address}") for r in self.replicas]
+        await self._keepers.__aenter__()
+        self._kept = [self._keepers.create_task(self._keep_open(r), name=f"pipe {r.address}") for r in self.replicas]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        for replica in self.replicas:
-            await replica.channel.close()
+        for task in self._kept:
+            task.cancel()
+        try:
+            await self._keepers.__aexit__(None, None, None)
+        finally:
+            for replica in self.replicas:
+                await replica.channel.close()
 
     def in_order(self) -> list[Replica]:
         """Every replica, the one to ask first in front: heard from lately, then connected, then not connected."""

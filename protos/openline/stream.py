@@ -55,6 +55,7 @@ class FrameStream(Generic[I, O]):
         self._linger: asyncio.Handle | None = None
         self._closing = False
         self._broken: Exception | None = None
+        self._breaking = asyncio.Event()
         self.received_at = monotonic()
 
     def __repr__(self) -> str:
@@ -83,7 +84,7 @@ class FrameStream(Generic[I, O]):
     def break_off(self, why: Exception) -> None:
         """Ends `run` at once, raising `why` there."""
         self._broken = self._broken or why
-        self._wake.set()
+        self._breaking.set()
 
     async def receive(self) -> Sequence[I] | None:
         """The next message's frames, or None when the peer has ended the stream; for the handshake, before `run`."""
@@ -133,8 +134,6 @@ class FrameStream(Generic[I, O]):
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._broken is not None:
-                raise self._broken
             # One batch, then a look at the rule again: what is put while this write waits leaves together.
             if len(self._outbox) and (self._closing or self._outbox.hold_s(monotonic()) == 0.0):
                 await self._write(self._pack(self._outbox.take(monotonic())))
@@ -161,8 +160,13 @@ class FrameStream(Generic[I, O]):
     async def _watch(self, silence_s: float) -> None:
         while (left_s := self.received_at + silence_s - monotonic()) > 0:
             due = monotonic() + left_s
-            await asyncio.sleep(left_s)
-            if monotonic() - due > OVERSLEPT_S:
-                # It was this process that stood still: what the peer sent meanwhile has not been read yet.
-                self.received_at = monotonic()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._breaking.wait()
+            except TimeoutError:
+                if monotonic() - due > OVERSLEPT_S:
+                    # It was this process that stood still: what the peer sent meanwhile has not been read yet.
+                    self.received_at = monotonic()
+            if self._broken is not None:
+                raise self._broken
         raise StreamFrozen(f"no frame for {silence_s:g} s")

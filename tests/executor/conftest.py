@@ -3,11 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc
 import pytest
 
+from executor import policy
+from executor.commands import Commands
+from executor.core import Core
+from executor.link import Link
+from executor.pace import Pace
+from executor.runner import Kubectl
+from executor.settings import load_settings
 from openline import ids, limits
 from openline.channels import SERVER_OPTIONS
 from openline.v1 import executor_service_pb2 as wire
@@ -118,16 +126,35 @@ class ScriptedBroker(ExecutorServiceServicer):
             return await self._connections.get()
 
 
+Serving = Callable[..., AbstractAsyncContextManager[ScriptedBroker]]
+
+
 @pytest.fixture
-async def broker() -> AsyncIterator[ScriptedBroker]:
+def serving() -> Serving:
+    """Runs a scripted broker on loopback, with credentials or in the clear."""
+
+    @contextlib.asynccontextmanager
+    async def serve(credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[ScriptedBroker]:
+        scripted = ScriptedBroker()
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        add_ExecutorServiceServicer_to_server(scripted, server)
+        here = "127.0.0.1:0"
+        port = server.add_secure_port(here, credentials) if credentials else server.add_insecure_port(here)
+        scripted.address = f"127.0.0.1:{port}"
+        await server.start()
+        try:
+            yield scripted
+        finally:
+            await server.stop(0)
+
+    return serve
+
+
+@pytest.fixture
+async def broker(serving: Serving) -> AsyncIterator[ScriptedBroker]:
     """A scripted broker that listens on loopback."""
-    scripted = ScriptedBroker()
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    add_ExecutorServiceServicer_to_server(scripted, server)
-    scripted.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    yield scripted
-    await server.stop(0)
+    async with serving() as scripted:
+        yield scripted
 
 
 @pytest.fixture
@@ -158,3 +185,30 @@ def execute() -> Callable[..., wire.BrokerFrame]:
         return frame
 
     return make
+
+
+Dial = Callable[..., AbstractAsyncContextManager[Link]]
+
+
+@pytest.fixture
+def dial(broker: ScriptedBroker, tmp_path: Path) -> Dial:
+    """An executor in this process that dials the scripted broker, with a given kubectl."""
+
+    @contextlib.asynccontextmanager
+    async def dialing(kubectl: Path, *flags: str, brokers: str = "") -> AsyncIterator[Link]:
+        token = () if "--token-file" in flags else ("--token", "secret")
+        dialed = ("--cluster-id", "local", "--broker", brokers or broker.address)
+        settings = load_settings([*dialed, *token, "--kubectl", str(kubectl), *flags])
+        core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
+        who = wire.Hello(protocol_version=limits.PROTOCOL_VERSION, cluster_id="local", instance_id="i-1")
+        async with Commands(core, Kubectl(path=kubectl, home=tmp_path)) as commands:
+            link = Link(settings, who, commands, pace=Pace(refused_s=0.1))
+            line = asyncio.create_task(link.run())
+            try:
+                yield link
+            finally:
+                link.close()
+                async with asyncio.timeout(PATIENCE_S):
+                    await line
+
+    return dialing

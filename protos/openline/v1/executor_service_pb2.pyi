@@ -433,17 +433,21 @@ class Verdict(_message.Message):
 
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
+    NEXT_SEQ_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     action: Global___VerdictAction.ValueType
+    next_seq: _builtins.int
+    """With KEEP: the first output seq that the broker does not have. What was sent before need not be sent again."""
     def __init__(
         self,
         *,
         command_id: _builtins.str = ...,
         action: Global___VerdictAction.ValueType = ...,
+        next_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "next_seq", b"next_seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,7 +476,9 @@ class Execute(_message.Message):
     traceparent: _builtins.str
     """W3C trace context."""
     live: _builtins.bool
-    """The caller reads the output as it comes; without it, commands that never end are refused."""
+    """Somebody reads the output as it comes: all of it is sent, as Credit allows, and what is not allowed yet holds the
+    process up. Without it, head and tail are sent when the process has ended, and commands that never end are refused.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Without the program: ["get", "pods", "-n", "shop"]."""
@@ -692,7 +698,9 @@ Global___ResultAck: _TypeAlias = ResultAck  # noqa: Y015
 
 @_typing.final
 class Credit(_message.Message):
-    """More output may be sent. An empty command_id is credit for the stream as a whole."""
+    """More output may be sent: so many bytes of Output data beyond what was allowed before. An empty command_id is credit for
+    the stream as a whole; an Output frame needs both. A new connection begins with what Welcome allows.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

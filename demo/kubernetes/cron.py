@@ -31,13 +31,14 @@ def schedule(controllers: Controllers, manifest: Manifest) -> None:
 
 
 def _every_minute(controllers: Controllers, cron: Obj, manifest: Manifest) -> Life:
+    """Starts a Job, sees it through and forgets the oldest, once a minute."""
     world, run_s = controllers.world, manifest.demo.fate.run_s
     now = yield 0.0
     this_minute = now - now % _PERIOD_S
     kept: list[tuple[Obj, Obj]] = []
     for back in range(_KEPT, 0, -1):
-        at = this_minute - (back - 1) * _PERIOD_S - _PERIOD_S
-        run = _run(_job(cron, at))
+        at = this_minute - back * _PERIOD_S
+        run = _run(_scheduled(cron, at))
         pod = _pod(controllers, run, manifest, at=at)
         kept.append(_finish(world, run, pod, started=at, ended=at + run_s))
     last = this_minute - _PERIOD_S
@@ -45,7 +46,7 @@ def _every_minute(controllers: Controllers, cron: Obj, manifest: Manifest) -> Li
     while True:
         now = yield _PERIOD_S - now % _PERIOD_S
         started = now
-        run = world.put(_run(_job(cron, started)))
+        run = world.put(_run(_scheduled(cron, started)))
         name = name_of(run)
         active = {
             "active": [reference(run)],
@@ -76,7 +77,7 @@ def _every_minute(controllers: Controllers, cron: Obj, manifest: Manifest) -> Li
         world.event(cron, "SuccessfulDelete", message=deleted, now=now, source="cronjob-controller")
 
 
-def _job(cron: Obj, at: float) -> Obj:
+def _scheduled(cron: Obj, at: float) -> Obj:
     """The Job that a CronJob makes for this minute; named after it, as the controller does."""
     namespace, name = namespace_of(cron), f"{name_of(cron)}-{int(at // 60)}"
     template = dig(cron, "spec.jobTemplate.spec.template")
@@ -123,8 +124,10 @@ def _run(obj: Obj) -> Obj:
 
 
 def _pod(controllers: Controllers, run: Obj, manifest: Manifest, *, at: float) -> Obj:
-    namespace, name = namespace_of(run), f"{name_of(run)}-{suffix(f'{namespace_of(run)}/{name_of(run)}', 5)}"
-    pod = make_pod(name, namespace=namespace, template=run["spec"]["template"], created=at, made_by=run)
+    """The pod of a Job, on its node."""
+    namespace, name = namespace_of(run), name_of(run)
+    pod_name = f"{name}-{suffix(f'{namespace}/{name}', 5)}"
+    pod = make_pod(pod_name, namespace=namespace, template=run["spec"]["template"], created=at, made_by=run)
     controllers.world.scripts[pod["metadata"]["uid"]] = manifest.demo.logs
     return controllers.scheduler.schedule(pod, at=at)
 

@@ -1,0 +1,39 @@
+"""The application: routes, and what each kind of failure becomes."""
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from gateway import problems
+from gateway.argv import Unacceptable
+from gateway.callers import MissingKey
+from gateway.clusters import cluster_routes
+from gateway.debug import debug_routes
+from gateway.documentation import Api
+from gateway.edge import Edge
+from gateway.health import health_routes
+from gateway.stubs import Stubs
+from openline import __version__
+from openline.errors import OpenlineError
+from openline.pipes import Pipes
+
+
+def build_app(pipes: Pipes) -> ASGIApp:
+    """Everything that a request passes through, from the outermost layer on."""
+    api = Api(
+        title="openline",
+        version=__version__,
+        description="Runs kubectl commands in Kubernetes clusters that nobody can dial into.",
+        exception_handlers={
+            OpenlineError: problems.on_openline_error,
+            MissingKey: problems.on_missing_key,
+            Unacceptable: problems.on_unacceptable,
+            RequestValidationError: problems.on_validation_error,
+            HTTPException: problems.on_http_exception,
+            Exception: problems.on_defect,
+        },
+    )
+    stubs = Stubs(pipes)
+    for routes in (debug_routes(pipes, stubs), cluster_routes(stubs), health_routes(pipes)):
+        api.include_router(routes)
+    return Edge(api)

@@ -1,0 +1,27 @@
+"""/health and /healthz: whether the gateway reaches a broker, and whether it runs at all. No key is asked for."""
+
+from fastapi import APIRouter, Response
+
+from gateway.documentation import OPEN_TAG
+from gateway.models import BrokerHealth, HealthAnswer
+from openline import __version__
+from openline.pipes import Pipes
+
+
+def health_routes(pipes: Pipes) -> APIRouter:
+    routes = APIRouter(tags=[OPEN_TAG])
+
+    @routes.get("/health", operation_id="health", responses={503: {"model": HealthAnswer}})
+    async def health(response: Response) -> HealthAnswer:
+        """Healthy while a broker replica is connected; otherwise 503."""
+        brokers = [BrokerHealth(address=r.address, connected=r.is_connected) for r in pipes.replicas]
+        healthy = any(broker.connected for broker in brokers)
+        response.status_code = 200 if healthy else 503
+        return HealthAnswer(status="healthy" if healthy else "unhealthy", brokers=brokers, version=__version__)
+
+    @routes.get("/healthz", operation_id="healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process answers: for liveness probes, which must not restart it because a broker is away."""
+        return {"status": "ok"}
+
+    return routes

@@ -1,0 +1,56 @@
+"""The gateway program: from its flags to a clean stop."""
+
+import asyncio
+import signal
+import socket
+
+import structlog
+import uvloop
+
+from gateway.app import build_app
+from gateway.serving import listen, make_server
+from gateway.settings import GatewaySettings
+from openline import __version__
+from openline.logs import set_up_logs
+from openline.pipes import Pipes
+from openline.settings import fail, load
+
+PROGRAM = "openline-gateway"
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    settings = load(GatewaySettings, program=PROGRAM)
+    set_up_logs(settings.log_level, settings.log_format)
+    try:
+        listener = listen(settings.listen.host, settings.listen.port)
+    except OSError as failure:
+        fail(PROGRAM, f"cannot listen on {settings.listen}: {failure.strerror or failure}", code=1)
+    with listener:
+        uvloop.run(_serve(settings, listener))
+
+
+async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
+    """Serves until SIGTERM or SIGINT; a second one does not wait for what is running."""
+    async with Pipes(
+        settings.broker,
+        client=f"{PROGRAM}/{__version__}",
+        ca=settings.tls_ca,
+        cert=settings.tls_cert,
+        key=settings.tls_key,
+    ) as pipes:
+        server = make_server(build_app(pipes))
+
+        def stop(number: signal.Signals) -> None:
+            log.info("gateway.stopping", signal=number.name)
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        host, port = listener.getsockname()[:2]
+        log.info("gateway.listening", address=f"{host}:{port}", brokers=list(settings.broker))
+        await server.serve(sockets=[listener])
+    log.info("gateway.stopped")

@@ -1,0 +1,303 @@
+"""A real Valkey for the session, the real broker on loopback, and the executors and callers that talk to it."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+import uvloop
+from redis.asyncio import Redis
+
+from broker.core.credentials import Credentials
+from broker.server import serve
+from broker.settings import BrokerSettings
+from broker.store.client import open_redis
+from broker.store.embedded import embedded_valkey
+from broker.store.store import Store, open_store
+from openline import ids, limits
+from openline.channels import CLIENT_OPTIONS
+from openline.errors import OpenlineError, from_rpc_error
+from openline.v1 import command_pb2, command_service_pb2
+from openline.v1 import executor_service_pb2 as wire
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
+from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
+
+PATIENCE_S = 10.0
+KEY = "the-key-of-alice"
+TOKEN = "the-token-of-prod"
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+    """The broker runs on uvloop, so its tests do."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """The URL of one embedded Valkey for all tests, each of which finds it empty."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        stack = contextlib.AsyncExitStack()
+        yield runner.run(stack.enter_async_context(embedded_valkey(None)))
+        runner.run(stack.aclose())
+
+
+@pytest.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    """A client of its own, beside the broker's."""
+    client = open_redis(valkey)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def store(valkey: str, redis: Redis) -> AsyncIterator[Store]:
+    async with open_store(valkey, result_ttl_s=600) as opened:
+        yield opened
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    """Every structlog line, as its fields."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+class Frames:
+    """What an executor says of a command, each as a frame."""
+
+    def accepted(self, command_id: str) -> wire.ExecutorFrame:
+        return wire.ExecutorFrame(accepted=wire.Accepted(command_id=command_id))
+
+    def started(self, command_id: str) -> wire.ExecutorFrame:
+        return wire.ExecutorFrame(started=wire.Started(command_id=command_id))
+
+    def rejected(self, command_id: str, error: command_pb2.Error | None = None) -> wire.ExecutorFrame:
+        return wire.ExecutorFrame(rejected=wire.Rejected(command_id=command_id, error=error))
+
+    def output(self, command_id: str, seq: int, data: bytes, *, stderr: bool = False) -> wire.ExecutorFrame:
+        source = command_pb2.OUTPUT_SOURCE_STDERR if stderr else command_pb2.OUTPUT_SOURCE_STDOUT
+        return wire.ExecutorFrame(
+            output=command_pb2.Output(command_id=command_id, seq=seq, source=source, data=data)
+        )
+
+    def finished(self, command_id: str, **fields: Any) -> wire.ExecutorFrame:
+        fields = {"outcome": command_pb2.OUTCOME_EXITED} | fields
+        return wire.ExecutorFrame(finished=wire.Finished(command_id=command_id, **fields))
+
+    def ran(self, command_id: str, stdout: bytes = b"", *, exit_code: int = 0) -> list[wire.ExecutorFrame]:
+        """The whole life of a command that ran."""
+        output = [self.output(command_id, 0, stdout)] if stdout else []
+        summary = command_pb2.OutputSummary(total_bytes=len(stdout), total_lines=stdout.count(b"\n"))
+        return [
+            self.accepted(command_id),
+            self.started(command_id),
+            *output,
+            self.finished(command_id, exit_code=exit_code, stdout_summary=summary),
+        ]
+
+
+@pytest.fixture(scope="session")
+def frames() -> Frames:
+    return Frames()
+
+
+class ScriptedExecutor:
+    """One Connect stream that says what the test wants."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, token: str | None, frames: Frames) -> None:
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self.call = ExecutorServiceStub(channel).Connect(metadata=metadata)
+        self._say = frames
+        self._received: list[wire.BrokerFrame] = []
+        self.welcome = wire.Welcome()
+
+    async def send(self, *frames: wire.ExecutorFrame) -> None:
+        await self.call.write(wire.ConnectRequest(frames=frames))
+
+    async def next(self) -> wire.BrokerFrame:
+        """The next frame. Raises OpenlineError when the stream has ended with a status instead."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self._received:
+                try:
+                    message = await self.call.read()
+                except grpc.aio.AioRpcError as failure:
+                    raise from_rpc_error(failure) from failure
+                if message is grpc.aio.EOF:
+                    raise EOFError(await self.call.code())
+                self._received += message.frames
+        return self._received.pop(0)
+
+    async def expect(self, kind: str) -> Any:
+        """The content of the next frame, which must be of this kind."""
+        frame = await self.next()
+        assert frame.WhichOneof("frame") == kind, frame
+        return getattr(frame, kind)
+
+    async def hello(self, **fields: Any) -> wire.Welcome:
+        """Says Hello, as cluster `prod` unless told otherwise, and waits for Welcome."""
+        usual = {
+            "protocol_version": limits.PROTOCOL_VERSION,
+            "cluster_id": "prod",
+            "executor_id": "exec-1",
+            "instance_id": "instance-1",
+            "max_concurrency": 4,
+        }
+        await self.send(wire.ExecutorFrame(hello=wire.Hello(**(usual | fields))))
+        self.welcome = await self.expect("welcome")
+        return self.welcome
+
+    async def run_one(self, stdout: bytes = b"", *, exit_code: int = 0) -> wire.Execute:
+        """Takes the next Execute, and says that it ran."""
+        execute: wire.Execute = await self.expect("execute")
+        await self.send(*self._say.ran(execute.command_id, stdout, exit_code=exit_code))
+        return execute
+
+    async def status(self) -> OpenlineError:
+        """How the stream ends, which must be with an error; what still arrives before is dropped."""
+        with pytest.raises(OpenlineError) as ended:
+            while True:
+                await self.next()
+        return ended.value
+
+
+class ScriptedPipe:
+    """One Pipe that says what the test wants."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, key: str | None) -> None:
+        metadata = () if key is None else (("x-api-key", key),)
+        self.call = CommandServiceStub(channel).Pipe(metadata=metadata)
+        self._received: list[command_service_pb2.ReplyFrame] = []
+
+    async def send(self, *frames: command_service_pb2.CallerFrame) -> None:
+        await self.call.write(command_service_pb2.PipeRequest(frames=frames))
+
+    async def next(self) -> command_service_pb2.ReplyFrame:
+        """The next frame. Raises OpenlineError when the stream has ended with a status instead."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self._received:
+                try:
+                    message = await self.call.read()
+                except grpc.aio.AioRpcError as failure:
+                    raise from_rpc_error(failure) from failure
+                if message is grpc.aio.EOF:
+                    raise EOFError(await self.call.code())
+                self._received += message.frames
+        return self._received.pop(0)
+
+    async def hello(self, *, version: int = limits.PROTOCOL_VERSION, client: str = "test") -> None:
+        hello = command_service_pb2.PipeHello(protocol_version=version, client=client)
+        await self.send(command_service_pb2.CallerFrame(hello=hello))
+        assert (await self.next()).HasField("welcome")
+
+    async def status(self) -> OpenlineError:
+        """How the pipe ends, which must be with an error; what still arrives before is dropped."""
+        with pytest.raises(OpenlineError) as ended:
+            while True:
+                await self.next()
+        return ended.value
+
+
+class RunningBroker:
+    """The broker's address, and peers that dial it."""
+
+    def __init__(self, address: str, store: Store, frames: Frames) -> None:
+        self.address = address
+        self.store = store
+        self._frames = frames
+        self._channels: list[grpc.aio.Channel] = []
+        self._names = itertools.count()
+
+    def channel(self) -> grpc.aio.Channel:
+        """A connection of its own."""
+        channel = grpc.aio.insecure_channel(self.address, options=CLIENT_OPTIONS)
+        self._channels.append(channel)
+        return channel
+
+    def dial(self, *, token: str | None = TOKEN) -> ScriptedExecutor:
+        """An executor that has not said anything yet."""
+        return ScriptedExecutor(self.channel(), token=token, frames=self._frames)
+
+    async def executor(self, **hello: Any) -> ScriptedExecutor:
+        """An executor that is connected."""
+        executor = self.dial()
+        await executor.hello(**hello)
+        return executor
+
+    def open_pipe(self, *, key: str | None = KEY) -> ScriptedPipe:
+        """A pipe that has not said anything yet."""
+        return ScriptedPipe(self.channel(), key=key)
+
+    async def pipe(self, *, key: str | None = KEY) -> ScriptedPipe:
+        pipe = self.open_pipe(key=key)
+        await pipe.hello()
+        return pipe
+
+    def execute(self, *, key: str | None = KEY, **fields: Any) -> "asyncio.Task[command_service_pb2.ExecuteResponse]":
+        """Begins a unary Execute; its task raises OpenlineError for a status."""
+        usual: dict[str, Any] = {"cluster_id": "prod", "argv": ["get", "pods"], "timeout_s": 20}
+        request = command_service_pb2.ExecuteRequest(**(usual | fields))
+        metadata = () if key is None else (("x-api-key", key),)
+        call = CommandServiceStub(self.channel()).Execute(request, metadata=metadata, timeout=PATIENCE_S)
+
+        async def answer() -> command_service_pb2.ExecuteResponse:
+            try:
+                return await call
+            except grpc.aio.AioRpcError as failure:
+                raise from_rpc_error(failure) from failure
+
+        return asyncio.create_task(answer())
+
+    async def refused(self, **fields: Any) -> OpenlineError:
+        """The error that a unary Execute ends with."""
+        with pytest.raises(OpenlineError) as refusal:
+            await self.execute(**fields)
+        return refusal.value
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+
+Start = Callable[..., "contextlib.AbstractAsyncContextManager[RunningBroker]"]
+
+
+@pytest.fixture
+def start_broker(store: Store, frames: Frames) -> Start:
+    """Starts brokers on this test's store; arguments are settings."""
+
+    @contextlib.asynccontextmanager
+    async def start(**fields: Any) -> AsyncIterator[RunningBroker]:
+        settings = BrokerSettings(listen="127.0.0.1:0", replica_id="replica-1", **fields)
+        credentials = Credentials(
+            api_keys=[
+                f"alice:{KEY}:execute+session+read",
+                "bob:the-key-of-bob:execute+session+read",
+                "carol:the-key-of-carol:read",
+            ],
+            executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
+        )
+        async with serve(settings, store, credentials) as address:
+            running = RunningBroker(address, store, frames)
+            try:
+                yield running
+            finally:
+                await running.close()
+
+    return start
+
+
+@pytest.fixture
+async def broker(start_broker: Start) -> AsyncIterator[RunningBroker]:
+    """The broker, with callers alice, bob and carol (who may only read) and clusters `prod` and `staging`."""
+    async with start_broker() as running:
+        yield running
+
+
+@pytest.fixture
+def command_id() -> str:
+    return ids.new_id()

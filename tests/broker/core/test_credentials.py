@@ -1,0 +1,94 @@
+"""Keys and tokens."""
+
+import pytest
+
+from broker.core.credentials import SCOPES, Caller, Credentials
+from openline.errors import OpenlineError
+from openline.reasons import Reason
+
+
+@pytest.fixture
+def credentials() -> Credentials:
+    return Credentials(
+        api_keys=["alice:key-a:execute+read", "bob:key:with:colons:admin"],
+        executor_tokens=["prod:tok-1", "prod:tok-2", "staging:tok:3"],
+    )
+
+
+def test_a_key_says_who_asks_and_what_they_may(credentials: Credentials) -> None:
+    """A key may contain colons; owner and scopes may not."""
+    assert credentials.caller("key-a") == Caller(owner="alice", scopes=("execute", "read"))
+    assert credentials.caller("key:with:colons") == Caller(owner="bob", scopes=("admin",))
+
+
+@pytest.mark.parametrize("key", [None, "", "key-b", "key-a ", "KEY-A", "tok-1"])
+def test_any_other_key_is_nobodys(credentials: Credentials, key: str | None) -> None:
+    with pytest.raises(OpenlineError) as refusal:
+        credentials.caller(key)
+    assert refusal.value.reason is Reason.UNAUTHENTICATED
+
+
+def test_a_scope_that_is_missing_is_named(credentials: Credentials) -> None:
+    caller = credentials.caller("key-a")
+    caller.require("read")
+    with pytest.raises(OpenlineError) as refusal:
+        caller.require("admin")
+    assert refusal.value.reason is Reason.SCOPE_MISSING
+    assert refusal.value.error.metadata["scope"] == "admin"
+
+
+def test_a_cluster_may_have_several_tokens(credentials: Credentials) -> None:
+    """So that a token can be replaced without an outage."""
+    credentials.check_executor("prod", "tok-1")
+    credentials.check_executor("prod", "tok-2")
+    credentials.check_executor("staging", "tok:3")
+    assert credentials.clusters == {"prod", "staging"}
+
+
+@pytest.mark.parametrize(
+    ("cluster_id", "token"),
+    [("prod", "tok:3"), ("staging", "tok-1"), ("prod", None), ("prod", ""), ("prod", "key-a"), ("unknown", "tok-1")],
+)
+def test_a_token_is_good_for_its_own_cluster_only(
+    credentials: Credentials, cluster_id: str, token: str | None
+) -> None:
+    with pytest.raises(OpenlineError) as refusal:
+        credentials.check_executor(cluster_id, token)
+    assert refusal.value.reason is Reason.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["hunter2", "hunter2:", ":hunter2:read", "alice:hunter2", "alice:hunter2:", "alice:hunter2:root", "alice::read"],
+)
+def test_a_bad_entry_is_named_and_never_shown(entry: str) -> None:
+    """The line lands on a terminal and in logs: it says which flag and which entry, not what was in it."""
+    with pytest.raises(ValueError, match="--api-keys.*entry 2") as mistake:
+        Credentials(api_keys=["alice:key:read", entry], executor_tokens=[])
+    assert "hunter2" not in str(mistake.value)
+
+
+@pytest.mark.parametrize("entry", ["hunter2", "Hunter2:x", ":hunter2", "prod:", "hunter2_:x"])
+def test_a_bad_token_entry_is_named_and_never_shown(entry: str) -> None:
+    with pytest.raises(ValueError, match="--executor-tokens.*entry 1") as mistake:
+        Credentials(api_keys=[], executor_tokens=[entry])
+    assert "hunter2" not in str(mistake.value).lower()
+
+
+def test_one_key_cannot_be_two_owners() -> None:
+    """Which of the two would be meant?"""
+    with pytest.raises(ValueError, match="--api-keys.*entry 2.*key"):
+        Credentials(api_keys=["alice:same:read", "bob:same:execute"], executor_tokens=[])
+
+
+def test_neither_secrets_nor_digests_are_shown(credentials: Credentials) -> None:
+    text = repr(credentials)
+    assert "key-a" not in text
+    assert "tok-1" not in text
+    assert text == "<Credentials api_keys=2 clusters=['prod', 'staging']>"
+
+
+def test_every_scope_can_be_given() -> None:
+    given = Credentials(api_keys=[f"root:k:{'+'.join(sorted(SCOPES))}"], executor_tokens=[]).caller("k")
+    for scope in SCOPES:
+        given.require(scope)

@@ -1,0 +1,62 @@
+"""Answers of a broker that the real one does not give on demand."""
+
+from typing import Any
+
+import pytest
+
+from gateway.answers import execute_answer, stopped_early
+from gateway.models import ExecuteAnswer
+from openline.errors import OpenlineError, error
+from openline.reasons import Reason
+from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import ExecuteRequest
+
+REQUEST = ExecuteRequest(cluster_id="local", command_id="c-1")
+
+
+def answer(**fields: Any) -> ExecuteAnswer:
+    return execute_answer(command_pb2.CommandResult(**fields), REQUEST)
+
+
+def test_an_answer_without_an_outcome_is_not_a_success() -> None:
+    """A broker that answers nothing is a defect, not an empty output."""
+    with pytest.raises(OpenlineError) as caught:
+        answer()
+    assert caught.value.reason is Reason.INTERNAL
+
+
+@pytest.mark.parametrize("outcome", [command_pb2.OUTCOME_LOST, command_pb2.OUTCOME_REJECTED])
+def test_what_did_not_end_by_itself_is_an_error(outcome: command_pb2.Outcome.ValueType) -> None:
+    """Lost and rejected commands are raised with the error that their result has."""
+    why = error(Reason.EXECUTOR_LOST, "gone")
+    with pytest.raises(OpenlineError) as caught:
+        answer(outcome=outcome, error=why)
+    assert caught.value.error == why
+
+
+def test_cancelled_is_an_answer() -> None:
+    """With the output so far and no exit code."""
+    told = answer(
+        outcome=command_pb2.OUTCOME_CANCELLED, stdout=b"so far", error=error(Reason.CANCELLED, "by its owner")
+    )
+    assert (told.status, told.output, told.error, told.exit_code) == ("cancelled", "so far", "by its owner", None)
+
+
+def test_a_timeout_before_anything_ran_has_the_same_shape() -> None:
+    """COMMAND_TIMEOUT as an error frame becomes a result without output; any other error stays one."""
+    result = stopped_early(OpenlineError(error(Reason.COMMAND_TIMEOUT, "waited in vain")))
+    told = execute_answer(result, REQUEST)
+    assert (told.status, told.output, told.command_id) == ("timeout", "", "c-1")
+    with pytest.raises(OpenlineError):
+        stopped_early(OpenlineError(error(Reason.CLUSTER_BUSY, "later")))
+
+
+def test_cut_output_is_said() -> None:
+    """truncated and total_bytes tell what was left out, on either stream."""
+    told = answer(
+        outcome=command_pb2.OUTCOME_EXITED,
+        stdout=b"abc",
+        stdout_summary=command_pb2.OutputSummary(total_bytes=3),
+        stderr_summary=command_pb2.OutputSummary(total_bytes=100, cut_bytes=90),
+    )
+    assert (told.truncated, told.total_bytes) == (True, 103)

@@ -1,0 +1,155 @@
+"""What every request passes: ids, bounds on its head and body, its log line, and errors of the framework."""
+
+import asyncio
+
+import httpx
+import pytest
+import structlog
+
+from gateway import edge, serving
+from openline.ids import is_command_id
+from openline.settings import Address
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+BODY = {"cluster_id": "local", "args": ["pods"]}
+
+
+async def raw(gateway: Address, sent: bytes, *, timeout_s: float = 10.0) -> bytes:
+    """What the gateway answers to these bytes, until it closes the connection."""
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    try:
+        writer.write(sent)
+        async with asyncio.timeout(timeout_s):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_ids_are_echoed(api: httpx.AsyncClient) -> None:
+    """Acceptable ids come back as they were; the header's correlation id wins over the body's."""
+    headers = {"X-Request-ID": "r-1", "X-Correlation-ID": "c-1"}
+    response = await api.post("/debug/execute", json={**BODY, "correlation_id": "c-2"}, headers=headers)
+    assert (response.headers["X-Request-ID"], response.headers["X-Correlation-ID"]) == ("r-1", "c-1")
+    assert response.json()["correlation_id"] == "c-1"
+
+
+async def test_the_bodys_correlation_id_is_echoed_too(api: httpx.AsyncClient) -> None:
+    """Without a header the body's is the one."""
+    response = await api.post("/debug/execute", json={**BODY, "correlation_id": "c-2"})
+    assert response.headers["X-Correlation-ID"] == response.json()["correlation_id"] == "c-2"
+
+
+@pytest.mark.parametrize("given", [None, b"", b"two words", b"x" * 201, b"\xc3\xa4"])
+async def test_ids_are_made_where_none_is_acceptable(api: httpx.AsyncClient, given: bytes | None) -> None:
+    """Every answer has both ids, an error as well."""
+    headers = {"X-Request-ID": given, "X-Correlation-ID": given} if given is not None else {}
+    for response in (await api.get("/healthz", headers=headers), await api.get("/nowhere", headers=headers)):
+        assert is_command_id(response.headers["X-Request-ID"])
+        assert is_command_id(response.headers["X-Correlation-ID"])
+
+
+async def test_an_agent_call_is_logged_with_its_correlation_id(api: httpx.AsyncClient) -> None:
+    """One line a request, with ids and the route's template; a made correlation id is not an agent call."""
+    with structlog.testing.capture_logs() as lines:
+        await api.post("/debug/execute", json=BODY, headers={"X-Correlation-ID": "test-a2a-123"})
+        await api.post("/debug/execute", json=BODY)
+        await api.get("/debug/session/nope")
+    agent, other, session = [line for line in lines if line["event"] == "request.answered"]
+    assert agent["log_level"] == "info"
+    assert (agent["method"], agent["route"], agent["status"]) == ("POST", "/debug/execute", 200)
+    assert agent["correlation_id"] == "test-a2a-123"
+    assert is_command_id(agent["command_id"])
+    assert "correlation_id" not in other
+    assert (session["route"], session["reason"]) == ("/debug/session/{session_id}", "SESSION_UNKNOWN")
+    assert "test-key" not in repr(lines)
+    assert "pods" not in repr(lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [("GET", "/nowhere", 404, "Not Found"), ("GET", "/debug/execute", 405, "Method Not Allowed")],
+)
+async def test_what_the_framework_refuses_is_a_problem(
+    api: httpx.AsyncClient, method: str, path: str, status: int, detail: str
+) -> None:
+    """Unknown paths and methods have the shape of every other error."""
+    response = await api.request(method, path)
+    problem = response.json()
+    assert (response.status_code, problem["status"], problem["detail"]) == (status, status, detail)
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert {"type", "title", "instance", "reason", "executed", "retryable", "request_id", "correlation_id"} < set(
+        problem
+    )
+
+
+async def test_a_body_over_1_mib_is_413(gateway: Address) -> None:
+    """At once where its length is announced, otherwise as soon as it is over."""
+    head = b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nX-API-Key: test-key\r\n"
+    too_much = edge.MAX_BODY_BYTES + 1
+    announced = await raw(gateway, head + b"Content-Length: %d\r\n\r\n" % too_much)
+    chunked = await raw(gateway, head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % too_much + b"x" * too_much)
+    for answer in (announced, chunked):
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b'"detail":"The body is larger' in answer
+
+
+async def test_a_body_that_does_not_come_is_408(gateway: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that announces a body and sends half of it is not waited for."""
+    monkeypatch.setattr(edge, "BODY_TIMEOUT_S", 0.2)
+    head = b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nX-API-Key: test-key\r\nContent-Length: 100\r\n\r\n{"
+    assert (await raw(gateway, head)).startswith(b"HTTP/1.1 408")
+
+
+async def test_a_client_that_leaves_in_its_body_costs_nothing(gateway: Address, api: httpx.AsyncClient) -> None:
+    """The line says 499, and the next request is served."""
+    with structlog.testing.capture_logs() as lines:
+        _, writer = await asyncio.open_connection(gateway.host, gateway.port)
+        writer.write(b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            while not lines:
+                await asyncio.sleep(0.01)
+    assert lines[0]["status"] == 499
+    assert (await api.get("/healthz")).status_code == 200
+
+
+async def test_a_head_that_does_not_come_is_cut_off(gateway: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that never finishes a request's head is closed."""
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.2)
+    assert await raw(gateway, b"GET /healthz HTTP/1.1\r\nHost: ") == b""
+    assert await raw(gateway, b"") == b""
+
+
+async def test_a_head_without_end_is_cut_off(gateway: Address) -> None:
+    """A head beyond its bound is not collected."""
+    assert await raw(gateway, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * (1 << 20)) == b""
+
+
+async def test_garbage_is_400(gateway: Address) -> None:
+    """Bytes that are no HTTP are refused without fuss."""
+    assert (await raw(gateway, b"\x16\x03\x01 hello\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) -> None:
+    """OpenAPI 3.1 with short operation ids, the key, an example, and what errors look like."""
+    document = (await api.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    assert set(operations) == {
+        "execute", "create_session", "get_session", "delete_session", "list_clusters", "get_cluster",
+        "get_cluster_status", "health", "healthz",
+    }  # fmt: skip
+    execute = operations["execute"]
+    assert execute["security"] == [{"ApiKey": []}, {"Bearer": []}]
+    assert {"401", "404", "422", "503"} < set(execute["responses"])
+    assert document["components"]["schemas"]["ExecuteBody"]["examples"]
+    assert {p["name"] for p in execute["parameters"]} >= {"X-Request-Timeout", "X-Correlation-ID", "Prefer"}
+    assert "security" not in operations["health"]
+    assert {p["name"] for p in operations["get_session"]["parameters"]} > {"session_id", "X-Request-ID"}

@@ -1,0 +1,46 @@
+"""Identifiers and names that travel."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openline.ids import is_cluster_id, is_command_id, is_token, made_at, new_id
+
+
+def test_ids_are_version_seven_and_sort_by_their_time() -> None:
+    """Ids made later are greater, and tell when they were made."""
+    ids = [new_id() for _ in range(1000)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 1000
+    assert all(map(is_command_id, ids))
+    assert abs(made_at(ids[0]) - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "6ba7b810-9dad-41d1-80b4-00c04fd430c8", new_id().upper(), new_id().replace("-", ""), f"{{{new_id()}}}"],
+)
+def test_anything_else_is_no_command_id(text: str) -> None:
+    """Version 7 in canonical form: one command has one spelling."""
+    assert not is_command_id(text)
+
+
+@pytest.mark.parametrize(("text", "good"), [
+    ("local", True), ("a", True), ("prod-east-1", True), ("a" * 100, True),
+    ("", False), ("-a", False), ("a-", False), ("A", False), ("a_b", False), ("a" * 101, False), ("a\n", False),
+])  # fmt: skip
+def test_cluster_ids_are_dns_labels(text: str, good: bool) -> None:
+    """As REST.md gives them."""
+    assert is_cluster_id(text) is good
+
+
+@given(st.text())
+def test_tokens_can_stand_in_a_log_line_and_a_header(text: str) -> None:
+    """A token has no spaces, no controls, nothing but ASCII."""
+    if is_token(text):
+        assert text.isascii()
+        assert text.isprintable()
+        assert " " not in text
+        assert 1 <= len(text) <= 200

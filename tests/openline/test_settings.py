@@ -1,0 +1,86 @@
+"""Flags and variables."""
+
+import pytest
+from pydantic import Field, SecretStr
+
+from openline.settings import Address, Addresses, ProgramSettings, load
+
+
+class Settings(ProgramSettings):
+    """A program for this test."""
+
+    broker: Addresses = (Address("127.0.0.1:50051"),)
+    """Brokers."""
+    token: SecretStr | None = None
+    """A secret."""
+    ttl: float = Field(3600, gt=0)
+    """How long, seconds."""
+
+
+def read(*arguments: str) -> Settings:
+    return load(Settings, program="openline-test", arguments=arguments)
+
+
+def test_a_flag_wins_over_its_variable_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every flag has an environment variable: OPENLINE_ and the flag in capitals."""
+    assert read().ttl == 3600
+    monkeypatch.setenv("OPENLINE_TTL", "5")
+    assert read().ttl == 5
+    assert read("--ttl", "6").ttl == 6
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the command line and in the environment alike."""
+    assert read("--broker", "a:1, b:2").broker == ("a:1", "b:2")
+    monkeypatch.setenv("OPENLINE_BROKER", "c:3,[::1]:4")
+    assert read().broker == ("c:3", "[::1]:4")
+    assert [(each.host, each.port) for each in read().broker] == [("c", 3), ("::1", 4)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--bogus"], "--bogus"),
+        (["--ttl", "soon"], "--ttl"),
+        (["--ttl", "-1"], "--ttl"),
+        (["--broker", "nowhere"], "--broker"),
+        (["--broker", ","], "--broker"),
+        (["--broker", "a:99999"], "--broker"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--broker"], "--broker"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_flag(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, one line on stderr."""
+    with pytest.raises(SystemExit) as ended:
+        read(*arguments)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith("openline-test: ")
+    assert named in line
+
+
+def test_help_says_defaults_and_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    """A person can find out without the documentation."""
+    with pytest.raises(SystemExit) as ended:
+        read("--help")
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "How long, seconds. (default: 3600) [env: OPENLINE_TTL]" in text
+
+
+def test_secrets_do_not_show() -> None:
+    """Neither in a repr nor in a message about a mistake."""
+    assert "hunter2" not in repr(read("--token", "hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [("127.0.0.1:1", True), ("[::1]:1", True), ("localhost:1", True), ("0.0.0.0:1", False), ("db:1", False)],
+)
+def test_loopback_is_known(text: str, loopback: bool) -> None:
+    """What may be plaintext."""
+    assert Address.parse(text).is_loopback is loopback
