@@ -5,8 +5,9 @@ streams' outboxes and the store's queue.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from time import monotonic
 
 import structlog
@@ -16,11 +17,19 @@ from broker.core.actions import Action, Close, Conclude, Send
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
 from broker.core.ledger import Ledger
+from broker.presence import Presence
+from broker.records import record
+from broker.store import keys
 from broker.store.store import Store
+from broker.watching import Replay, Watch
 from openline.stream import FrameStream
-from openline.v1 import cluster_service_pb2, command_pb2, executor_service_pb2
+from openline.v1 import command_pb2, executor_service_pb2
 
 Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
+Done = Callable[[Command], None]
+
+# How often the executors of a cluster in use are told that it is: often enough that one missed frame does not matter.
+TELL_ACTIVE_EVERY_S = keys.ACTIVE_S / 4
 
 log = structlog.get_logger()
 
@@ -32,41 +41,78 @@ class Replaced(Exception):
 class Dispatcher:
     """Place and send; called by the services, in the loop's thread."""
 
-    def __init__(self, ledger: Ledger, store: Store, *, replica_id: str) -> None:
+    def __init__(self, ledger: Ledger, store: Store, presence: Presence) -> None:
         self._ledger = ledger
         self._store = store
-        self._replica_id = replica_id
+        self._presence = presence
         self._loop = asyncio.get_running_loop()
         self._streams: dict[Connection, Stream] = {}
-        self._waiting: dict[str, Callable[[Command], None]] = {}
+        # By command id: who waits for the result, and who watches.
+        self._waiting: dict[str, list[Done]] = {}
+        self._watches: dict[str, list[Watch]] = {}
+        self._told_active: dict[str, float] = {}
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
         self._epoch = 0
 
     def __repr__(self) -> str:
-        return f"<Dispatcher {self._replica_id} {self._ledger!r}>"
+        return f"<Dispatcher {self._ledger!r} waiting={len(self._waiting)} watched={len(self._watches)}>"
 
     # For callers
 
-    def dispatch(self, ask: Ask, done: Callable[[Command], None]) -> Command:
-        """Places and sends a command; `done` is called once, when it has its result.
+    def dispatch(self, ask: Ask) -> Command:
+        """Places and sends a command, or finds the same one that was asked for before.
 
         Raises ClusterAbsent when no executor of the cluster is connected here, OpenlineError when there is no room.
         """
         now = monotonic()
-        self._store.clusters.mark_active(ask.cluster_id, now=now)
+        self._mark_active(ask.cluster_id, now)
         command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now)
-        self._waiting[command.command_id] = done
         self._perform(actions)
         return command
 
-    def cancel(self, command: Command, *, why: str) -> None:
-        """Asks the executor to stop a command; it ends like any other, with the output so far."""
-        self._perform(self._ledger.cancel(command, why=why))
+    def find(self, command_id: str) -> Command | None:
+        """A command that this replica holds: it is not done, or its result is not stored yet."""
+        return self._ledger.commands.get(command_id)
 
-    def leave(self, command: Command) -> None:
+    def attach(self, command: Command, done: Done) -> None:
+        """`done` is called once, when the command has its result; at once if it has."""
+        if command.result is not None:
+            done(command)
+        else:
+            self._waiting.setdefault(command.command_id, []).append(done)
+
+    def leave(self, command: Command, done: Done) -> None:
         """Whoever waited for the command is gone; it runs on."""
-        self._waiting.pop(command.command_id, None)
+        waiting = self._waiting.get(command.command_id, [])
+        if done in waiting:
+            waiting.remove(done)
+            if not waiting:
+                del self._waiting[command.command_id]
+
+    @contextlib.contextmanager
+    def watch(self, source: Command | command_pb2.Command, *, from_seq: int) -> Iterator[Watch | Replay]:
+        """The events of a command, from an output seq on; read at the watcher's own pace until the block is left.
+
+        Of one that this replica holds as they happen, of a stored one as they were.
+        """
+        if isinstance(source, command_pb2.Command):
+            yield Replay(source, from_seq=from_seq)
+            return
+        command = source
+        watch = Watch(command, from_seq=from_seq)
+        watches = self._watches.setdefault(command.command_id, [])
+        watches.append(watch)
+        try:
+            yield watch
+        finally:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[command.command_id]
+
+    def cancel(self, command: Command, *, why: str) -> None:
+        """Asks for a command to be stopped; one that an executor holds ends when the executor says so."""
+        self._perform(self._ledger.cancel(command, why=why, now=monotonic()))
 
     # For connections
 
@@ -85,45 +131,26 @@ class Dispatcher:
         welcome: Callable[[Sequence[executor_service_pb2.Verdict]], executor_service_pb2.BrokerFrame],
     ) -> None:
         """Registers a connection and queues its Welcome, before anything else that goes out on it."""
-        verdicts, actions = self._ledger.connect(
-            connection, in_flight=in_flight, unacked=unacked, now=monotonic()
-        )
+        verdicts, actions = self._ledger.connect(connection, in_flight=in_flight, unacked=unacked, now=monotonic())
         self._streams[connection] = stream
         stream.send(welcome(verdicts))
         self._perform(actions)
-        self.refresh(connection.cluster_id)
+        self._presence.refresh(connection.cluster_id)
+        self._told_active.pop(connection.cluster_id, None)
 
     def disconnected(self, connection: Connection) -> None:
         """The connection's stream has ended."""
         del self._streams[connection]
-        replaced = not self._ledger.disconnect(connection, now=monotonic())
-        self.refresh(connection.cluster_id, gone=[] if replaced else [connection.executor_id])
-        self._rearm()
+        was_current, actions = self._ledger.disconnect(connection, now=monotonic())
+        self._presence.refresh(connection.cluster_id, gone=[connection.executor_id] if was_current else [])
+        self._perform(actions)
 
     def received(self, connection: Connection, frame: executor_service_pb2.ExecutorFrame) -> None:
         """A frame about a command has come in on the connection."""
         self._perform(self._ledger.receive(connection, frame, now=monotonic()))
-
-    def refresh(self, cluster_id: str, *, gone: Sequence[str] = ()) -> None:
-        """Writes the cluster's presence."""
-        self._store.clusters.present(cluster_id, self.executors(cluster_id), gone=gone)
-
-    def executors(self, cluster_id: str) -> list[cluster_service_pb2.ConnectedExecutor]:
-        """The cluster's executors that are connected to this replica."""
-        return [
-            cluster_service_pb2.ConnectedExecutor(
-                executor_id=connection.executor_id,
-                instance_id=connection.instance_id,
-                replica_id=self._replica_id,
-                epoch=connection.epoch,
-                connected_at=connection.connected_at,
-                capabilities=connection.capabilities,
-                versions=connection.versions,
-                max_concurrency=connection.max_concurrency,
-                running=len(connection.commands),
-            )
-            for connection in self._ledger.connections.of_cluster(cluster_id)
-        ]
+        if self._watches and (kind := frame.WhichOneof("frame")) is not None:
+            for watch in self._watches.get(getattr(frame, kind).command_id, ()):
+                watch.wake()
 
     def go_away(self, reason: str) -> None:
         """Tells every executor to move, and ends its stream when it has been told."""
@@ -132,21 +159,22 @@ class Dispatcher:
             stream.send(away)
             stream.close()
 
-    async def refresh_forever(self, every_s: float) -> None:
-        """Keeps the presence of the connected clusters from expiring, until it is cancelled by its owner."""
-        while True:
-            await asyncio.sleep(every_s)
-            for cluster_id in self._ledger.connections.clusters():
-                self.refresh(cluster_id)
-
     # Carrying out
+
+    def _mark_active(self, cluster_id: str, now: float) -> None:
+        self._store.clusters.mark_active(cluster_id, now=now)
+        if now - self._told_active.get(cluster_id, float("-inf")) < TELL_ACTIVE_EVERY_S:
+            return
+        self._told_active[cluster_id] = now
+        activity = executor_service_pb2.Activity(active_for_s=keys.ACTIVE_S)
+        for connection in self._ledger.connections.of_cluster(cluster_id):
+            self._send(connection, executor_service_pb2.BrokerFrame(activity=activity))
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case Send(connection, frame):
-                    if (stream := self._streams.get(connection)) is not None:
-                        stream.send(frame)
+                    self._send(connection, frame)
                 case Close(connection, why):
                     if (stream := self._streams.get(connection)) is not None:
                         stream.break_off(Replaced(why))
@@ -154,19 +182,22 @@ class Dispatcher:
                     self._conclude(command)
         self._rearm()
 
+    def _send(self, connection: Connection, frame: executor_service_pb2.BrokerFrame) -> None:
+        if (stream := self._streams.get(connection)) is not None:
+            stream.send(frame)
+
     def _conclude(self, command: Command) -> None:
-        result = command.result
-        if result is None:
-            raise AssertionError(f"{command!r} concluded without a result")
-        if (done := self._waiting.pop(command.command_id, None)) is not None:
+        for done in self._waiting.pop(command.command_id, ()):
             done(command)
+        for watch in self._watches.get(command.command_id, ()):
+            watch.wake()
+        _log(command)
         kept = self._store.results.put(
-            result, lambda stored: self._perform(self._ledger.settled(command, stored=stored))
+            record(command), lambda stored: self._perform(self._ledger.settled(command, stored=stored))
         )
         if not kept:
             log.error("result.dropped", command_id=command.command_id, why="too much waits for Redis")
             self._perform(self._ledger.settled(command, stored=False))
-        _log(command, result)
 
     def _rearm(self) -> None:
         """Sets the one timer to what the ledger has due next."""
@@ -183,9 +214,9 @@ class Dispatcher:
         self._perform(self._ledger.tick(now=monotonic()))
 
 
-def _log(command: Command, result: command_pb2.CommandResult) -> None:
+def _log(command: Command) -> None:
     """One line a command, with its ids and where its time went; never what it was or wrote."""
-    timings = result.timings
+    result = command.result or command_pb2.CommandResult()
     log.info(
         "command.finished",
         command_id=command.command_id,
@@ -198,8 +229,8 @@ def _log(command: Command, result: command_pb2.CommandResult) -> None:
         outcome=command_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower(),
         reason=result.error.reason or None,
         exit_code=result.exit_code,
-        ms=round(timings.total_s * 1000, 1),
-        run_ms=round(timings.run_s * 1000, 1),
+        ms=round(result.timings.total_s * 1000, 1),
+        run_ms=round(result.timings.run_s * 1000, 1),
         bytes=len(result.stdout) + len(result.stderr),
     )
 

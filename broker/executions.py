@@ -1,11 +1,10 @@
-"""What a caller asks for, from the key to the answer: checks, session, placing, and what to say of an absent cluster.
+"""What a caller asks for, from the key to the answer: checks, idempotency, session, placing.
 
-The usual command is admitted and sent without waiting for anything. Only a session that is not fresh in memory and a
-cluster that is not connected here cost a look into Redis, and a task.
+The usual command is admitted and sent without waiting for anything. An idempotency key, a session that is not fresh in
+memory and a cluster that is not connected cost a look into Redis, and a task.
 """
 
 import asyncio
-import difflib
 from collections.abc import Callable, Coroutine
 from time import monotonic
 
@@ -14,75 +13,63 @@ from broker.core.command import Ask, Command
 from broker.core.credentials import Credentials
 from broker.core.ledger import ClusterAbsent
 from broker.dispatcher import Dispatcher
+from broker.execution import Answer, Execution, Source
+from broker.registry import Registry
+from broker.store.claims import Claim, fingerprint
 from broker.store.store import Store
 from openline import errors
-from openline.reasons import Reason
+from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, command_service_pb2
 
-OFFLINE_RETRY_AFTER_S = 5.0
+# How long a second request with an idempotency key waits to find the command of the first.
+REPLAY_WAIT_S = 1.0
+REPLAY_EVERY_S = 0.02
+# Executions that wait for Redis at one time.
+MAX_WAITING = 10_000
 
-Answer = command_service_pb2.ExecuteResponse | command_pb2.Error
-
-
-class Execution:
-    """One Execute on its way. Answers once, unless it was abandoned before."""
-
-    __slots__ = ("_answer", "_cancel_on_disconnect", "_dispatcher", "command")
-
-    def __init__(self, dispatcher: Dispatcher, answer: Callable[[Answer], None], *, cancel_on_disconnect: bool) -> None:
-        self._dispatcher = dispatcher
-        self._answer: Callable[[Answer], None] | None = answer
-        self._cancel_on_disconnect = cancel_on_disconnect
-        self.command: Command | None = None
-
-    @property
-    def abandoned(self) -> bool:
-        return self._answer is None
-
-    def answer(self, answer: Answer) -> None:
-        """Tells the caller, once."""
-        tell, self._answer = self._answer, None
-        if tell is not None:
-            tell(answer)
-
-    def abandon(self) -> None:
-        """The caller is gone: the command runs on, unless it was to be cancelled then."""
-        self._answer = None
-        if self.command is not None:
-            self._dispatcher.leave(self.command)
-            if self._cancel_on_disconnect:
-                self._dispatcher.cancel(self.command, why="the caller is gone")
+Request = command_service_pb2.ExecuteRequest
 
 
 class Executions:
-    """Starts executions; `run` owns the tasks of those that have to wait for Redis."""
+    """Starts executions, and owns the tasks of those that have to wait for Redis until `close`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, store: Store, credentials: Credentials, *, max_output_bytes: int
+        self,
+        dispatcher: Dispatcher,
+        store: Store,
+        credentials: Credentials,
+        registry: Registry,
+        *,
+        max_output_bytes: int,
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._credentials = credentials
+        self._registry = registry
         self._max_output_bytes = max_output_bytes
-        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(
-        self, request: command_service_pb2.ExecuteRequest, key: str | None, answer: Callable[[Answer], None]
+        self,
+        request: Request,
+        key: str | None,
+        answer: Callable[[Answer], None],
+        *,
+        begun: Callable[[Source], None] | None = None,
     ) -> Execution:
         """Begins to execute; `answer` is called once with the result or the reason why there is none.
 
-        It may be called before this returns.
+        It may be called before this returns. With `begun` the output is wanted as it comes.
         """
-        execution = Execution(self._dispatcher, answer, cancel_on_disconnect=request.cancel_on_disconnect)
+        execution = Execution(self._dispatcher, answer, begun=begun, cancel_on_disconnect=request.cancel_on_disconnect)
         try:
             caller = self._credentials.caller(key)
             caller.require("execute")
-            ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes)
-            self._check_built(request)
-            if ask.cluster_id not in self._credentials.clusters:
-                raise errors.OpenlineError(self.unknown(ask.cluster_id))
-            if ask.session_id and not self._in_believed_session(ask):
+            self._registry.require(request.cluster_id)
+            ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
+            if request.idempotency_key:
+                self._spawn(self._claim(ask, request.idempotency_key, execution))
+            elif ask.session_id and not self._in_believed_session(ask):
                 self._spawn(self._in_session(ask, execution))
             else:
                 self._dispatch(ask, execution)
@@ -96,34 +83,83 @@ class Executions:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def unknown(self, cluster_id: str) -> command_pb2.Error:
-        """The error for a cluster that does not exist for this caller, with those that do."""
-        available = sorted(self._credentials.clusters)
-        near = difflib.get_close_matches(cluster_id, available, n=3)
-        return errors.error(
-            Reason.CLUSTER_UNKNOWN,
-            f"no cluster {cluster_id!r}" + (f"; did you mean {', '.join(near)}?" if near else ""),
-            metadata={"cluster_id": cluster_id, "available": ",".join(available[:100]), "near": ",".join(near)},
-        )
-
     def _dispatch(self, ask: Ask, execution: Execution) -> None:
+        """Raises OpenlineError when there is no room."""
         try:
-            execution.command = self._dispatcher.dispatch(
-                ask, lambda command: execution.answer(self._response(command))
-            )
+            command = self._dispatcher.dispatch(ask)
         except ClusterAbsent:
-            self._spawn(self._say_offline(ask, execution))
+            self._release(ask, execution)
+            self._spawn(self._say_offline(ask.cluster_id, execution))
+        else:
+            self._follow(command, execution)
 
-    def _response(self, command: Command) -> command_service_pb2.ExecuteResponse:
-        return command_service_pb2.ExecuteResponse(result=command.result, degraded=self._store.degraded)
+    def _follow(self, command: Command, execution: Execution) -> None:
+        """The execution is answered, or begun, with this command."""
+        execution.command = command
+        execution.begin(command)
+        self._dispatcher.attach(command, lambda done: self._conclude(done, execution))
 
-    def _check_built(self, request: command_service_pb2.ExecuteRequest) -> None:
-        """Refuses what the contract has and this version has not, rather than ignore it."""
-        for field in ("idempotency_key", "wait_for_cluster_s"):
-            if getattr(request, field):
-                raise errors.OpenlineError(errors.error(Reason.NOT_BUILT, f"{field} is not built yet"))
+    def _conclude(self, command: Command, execution: Execution) -> None:
+        error = None if command.result is None else command.result.error
+        if error is not None and error.executed == NO:
+            self._release(command.ask, execution)
+        if execution.live:
+            return
+        if error is not None and error.reason == Reason.CLUSTER_OFFLINE:
+            self._spawn(self._say_offline(command.ask.cluster_id, execution))
+        else:
+            execution.answer(self._response(command.result, replayed=execution.replayed))
+
+    def _response(
+        self, result: command_pb2.CommandResult | None, *, replayed: bool
+    ) -> command_service_pb2.ExecuteResponse:
+        return command_service_pb2.ExecuteResponse(result=result, replayed=replayed, degraded=self._store.degraded)
+
+    def _release(self, ask: Ask, execution: Execution) -> None:
+        """A command that was surely not run leaves its idempotency key free to be used again."""
+        if execution.claimed_key:
+            self._store.claims.release(ask.owner, execution.claimed_key)
 
     # What has to wait for Redis
+
+    async def _claim(self, ask: Ask, key: str, execution: Execution) -> None:
+        try:
+            own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
+            held = await self._store.claims.claim(ask.owner, key, own)
+            if held.fingerprint != own.fingerprint:
+                conflict = "this idempotency key was used for another request"
+                raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
+            if held.command_id != own.command_id:
+                await self._replay(held.command_id, execution)
+            elif execution.over:
+                self._store.claims.release(ask.owner, key)
+            else:
+                execution.claimed_key = key
+                if ask.session_id and not self._in_believed_session(ask):
+                    await self._in_session(ask, execution)
+                else:
+                    self._dispatch(ask, execution)
+        except errors.OpenlineError as refusal:
+            self._release(ask, execution)
+            execution.answer(refusal.error)
+
+    async def _replay(self, command_id: str, execution: Execution) -> None:
+        """Answers with the command that an earlier request with the same key made."""
+        execution.replayed = True
+        until = monotonic() + REPLAY_WAIT_S
+        while True:
+            if (command := self._dispatcher.find(command_id)) is not None:
+                return self._follow(command, execution)
+            if (stored := await self._store.results.get(command_id)) is not None:
+                execution.begin(stored)
+                if not execution.live:
+                    execution.answer(self._response(stored.result, replayed=True))
+                return None
+            if monotonic() > until:
+                lost = "the command of this idempotency key was asked of a replica that is gone"
+                raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost))
+            # Between the claim and the dispatch of the first one, or between its end and the write of its result.
+            await asyncio.sleep(REPLAY_EVERY_S)
 
     def _in_believed_session(self, ask: Ask) -> bool:
         """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""
@@ -140,28 +176,22 @@ class Executions:
             if session is None:
                 raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
             _check_session(ask, owner=session.owner, cluster_id=session.cluster_id)
-            if execution.abandoned:
+            if execution.over:
                 return
             self._store.sessions.use(session, now=monotonic(), found=True)
             self._dispatch(ask, execution)
         except errors.OpenlineError as refusal:
+            self._release(ask, execution)
             execution.answer(refusal.error)
 
-    async def _say_offline(self, ask: Ask, execution: Execution) -> None:
-        metadata = {"cluster_id": ask.cluster_id}
-        message = f"no executor of cluster {ask.cluster_id!r} is connected"
-        try:
-            [cluster] = await self._store.clusters.get([ask.cluster_id])
-            if cluster.HasField("last_seen"):
-                metadata["last_seen"] = cluster.last_seen.ToJsonString()
-                message += f"; last seen {metadata['last_seen']}"
-        except errors.OpenlineError:
-            message += "; since when is not known, Redis is out of reach"
-        offline = errors.error(Reason.CLUSTER_OFFLINE, message, retry_after_s=OFFLINE_RETRY_AFTER_S, metadata=metadata)
-        execution.answer(offline)
+    async def _say_offline(self, cluster_id: str, execution: Execution) -> None:
+        execution.answer(await self._registry.offline(cluster_id))
 
     def _spawn(self, waiting: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(waiting)
+        if len(self._tasks) >= MAX_WAITING:
+            waiting.close()
+            raise errors.OpenlineError(errors.error(Reason.STORE_UNAVAILABLE, "too many wait for Redis"))
+        task = asyncio.get_running_loop().create_task(waiting)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,13 +16,16 @@ from broker.core.credentials import Credentials
 from broker.core.ledger import Ledger
 from broker.dispatcher import Dispatcher
 from broker.executions import Executions
+from broker.lookups import Lookups
+from broker.presence import Presence
+from broker.registry import Registry
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
+from broker.rpc.pipe import Pipes
 from broker.rpc.service import add_service
 from broker.rpc.sessions import SessionService
 from broker.settings import BrokerSettings
-from broker.store import keys
 from broker.store.store import Store
 from openline.channels import SERVER_OPTIONS
 from openline.settings import Address
@@ -54,14 +59,19 @@ class CannotListen(Exception):
 @contextlib.asynccontextmanager
 async def serve(settings: BrokerSettings, store: Store, credentials: Credentials) -> AsyncIterator[Address]:
     """Serves until it is left; gives the address. Raises CannotListen, or OSError for a TLS file."""
-    dispatcher = Dispatcher(Ledger(reconnect_grace_s=settings.reconnect_grace), store, replica_id=settings.replica_id)
-    executions = Executions(dispatcher, store, credentials, max_output_bytes=settings.max_output_bytes)
-    commands = CommandService(executions, replica_id=settings.replica_id)
+    replica_id = settings.replica_id
+    ledger = Ledger(reconnect_grace_s=settings.reconnect_grace)
+    registry = Registry(credentials, store)
+    presence = Presence(ledger.connections, store, replica_id=replica_id)
+    dispatcher = Dispatcher(ledger, store, presence)
+    lookups = Lookups(dispatcher, store)
+    executions = Executions(dispatcher, store, credentials, registry, max_output_bytes=settings.max_output_bytes)
+    pipes = Pipes(executions, dispatcher, lookups, credentials, replica_id=replica_id)
     servicers = {
-        "ExecutorService": ExecutorService(dispatcher, credentials, replica_id=settings.replica_id),
-        "CommandService": commands,
-        "SessionService": SessionService(store, credentials, executions),
-        "ClusterService": ClusterService(store, credentials, dispatcher, executions),
+        "ExecutorService": ExecutorService(dispatcher, credentials, replica_id=replica_id),
+        "CommandService": CommandService(executions, dispatcher, lookups, credentials, pipes),
+        "SessionService": SessionService(store, credentials, registry),
+        "ClusterService": ClusterService(store, credentials, registry, presence),
         "AdminService": object(),
     }
     server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -77,24 +87,41 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     await server.start()
     for name in ("", *names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    refresher = asyncio.create_task(dispatcher.refresh_forever(keys.SEEN_EVERY_S), name="presence")
+    refresher = asyncio.create_task(presence.refresh_forever(), name="presence")
     try:
         yield address
     finally:
         await health.enter_graceful_shutdown()
         refresher.cancel()
         await asyncio.gather(refresher, return_exceptions=True)
-        commands.go_away("the replica is stopping")
+        pipes.go_away("the replica is stopping")
         dispatcher.go_away("the replica is stopping")
-        commands.close()
+        pipes.close()
         await executions.close()
         await server.stop(STOP_GRACE_S)
+
+
+def _cannot_listen(listen: Address) -> CannotListen:
+    return CannotListen(f"cannot listen on {listen}: is the port in use?")
+
+
+def _check_free(listen: Address) -> None:
+    """Raises CannotListen for a port in use. gRPC finds out as well, but says so on stderr with lines of its own."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as failure:
+                if failure.errno == errno.EADDRINUSE:
+                    raise _cannot_listen(listen) from None
 
 
 def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
     def read(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
 
+    _check_free(settings.listen)
     try:
         if settings.tls_cert is None:
             port = server.add_insecure_port(settings.listen)
@@ -104,5 +131,5 @@ def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
             credentials = grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
             port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        raise CannotListen(f"cannot listen on {settings.listen}: is the port in use?") from None
+        raise _cannot_listen(settings.listen) from None
     return Address(f"{settings.listen.rpartition(':')[0]}:{port}")

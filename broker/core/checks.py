@@ -13,7 +13,9 @@ from openline.v1 import command_service_pb2
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def check_execute(request: command_service_pb2.ExecuteRequest, caller: Caller, *, max_output_bytes: int) -> Ask:
+def check_execute(
+    request: command_service_pb2.ExecuteRequest, caller: Caller, *, max_output_bytes: int, live: bool = False
+) -> Ask:
     """The checked form of a request. Raises INVALID_COMMAND with every violation."""
     wrong: list[tuple[str, str]] = []
     if not is_cluster_id(request.cluster_id):
@@ -44,6 +46,8 @@ def check_execute(request: command_service_pb2.ExecuteRequest, caller: Caller, *
         session_id=request.session_id,
         correlation_id=request.correlation_id,
         traceparent=request.traceparent,
+        wait_for_cluster_s=request.wait_for_cluster_s,
+        live=live,
     )
 
 

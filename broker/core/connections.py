@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from openline.v1 import executor_service_pb2
 
-# One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word, since
+# One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word:
 # whoever has a token of another cluster may say the same one.
 Instance = tuple[str, str, str]
 
@@ -27,6 +27,8 @@ class Connection:
     commands: set[str] = field(default_factory=set)
     # It takes no more commands: its executor is stopping.
     draining: bool = False
+    # Output that has arrived and for which the stream has no new credit yet.
+    uncredited_bytes: int = 0
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open"
@@ -41,6 +43,14 @@ class Connection:
         """Commands per place; over 1 means that some wait."""
         return len(self.commands) / self.max_concurrency
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it is worth sending more: a few that wait there keep its places busy, and the others wait here.
+
+        What waits here can be cancelled for nothing, and takes turns.
+        """
+        return len(self.commands) < self.max_concurrency + max(1, self.max_concurrency // 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Here:
@@ -50,13 +60,20 @@ class Here:
 
 
 @dataclass(frozen=True, slots=True)
+class Full:
+    """Every connection of the cluster has as many commands as it should."""
+
+    cluster_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Nowhere:
     """No executor of the cluster is connected to this replica."""
 
     cluster_id: str
 
 
-Place = Here | Nowhere
+Place = Here | Full | Nowhere
 
 
 class Connections:
@@ -105,4 +122,5 @@ class Connections:
         open_ones = [c for c in self._by_cluster.get(cluster_id, {}).values() if not c.draining]
         if not open_ones:
             return Nowhere(cluster_id)
-        return Here(min(open_ones, key=lambda connection: connection.load))
+        best = min(open_ones, key=lambda connection: connection.load)
+        return Here(best) if best.has_room else Full(cluster_id)

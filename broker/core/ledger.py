@@ -1,25 +1,25 @@
 """The account of every command of this replica: takes what happens, returns what should be done.
 
-Pure and synchronous, so nothing can change between a decision and its record. What a connection says is believed only
-for commands that were written to that executor instance.
+Pure and synchronous, so nothing can change between a decision and its record. What is known is in `account`, what
+executors say of commands is read in `frames`.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.core.actions import Action, Close, Conclude, Send
-from broker.core.agenda import Agenda
-from broker.core.command import Ask, Command, is_end, timed_out, told
-from broker.core.connections import Connection, Connections, Here, Instance, Nowhere
-from broker.core.life import Event, OutOfOrder, State
+from broker.core.account import Account, acknowledge, offline, stop
+from broker.core.actions import Action, Close, Send
+from broker.core.command import Ask, Command, timed_out
+from broker.core.connections import Connection, Connections, Full, Here, Nowhere
+from broker.core.frames import Frame, Frames
+from broker.core.life import Event, State
+from broker.core.queue import FairQueue
 from openline import errors
-from openline.limits import DEADLINE_ALLOWANCE_S
-from openline.reasons import Reason
+from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, executor_service_pb2
 
-Frame = executor_service_pb2.ExecutorFrame
-BrokerFrame = executor_service_pb2.BrokerFrame
+BUSY_RETRY_S = 1.0
 
 
 class ClusterAbsent(Exception):
@@ -36,55 +36,67 @@ class Ledger:
     def __init__(self, *, reconnect_grace_s: float, max_commands: int = 50_000) -> None:
         self._grace_s = reconnect_grace_s
         self._max_commands = max_commands
-        self.commands: dict[str, Command] = {}
-        self.connections = Connections()
-        # Connections that broke with commands on them, until their instance is back or the grace is over.
-        self._away: dict[Instance, Connection] = {}
-        self._deadlines = Agenda[str]()
-        self._graces = Agenda[Instance]()
-        self._receive: dict[str, Callable[[Command, Frame, float], list[Action]]] = {
-            "accepted": lambda command, _frame, _now: self._moved(command, Event.ACCEPTED),
-            "started": lambda command, _frame, _now: self._moved(command, Event.STARTED),
-            "rejected": self._rejected,
-            "output": self._output,
-            "finished": self._finished,
-        }
+        self._account = Account()
+        self._frames = Frames(self._account)
 
     def __repr__(self) -> str:
-        return f"<Ledger commands={len(self.commands)} connections={len(self.connections)} away={len(self._away)}>"
+        return f"<Ledger {self._account!r}>"
+
+    @property
+    def commands(self) -> dict[str, Command]:
+        return self._account.commands
+
+    @property
+    def connections(self) -> Connections:
+        return self._account.connections
 
     # What callers ask
 
     def submit(self, ask: Ask, *, asked_at: Timestamp, now: float) -> tuple[Command, list[Action]]:
-        """Records a command and places it. Raises ClusterAbsent, or OpenlineError when there is no room for it."""
-        if ask.command_id in self.commands:
-            in_use = errors.error(
-                Reason.INVALID_COMMAND, "command_id is in use", violations=[("command_id", "a command with it runs")]
-            )
-            raise errors.OpenlineError(in_use)
+        """Records a command and places it, or finds the one that was asked for before under this id.
+
+        Raises ClusterAbsent, or OpenlineError when the id is another command's or there is no room.
+        """
+        if (known := self.commands.get(ask.command_id)) is not None:
+            if known.ask.is_same(ask):
+                return known, []
+            wrong = [("command_id", "another command has it")]
+            raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "command_id is in use", violations=wrong))
         if len(self.commands) >= self._max_commands:
-            raise errors.OpenlineError(errors.error(Reason.CLUSTER_BUSY, "this replica is full", retry_after_s=1.0))
+            raise errors.OpenlineError(_busy("this replica is full"))
+        command = Command(ask=ask, created_at=now, asked_at=asked_at)
         match self.connections.place(ask.cluster_id):
-            case Nowhere(cluster_id):
-                raise ClusterAbsent(cluster_id)
-            case Here(connection):
-                command = Command(ask=ask, created_at=now, asked_at=asked_at)
+            case Here(connection) if ask.cluster_id not in self._account.queues:
                 self.commands[ask.command_id] = command
-                command.written(instance_id=connection.instance_id, executor_id=connection.executor_id, now=now)
-                connection.commands.add(ask.command_id)
-                self._deadlines.add(ask.command_id, command.deadline + DEADLINE_ALLOWANCE_S)
-                return command, [Send(connection, command.frame(now))]
+                return command, self._account.write(command, connection, now)
+            case Nowhere(cluster_id) if not ask.wait_for_cluster_s:
+                raise ClusterAbsent(cluster_id)
+            case Nowhere():
+                command.waits_until = now + ask.wait_for_cluster_s
+                self._enqueue(command, due=command.waits_until)
+            case Full() | Here():
+                self._enqueue(command, due=command.deadline)
+        return command, []
 
-    def cancel(self, command: Command, *, why: str) -> list[Action]:
-        """Passes a cancel on to the executor that holds the command, now or when it is back.
+    def cancel(self, command: Command, *, why: str, now: float) -> list[Action]:
+        """Ends a command that waits; passes the cancel on to the executor that holds it, now or when it is back.
 
-        The command ends when the executor says so.
+        One that an executor holds ends when the executor says so.
         """
         if command.state is State.DONE:
             return []
+        if command.state is State.QUEUED:
+            error = errors.error(Reason.CANCELLED, why, executed=NO)
+            return self._account.end(command, Event.CANCELLED, command_pb2.OUTCOME_CANCELLED, error, now)
         command.cancel_why = why
         connection = self.connections.of_instance(command.instance)
-        return [] if connection is None else [_stop(connection, command, why)]
+        return [] if connection is None else [stop(connection, command.command_id, why)]
+
+    def settled(self, command: Command, *, stored: bool) -> list[Action]:
+        """This replica forgets the command; its executor may as well, if the result is in Redis."""
+        del self.commands[command.command_id]
+        connection = self.connections.of_instance(command.instance)
+        return [acknowledge(connection, command.command_id)] if stored and connection is not None else []
 
     # What happens to connections
 
@@ -93,156 +105,118 @@ class Ledger:
     ) -> tuple[list[executor_service_pb2.Verdict], list[Action]]:
         """Registers a connection: what its instance still holds goes on, what an instance before it held is lost.
 
-        Returns the verdicts for Welcome, which must be written before the actions are carried out.
+        A result that an instance left behind on disk is not lost: the next one lists it as unacked. Returns the
+        verdicts for Welcome, which must be written before the actions are carried out.
         """
+        account = self._account
         actions: list[Action] = []
         replaced = self.connections.add(connection)
-        before = [c for c in self._away.values() if _same_executor(c, connection)]
+        before = [c for c in account.away.values() if _same_executor(c, connection)]
         if replaced is not None:
             actions.append(Close(replaced, "a newer connection of this executor is open"))
             before.append(replaced)
         for gone in before:
-            self._away.pop(gone.instance, None)
-            self._graces.discard(gone.instance)
+            account.away.pop(gone.instance, None)
+            account.graces.discard(gone.instance)
+            same = gone.instance == connection.instance
+            held_there = {*in_flight, *unacked} if same else set(unacked)
             for command_id in sorted(gone.commands):
-                if gone.instance == connection.instance:
-                    actions += self._resume(self.commands[command_id], connection, {*in_flight, *unacked}, now)
+                command = self.commands[command_id]
+                if same or command_id in held_there:
+                    actions += self._resume(command, connection, held_there, now)
                 else:
-                    actions += self._lose(self.commands[command_id], "its executor was restarted", now)
-        return [self._verdict(command_id, connection) for command_id in (*in_flight, *unacked)], actions
+                    actions += account.lose(command, "its executor was restarted", now)
+        verdicts = [self._verdict(command_id, connection) for command_id in (*in_flight, *unacked)]
+        return verdicts, [*actions, *account.fill(connection.cluster_id, now)]
 
-    def disconnect(self, connection: Connection, *, now: float) -> bool:
+    def disconnect(self, connection: Connection, *, now: float) -> tuple[bool, list[Action]]:
         """The stream is gone; False if it was replaced before. What it held waits for its instance, for the grace."""
         if not self.connections.remove(connection):
-            return False
+            return False, []
         if connection.commands:
-            self._away[connection.instance] = connection
-            self._graces.add(connection.instance, now + self._grace_s)
-        return True
+            self._account.away[connection.instance] = connection
+            self._account.graces.add(connection.instance, now + self._grace_s)
+        return True, self._account.strand(connection.cluster_id, now)
 
     def receive(self, connection: Connection, frame: Frame, *, now: float) -> list[Action]:
-        """A frame about a command. One that is out of order ends its command, and only that."""
-        kind = frame.WhichOneof("frame")
-        if kind not in self._receive:
-            return []
-        command_id = getattr(frame, kind).command_id
-        command = self.commands.get(command_id)
-        if command is None:
-            # Its result was stored and forgotten here; the ResultAck was lost on the way.
-            return [_acknowledge(connection, command_id)] if kind == "finished" else []
-        if command.instance != connection.instance:
-            return []
-        try:
-            return self._receive[kind](command, frame, now)
-        except OutOfOrder as disorder:
-            command.apply(Event.VIOLATED)
-            error = errors.error(Reason.EXECUTOR_LOST, f"the executor broke the protocol: {disorder}")
-            command.end(command_pb2.OUTCOME_LOST, error, now)
-            return [_stop(connection, command, "out of order"), *self._concluded(command)]
-
-    def settled(self, command: Command, *, stored: bool) -> list[Action]:
-        """This replica forgets the command; its executor may as well, if the result is in Redis."""
-        del self.commands[command.command_id]
-        if not stored:
-            return []
-        connection = self.connections.of_instance(command.instance)
-        return [] if connection is None else [_acknowledge(connection, command.command_id)]
+        """A frame about a command has come in on the connection."""
+        return self._frames.receive(connection, frame, now=now)
 
     # What time brings
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""
-        return min((due for due in (self._deadlines.next(), self._graces.next()) if due is not None), default=None)
+        nexts = (self._account.deadlines.next(), self._account.graces.next())
+        return min((due for due in nexts if due is not None), default=None)
 
     def tick(self, *, now: float) -> list[Action]:
         """Ends what has run out of time."""
+        account = self._account
         actions: list[Action] = []
-        for command_id in self._deadlines.pop(now):
-            command = self.commands[command_id]
-            error = timed_out(command)
-            command.apply(Event.EXPIRED)
-            command.end(command_pb2.OUTCOME_TIMED_OUT, error, now)
-            if (connection := self.connections.of_instance(command.instance)) is not None:
-                actions.append(_stop(connection, command, "deadline"))
-            actions += self._concluded(command)
-        for instance in self._graces.pop(now):
-            for command_id in sorted(self._away.pop(instance).commands):
+        for command_id in account.deadlines.pop(now):
+            command = self.commands.get(command_id)
+            if command is not None:
+                actions += self._expire(command, now)
+        for instance in account.graces.pop(now):
+            gone = account.away.pop(instance)
+            for command_id in sorted(gone.commands):
                 why = f"its executor has not come back within {self._grace_s:g} s"
-                actions += self._lose(self.commands[command_id], why, now)
+                actions += account.lose(self.commands[command_id], why, now)
+            actions += account.strand(gone.cluster_id, now)
         return actions
 
-    # Frames, one method a kind
+    # Decisions
 
-    def _moved(self, command: Command, event: Event) -> list[Action]:
-        command.apply(event)
-        return []
+    def _enqueue(self, command: Command, *, due: float) -> None:
+        """The command waits for a place. Raises CLUSTER_BUSY when too many do."""
+        queue = self._account.queues.get(command.ask.cluster_id) or FairQueue()
+        if not queue.has_room(command.ask.share):
+            raise errors.OpenlineError(_busy(f"{len(queue)} commands wait for cluster {command.ask.cluster_id!r}"))
+        queue.put(command)
+        self._account.queues[command.ask.cluster_id] = queue
+        self.commands[command.command_id] = command
+        self._account.deadlines.add(command.command_id, due)
 
-    def _output(self, command: Command, frame: Frame, _now: float) -> list[Action]:
-        command.take(frame.output)
-        return []
-
-    def _rejected(self, command: Command, frame: Frame, now: float) -> list[Action]:
-        if not command.apply(Event.REJECTED):
-            return []
-        command.end(command_pb2.OUTCOME_REJECTED, told(frame.rejected.error, command_pb2.OUTCOME_REJECTED), now)
-        return self._concluded(command)
-
-    def _finished(self, command: Command, frame: Frame, now: float) -> list[Action]:
-        if command.state is not State.DONE and not is_end(frame.finished.outcome):
-            raise OutOfOrder(f"finished with outcome {frame.finished.outcome}")
-        if not command.apply(Event.FINISHED):
-            return []  # `settled` will acknowledge it
-        command.finish(frame.finished, now)
-        return self._concluded(command)
-
-    # Beginnings and ends
+    def _expire(self, command: Command, now: float) -> list[Action]:
+        connection = self.connections.of_instance(command.instance)
+        told = [] if connection is None else [stop(connection, command.command_id, "deadline")]
+        if command.waits_until is None:
+            outcome, error = command_pb2.OUTCOME_TIMED_OUT, timed_out(command)
+        else:
+            outcome, error = command_pb2.OUTCOME_REJECTED, offline(command.ask.cluster_id)
+        return [*told, *self._account.end(command, Event.EXPIRED, outcome, error, now)]
 
     def _resume(
         self, command: Command, connection: Connection, held_there: Collection[str], now: float
     ) -> list[Action]:
-        """The command's instance is back on another connection."""
+        """The command's instance is back on another connection, or the next one has its result."""
         connection.commands.add(command.command_id)
+        command.instance_id = connection.instance_id
+        command.uncredited_bytes = 0
         command.apply(Event.RESUMED)
-        cancel = [] if command.cancel_why is None else [_stop(connection, command, command.cancel_why)]
+        cancel = [] if command.cancel_why is None else [stop(connection, command.command_id, command.cancel_why)]
         if command.command_id in held_there:
             if command.state is State.WRITTEN:
                 command.apply(Event.ACCEPTED)  # the frame that said so was lost with the stream
             return [*cancel]
         if command.state is State.WRITTEN:
             return [Send(connection, command.frame(now)), *cancel]
-        return self._lose(command, "its executor has no memory of it", now)
-
-    def _lose(self, command: Command, why: str, now: float) -> list[Action]:
-        command.apply(Event.INSTANCE_GONE)
-        command.end(command_pb2.OUTCOME_LOST, errors.error(Reason.EXECUTOR_LOST, why), now)
-        return self._concluded(command)
-
-    def _concluded(self, command: Command) -> list[Action]:
-        self._deadlines.discard(command.command_id)
-        if (connection := self._holder(command)) is not None:
-            connection.commands.discard(command.command_id)
-        return [Conclude(command)]
-
-    def _holder(self, command: Command) -> Connection | None:
-        """The connection, open or broken, that the command is counted on."""
-        return self.connections.of_instance(command.instance) or self._away.get(command.instance)
+        return self._account.lose(command, "its executor has no memory of it", now)
 
     def _verdict(self, command_id: str, connection: Connection) -> executor_service_pb2.Verdict:
         command = self.commands.get(command_id)
-        keep = command is not None and command.instance == connection.instance
-        action = executor_service_pb2.VERDICT_ACTION_KEEP if keep else executor_service_pb2.VERDICT_ACTION_DROP
-        return executor_service_pb2.Verdict(command_id=command_id, action=action)
+        if command is None or command.instance != connection.instance:
+            return executor_service_pb2.Verdict(command_id=command_id, action=executor_service_pb2.VERDICT_ACTION_DROP)
+        return executor_service_pb2.Verdict(
+            command_id=command_id,
+            action=executor_service_pb2.VERDICT_ACTION_KEEP,
+            next_seq=command.transcript.next_seq,
+        )
 
 
 def _same_executor(one: Connection, other: Connection) -> bool:
     return (one.cluster_id, one.executor_id) == (other.cluster_id, other.executor_id)
 
 
-def _acknowledge(connection: Connection, command_id: str) -> Send:
-    ack = executor_service_pb2.ResultAck(command_id=command_id)
-    return Send(connection, BrokerFrame(result_ack=ack))
-
-
-def _stop(connection: Connection, command: Command, why: str) -> Send:
-    cancel = executor_service_pb2.Cancel(command_id=command.command_id, why=why)
-    return Send(connection, BrokerFrame(cancel=cancel))
+def _busy(message: str) -> command_pb2.Error:
+    return errors.error(Reason.CLUSTER_BUSY, message, retry_after_s=BUSY_RETRY_S)

@@ -1,6 +1,6 @@
 """The life of a command in the broker, as a table.
 
-                      REJECTED, EXPIRED, CANCELLED, INSTANCE_GONE, VIOLATED
+                      REJECTED, EXPIRED, CANCELLED, STRANDED, INSTANCE_GONE, VIOLATED
               ┌────────────────┬──────────────┬──────────────┐
               │                │              │              ▼
     QUEUED ─WRITTEN─▶ WRITTEN ─ACCEPTED─▶ ACCEPTED ─STARTED─▶ RUNNING ─FINISHED─▶ DONE
@@ -35,6 +35,7 @@ class Event(Enum):
     # From this replica:
     WRITTEN = "written"  # put on a stream for the first time
     CANCELLED = "cancelled"  # cancelled before it was written
+    STRANDED = "stranded"  # its cluster went away before it was written
     EXPIRED = "expired"  # the deadline passed, and the allowance for the executor's own answer
     VIOLATED = "violated"  # the executor broke the order of frames for this command
     # From the executor's frames:
@@ -57,6 +58,7 @@ S, E = State, Event
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.QUEUED, E.WRITTEN): S.WRITTEN,
     (S.QUEUED, E.CANCELLED): S.DONE,
+    (S.QUEUED, E.STRANDED): S.DONE,
     (S.QUEUED, E.EXPIRED): S.DONE,
     (S.WRITTEN, E.ACCEPTED): S.ACCEPTED,
     (S.WRITTEN, E.REJECTED): S.DONE,

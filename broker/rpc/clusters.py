@@ -6,11 +6,10 @@ from typing import Any
 import grpc
 
 from broker.core.credentials import Credentials
-from broker.dispatcher import Dispatcher
-from broker.executions import Executions
+from broker.presence import Presence
+from broker.registry import Registry
 from broker.rpc.service import credential
 from broker.store.store import Store
-from openline import errors
 from openline.v1 import cluster_service_pb2
 
 MAX_PAGE = 1000
@@ -19,11 +18,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ClusterService:
-    def __init__(self, store: Store, credentials: Credentials, dispatcher: Dispatcher, executions: Executions) -> None:
+    def __init__(self, store: Store, credentials: Credentials, registry: Registry, presence: Presence) -> None:
         self._store = store
         self._credentials = credentials
-        self._dispatcher = dispatcher
-        self._executions = executions
+        self._registry = registry
+        self._presence = presence
 
     async def ListClusters(  # noqa: N802
         self, request: cluster_service_pb2.ListClustersRequest, context: Context
@@ -31,7 +30,7 @@ class ClusterService:
         """A page of the registered clusters; its token is the last id of the page before."""
         self._credentials.caller(credential(context)).require("read")
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
-        ids = sorted(cluster_id for cluster_id in self._credentials.clusters if cluster_id > request.page_token)
+        ids = sorted(cluster_id for cluster_id in self._registry.clusters if cluster_id > request.page_token)
         return cluster_service_pb2.ListClustersResponse(
             clusters=await self._clusters(ids[:size]), next_page_token=ids[size - 1] if len(ids) > size else ""
         )
@@ -40,8 +39,7 @@ class ClusterService:
         self, request: cluster_service_pb2.GetClusterRequest, context: Context
     ) -> cluster_service_pb2.GetClusterResponse:
         self._credentials.caller(credential(context)).require("read")
-        if request.cluster_id not in self._credentials.clusters:
-            raise errors.OpenlineError(self._executions.unknown(request.cluster_id))
+        self._registry.require(request.cluster_id)
         [cluster] = await self._clusters([request.cluster_id])
         return cluster_service_pb2.GetClusterResponse(cluster=cluster)
 
@@ -50,7 +48,7 @@ class ClusterService:
         clusters = await self._store.clusters.get(cluster_ids)
         for cluster in clusters:
             cluster.has_token = True
-            here = self._dispatcher.executors(cluster.cluster_id)
+            here = self._presence.executors(cluster.cluster_id)
             if here:
                 known = {executor.executor_id for executor in here}
                 elsewhere = [executor for executor in cluster.executors if executor.executor_id not in known]

@@ -1,44 +1,50 @@
-"""CommandService: unary Execute, and the Pipe that carries many at a time."""
+"""CommandService but for the Pipe: commands asked for, watched, looked up and cancelled one at a time."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
-import structlog
 
-from broker.executions import Answer, Execution, Executions
+from broker.core.command import Command
+from broker.core.credentials import Caller, Credentials
+from broker.dispatcher import Dispatcher
+from broker.execution import Answer, Source
+from broker.executions import Executions
+from broker.lookups import Lookups
+from broker.records import record
+from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential
-from openline import errors, limits
-from openline.outbox import Overflow
-from openline.reasons import Reason
-from openline.stream import FrameStream, StreamFrozen
-from openline.v1 import command_pb2, command_service_pb2, executor_service_pb2
+from openline import errors
+from openline.v1 import command_pb2
+from openline.v1 import command_service_pb2 as pb
 
-ReplyFrame = command_service_pb2.ReplyFrame
-CallerFrame = command_service_pb2.CallerFrame
-Stream = FrameStream[CallerFrame, ReplyFrame]
+MAX_WAIT_S = 60.0
 
-# Calls that are open at one time on one pipe.
-MAX_OPEN_CALLS = 20_000
-
-log = structlog.get_logger()
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CommandService:
-    def __init__(self, executions: Executions, *, replica_id: str) -> None:
-        self._executions = executions
-        self._replica_id = replica_id
-        self._pipes: set[Stream] = set()
-
-    async def Execute(  # noqa: N802
+    def __init__(
         self,
-        request: command_service_pb2.ExecuteRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> command_service_pb2.ExecuteResponse:
+        executions: Executions,
+        dispatcher: Dispatcher,
+        lookups: Lookups,
+        credentials: Credentials,
+        pipes: Pipes,
+    ) -> None:
+        self._executions = executions
+        self._dispatcher = dispatcher
+        self._lookups = lookups
+        self._credentials = credentials
+        self._pipes = pipes
+
+    async def Pipe(self, _requests: Any, context: Context) -> None:  # noqa: N802
+        await self._pipes.carry(context)
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:  # noqa: N802
         """Answers with the result; a command without an exit code is an error, with the output so far."""
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        execution = self._executions.start(request, credential(context), answered.set_result)
+        execution = self._executions.start(request, credential(context), _once(answered))
         try:
             answer = await answered
         except asyncio.CancelledError:
@@ -50,122 +56,58 @@ class CommandService:
             await abort(context, answer.result.error, result=answer.result)
         return answer
 
-    async def Pipe(self, _requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
-        """Carries the calls of one gateway, script or replica until it leaves."""
-        stream: Stream = FrameStream(
-            read=context.read,
-            write=context.write,
-            pack=lambda frames: command_service_pb2.PipeResponse(frames=frames),
-            unpack=lambda message: message.frames,
-        )
-        hello, rest = await _hello(stream)
-        stream.send(ReplyFrame(welcome=self._welcome()))
-        calls = _Calls(self._executions, stream, credential(context))
-        lines = log.bind(client=hello.client, peer=context.peer())
-        lines.info("pipe.opened")
-        self._pipes.add(stream)
-        why = "the connection was lost"
+    async def ExecuteStream(self, request: pb.ExecuteStreamRequest, context: Context) -> None:  # noqa: N802
+        """Writes the command's events as they come, to a caller who may read them as slowly as it likes."""
+        begun: asyncio.Future[Answer | Source] = asyncio.get_running_loop().create_future()
+        execution = self._executions.start(request.execute, credential(context), _once(begun), begun=_once(begun))
         try:
-            calls.handle(rest)
-            await stream.run(calls.handle, silence_s=limits.HEARTBEAT_TIMEOUT_S)
-            why = "ended"
-        except (StreamFrozen, Overflow) as end:
-            why = str(end)
-            await context.abort(grpc.StatusCode.ABORTED, why)
-        finally:
-            self._pipes.discard(stream)
-            calls.abandon()
-            lines.info("pipe.closed", why=why)
-
-    def go_away(self, reason: str) -> None:
-        """Tells every pipe's caller to move. What runs is answered while the stream is open."""
-        for stream in self._pipes:
-            stream.send(ReplyFrame(go_away=executor_service_pb2.GoAway(reason=reason)))
-
-    def close(self) -> None:
-        """Ends every pipe when what is queued has been written."""
-        for stream in self._pipes:
-            stream.close()
-
-    def _welcome(self) -> command_service_pb2.PipeWelcome:
-        return command_service_pb2.PipeWelcome(
-            protocol_version=limits.PROTOCOL_VERSION,
-            replica_id=self._replica_id,
-            heartbeat_interval_s=limits.HEARTBEAT_INTERVAL_S,
-            heartbeat_timeout_s=limits.HEARTBEAT_TIMEOUT_S,
-        )
-
-
-class _Calls:
-    """The open calls of one pipe."""
-
-    def __init__(self, executions: Executions, stream: Stream, pipe_key: str | None) -> None:
-        self._executions = executions
-        self._stream = stream
-        self._pipe_key = pipe_key
-        self._open: dict[int, Execution] = {}
-
-    def handle(self, frames: Sequence[CallerFrame]) -> None:
-        for frame in frames:
-            match frame.WhichOneof("frame"):
-                case None:
-                    pass  # of a newer version of the contract
-                case "heartbeat":
-                    ack = executor_service_pb2.HeartbeatAck(seq=frame.heartbeat.seq)
-                    self._stream.send(ReplyFrame(heartbeat_ack=ack))
-                case "execute":
-                    self._execute(frame)
-                case "abandon":
-                    if (execution := self._open.pop(frame.call_id, None)) is not None:
-                        execution.abandon()
-                case "hello":
-                    self._refuse(frame.call_id, Reason.PROTOCOL_VIOLATION, "a second hello")
-                case kind:
-                    self._refuse(frame.call_id, Reason.NOT_BUILT, f"{kind} is not built in this version")
-
-    def abandon(self) -> None:
-        """The pipe is gone, and with it everyone who waited on it."""
-        for execution in self._open.values():
+            source = await begun
+            if isinstance(source, Command | command_pb2.Command):
+                with self._dispatcher.watch(source, from_seq=0) as events:
+                    async for event in events:
+                        await context.write(pb.ExecuteStreamResponse(event=event))
+                return
+        except BaseException:
             execution.abandon()
-        self._open.clear()
+            raise
+        if isinstance(source, command_pb2.Error):
+            await abort(context, source)
 
-    def _execute(self, frame: CallerFrame) -> None:
-        call_id = frame.call_id
-        if call_id in self._open or call_id == 0:
-            self._refuse(call_id, Reason.PROTOCOL_VIOLATION, f"call_id {call_id} is in use")
-        elif len(self._open) >= MAX_OPEN_CALLS:
-            self._refuse(call_id, Reason.QUOTA_EXCEEDED, "too many open calls on this pipe")
-        else:
-            execution = self._executions.start(
-                frame.execute, frame.api_key or self._pipe_key, lambda answer: self._answer(call_id, answer)
-            )
-            if not execution.abandoned:
-                self._open[call_id] = execution
+    async def WatchCommand(self, request: pb.WatchCommandRequest, context: Context) -> None:  # noqa: N802
+        source = await self._lookups.find(request.command_id, self._caller(context, "read"))
+        with self._dispatcher.watch(source, from_seq=request.from_seq) as events:
+            async for event in events:
+                await context.write(pb.WatchCommandResponse(event=event))
 
-    def _answer(self, call_id: int, answer: Answer) -> None:
-        self._open.pop(call_id, None)
-        if isinstance(answer, command_pb2.Error):
-            self._stream.send(ReplyFrame(call_id=call_id, error=answer))
-        else:
-            self._stream.send(ReplyFrame(call_id=call_id, response=answer))
+    async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:  # noqa: N802
+        source = await self._lookups.find(request.command_id, self._caller(context, "read"))
+        if isinstance(source, Command):
+            if request.wait_s > 0:
+                await self._lookups.until_done(source, min(request.wait_s, MAX_WAIT_S))
+            source = record(source)
+        return pb.GetCommandResponse(command=source)
 
-    def _refuse(self, call_id: int, reason: Reason, message: str) -> None:
-        self._stream.send(ReplyFrame(call_id=call_id, error=errors.error(reason, message)))
+    async def CancelCommand(  # noqa: N802
+        self, request: pb.CancelCommandRequest, context: Context
+    ) -> pb.CancelCommandResponse:
+        source = await self._lookups.find(request.command_id, self._caller(context, "execute"))
+        if not isinstance(source, Command):
+            return pb.CancelCommandResponse(state=source.state)
+        state = source.state
+        self._dispatcher.cancel(source, why=errors.short(request.why) or "cancelled by the caller")
+        return pb.CancelCommandResponse(state=state.value)
+
+    def _caller(self, context: Context, scope: str) -> Caller:
+        caller = self._credentials.caller(credential(context))
+        caller.require(scope)
+        return caller
 
 
-async def _hello(stream: Stream) -> tuple[command_service_pb2.PipeHello, Sequence[CallerFrame]]:
-    """The first frame, which must be a PipeHello, and those that came with it. Raises PROTOCOL_VIOLATION."""
-    problem = "a pipe begins with PipeHello"
-    try:
-        async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
-            frames = await stream.receive()
-    except TimeoutError:
-        problem = f"no PipeHello within {limits.HELLO_TIMEOUT_S:g} s"
-        frames = None
-    if not frames or frames[0].WhichOneof("frame") != "hello":
-        raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, problem))
-    hello = frames[0].hello
-    if hello.protocol_version != limits.PROTOCOL_VERSION:
-        problem = f"protocol version {hello.protocol_version} is not spoken here, only {limits.PROTOCOL_VERSION}"
-        raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, problem))
-    return hello, frames[1:]
+def _once(future: "asyncio.Future[Any]") -> Any:
+    """Sets the future, unless it was cancelled and nobody has been told yet."""
+
+    def settle(value: Any) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    return settle

@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 
 from broker.core.credentials import Caller, Credentials
-from broker.executions import Executions
+from broker.registry import Registry
 from broker.rpc.service import credential
 from broker.store.store import Store
 from openline import errors
@@ -20,10 +20,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionService:
-    def __init__(self, store: Store, credentials: Credentials, executions: Executions) -> None:
+    def __init__(self, store: Store, credentials: Credentials, registry: Registry) -> None:
         self._store = store
         self._credentials = credentials
-        self._executions = executions
+        self._registry = registry
 
     async def CreateSession(  # noqa: N802
         self, request: session_service_pb2.CreateSessionRequest, context: Context
@@ -40,8 +40,7 @@ class SessionService:
         if wrong:
             invalid = errors.error(Reason.INVALID_COMMAND, "the session is not valid", violations=wrong)
             raise errors.OpenlineError(invalid)
-        if request.cluster_id not in self._credentials.clusters:
-            raise errors.OpenlineError(self._executions.unknown(request.cluster_id))
+        self._registry.require(request.cluster_id)
         session = session_service_pb2.Session(
             session_id=new_id(),
             cluster_id=request.cluster_id,

@@ -35,10 +35,17 @@ def presence(cluster_id: str) -> str:
     return f"openline:cluster:{{{cluster_id}}}:presence"
 
 
-# The end of a command.
-# string, openline.v1.CommandResult; --result-ttl; by the replica that took the Execute.
-def result(command_id: str) -> str:
-    return f"openline:command:{{{command_id}}}:result"
+# A command that is done, with its result.
+# string, openline.v1.Command; --result-ttl; by the replica that took the Execute.
+def command(command_id: str) -> str:
+    return f"openline:command:{{{command_id}}}:record"
+
+
+# The claim of an idempotency key, which its owner's requests share: made before anything is dispatched.
+# string, the request's fingerprint and the id of the command that was made for it; --result-ttl; by the replica that
+# takes the first Execute with it.
+def claim(digest: str) -> str:
+    return f"openline:idempotency:{{{digest}}}:claim"
 
 
 # An AI agent's conversation with a cluster.

@@ -1,4 +1,4 @@
-"""Results in Redis: written behind the answer, found again by id until they expire."""
+"""Commands that are done, in Redis: written behind the answer, found again by id until they expire."""
 
 from collections.abc import Callable
 
@@ -15,21 +15,18 @@ class Results:
     def __init__(self, redis: Redis, behind: WriteBehind, *, ttl_s: int) -> None:
         self._redis = redis
         self._behind = behind
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
 
-    def put(self, result: command_pb2.CommandResult, done: Callable[[bool], None]) -> bool:
-        """Writes a result, encoded once; `done` is called with whether Redis has it, as soon as that is known.
-
-        False when there is no room to keep it.
-        """
+    def put(self, command: command_pb2.Command, done: Callable[[bool], None]) -> bool:
+        """Writes a command, encoded once; `done` is called with whether Redis has it. False: no room to keep it."""
         return self._behind.put(
-            "SET", keys.result(result.command_id), result.SerializeToString(), "EX", self._ttl_s, done=done
+            "SET", keys.command(command.command_id), command.SerializeToString(), "EX", self.ttl_s, done=done
         )
 
-    async def get(self, command_id: str) -> command_pb2.CommandResult | None:
-        """The stored result, None when there is none (any more). Raises STORE_UNAVAILABLE."""
-        [stored] = await ask(self._redis, ("GET", keys.result(command_id)))
+    async def get(self, command_id: str) -> command_pb2.Command | None:
+        """The stored command, None when there is none (any more). Raises STORE_UNAVAILABLE."""
+        [stored] = await ask(self._redis, ("GET", keys.command(command_id)))
         try:
-            return None if stored is None else command_pb2.CommandResult.FromString(stored)
+            return None if stored is None else command_pb2.Command.FromString(stored)
         except DecodeError:
             return None

@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from broker.store.behind import WriteBehind
+from broker.store.claims import Claims
 from broker.store.client import open_redis
 from broker.store.clusters import Clusters
 from broker.store.results import Results
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    claims: Claims
     clusters: Clusters
     results: Results
     sessions: Sessions
@@ -48,6 +50,7 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
         except (RedisError, OSError) as failure:
             log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])
         yield Store(
+            claims=Claims(redis, behind, ttl_s=result_ttl_s),
             clusters=Clusters(redis, behind),
             results=Results(redis, behind, ttl_s=result_ttl_s),
             sessions=Sessions(redis, behind),

@@ -14,6 +14,10 @@ MAX_WAIT_FOR_CLUSTER_S = 300.0
 MAX_FRAME_BYTES = 64 << 10
 DEFAULT_MAX_OUTPUT_BYTES = 1 << 20
 
+# Output that may be on its way, or wait to be, before the broker allows more.
+COMMAND_CREDIT_BYTES = 256 << 10
+STREAM_CREDIT_BYTES = 1 << 20
+
 # A stream that was opened and has not said Hello is worth nothing to anybody after this.
 HELLO_TIMEOUT_S = 10.0
 HEARTBEAT_INTERVAL_S = 5.0

@@ -1,0 +1,133 @@
+"""What the ledger knows: commands, connections, who waits, what is due; and how a command ends, whatever ended it."""
+
+from collections.abc import Callable
+
+from broker.core.actions import Action, Conclude, Send
+from broker.core.agenda import Agenda
+from broker.core.command import Command
+from broker.core.connections import Connection, Connections, Here, Instance
+from broker.core.life import Event
+from broker.core.queue import FairQueue
+from openline import errors
+from openline.limits import DEADLINE_ALLOWANCE_S
+from openline.reasons import NO, Reason
+from openline.v1 import command_pb2, executor_service_pb2
+
+BrokerFrame = executor_service_pb2.BrokerFrame
+
+
+class Account:
+    """Shared by the parts of the ledger, which alone change it."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, Command] = {}
+        self.connections = Connections()
+        # Connections that broke with commands on them, until their instance is back or the grace is over.
+        self.away: dict[Instance, Connection] = {}
+        # By cluster; only those in which something waits.
+        self.queues: dict[str, FairQueue] = {}
+        self.deadlines = Agenda[str]()
+        self.graces = Agenda[Instance]()
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self.queues.values()))
+        return f"<Account commands={len(self.commands)} waiting={waiting} {self.connections!r} away={len(self.away)}>"
+
+    def holder(self, command: Command) -> Connection | None:
+        """The connection, open or broken, that the command is counted on."""
+        return self.connections.of_instance(command.instance) or self.away.get(command.instance)
+
+    def write(self, command: Command, connection: Connection, now: float) -> list[Action]:
+        """The command goes out on a stream, for the first time."""
+        if command.waits_until is not None:
+            # Its cluster has come: what it may take counts from now.
+            command.waits_until = None
+            command.clock_from = now
+        command.written(instance_id=connection.instance_id, executor_id=connection.executor_id, now=now)
+        connection.commands.add(command.command_id)
+        self.deadlines.add(command.command_id, command.deadline + DEADLINE_ALLOWANCE_S)
+        return [Send(connection, command.frame(now))]
+
+    def fill(self, cluster_id: str, now: float) -> list[Action]:
+        """Writes what waits for this cluster, in turn, as far as there is room."""
+        actions: list[Action] = []
+        queue = self.queues.get(cluster_id)
+        while queue and isinstance(place := self.connections.place(cluster_id), Here):
+            command = queue.pop()
+            if command is not None:
+                actions += self.write(command, place.connection, now)
+        if queue is not None and not queue:
+            del self.queues[cluster_id]
+        return actions
+
+    def strand(self, cluster_id: str, now: float) -> list[Action]:
+        """Ends what waits for a place in a cluster that has gone, but for those that said they would wait."""
+        if self.connections.of_cluster(cluster_id) or any(c.cluster_id == cluster_id for c in self.away.values()):
+            return []
+        waiting = self.queues.get(cluster_id, ())
+        stranded = [command for command in waiting if command.waits_until is None]
+        return [
+            action
+            for command in stranded
+            for action in self.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, offline(cluster_id), now)
+        ]
+
+    def end(
+        self,
+        command: Command,
+        event: Event,
+        outcome: command_pb2.Outcome.ValueType,
+        error: command_pb2.Error,
+        now: float,
+    ) -> list[Action]:
+        """Ends a command by itself, without its executor's word."""
+        command.apply(event)
+        command.end(outcome, error, now)
+        return self.concluded(command, now)
+
+    def lose(self, command: Command, why: str, now: float) -> list[Action]:
+        """The instance that held the command is gone."""
+        error = errors.error(Reason.EXECUTOR_LOST, why)
+        return self.end(command, Event.INSTANCE_GONE, command_pb2.OUTCOME_LOST, error, now)
+
+    def concluded(self, command: Command, now: float) -> list[Action]:
+        """The command has its result; its place is free for the next one."""
+        cluster_id = command.ask.cluster_id
+        self.deadlines.discard(command.command_id)
+        if (connection := self.holder(command)) is not None:
+            connection.commands.discard(command.command_id)
+        if (queue := self.queues.get(cluster_id)) is not None:
+            queue.discard(command)
+        return [Conclude(command), *self.fill(cluster_id, now)]
+
+
+Step = Callable[[Command, executor_service_pb2.ExecutorFrame, float], list[Action]]
+
+
+def offline(cluster_id: str) -> command_pb2.Error:
+    """The error of a command whose cluster is not connected; since when is for the store to say."""
+    return errors.error(
+        Reason.CLUSTER_OFFLINE,
+        f"no executor of cluster {cluster_id!r} is connected",
+        executed=NO,
+        retry_after_s=5.0,
+        metadata={"cluster_id": cluster_id},
+    )
+
+
+def acknowledge(connection: Connection, command_id: str) -> Send:
+    """The executor may forget the command."""
+    ack = executor_service_pb2.ResultAck(command_id=command_id)
+    return Send(connection, BrokerFrame(result_ack=ack))
+
+
+def stop(connection: Connection, command_id: str, why: str) -> Send:
+    """The executor is to stop the command."""
+    cancel = executor_service_pb2.Cancel(command_id=command_id, why=why)
+    return Send(connection, BrokerFrame(cancel=cancel))
+
+
+def credit(connection: Connection, *, command_id: str, size: int) -> Send:
+    """The executor may send more output."""
+    more = executor_service_pb2.Credit(command_id=command_id, bytes=size)
+    return Send(connection, BrokerFrame(credit=more))

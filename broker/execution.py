@@ -1,0 +1,62 @@
+"""One Execute on its way to its caller: answered once, or given something to watch, or abandoned."""
+
+from collections.abc import Callable
+
+from broker.core.command import Command
+from broker.dispatcher import Dispatcher
+from openline.v1 import command_pb2, command_service_pb2
+
+Answer = command_service_pb2.ExecuteResponse | command_pb2.Error
+# What a streaming caller is given to watch: a command that this replica holds, or one that is done and stored.
+Source = Command | command_pb2.Command
+
+
+class Execution:
+    """One Execute on its way. Answers once, unless it was abandoned before.
+
+    A streaming one has `begun` called with what to watch, and is answered only if there is nothing to watch.
+    """
+
+    __slots__ = ("_answer", "_begun", "_cancel_on_disconnect", "_dispatcher", "claimed_key", "command", "replayed")
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        answer: Callable[[Answer], None],
+        *,
+        begun: Callable[[Source], None] | None,
+        cancel_on_disconnect: bool,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._answer: Callable[[Answer], None] | None = answer
+        self._begun = begun
+        self._cancel_on_disconnect = cancel_on_disconnect
+        self.claimed_key = ""
+        self.replayed = False
+        self.command: Command | None = None
+
+    @property
+    def live(self) -> bool:
+        return self._begun is not None
+
+    @property
+    def over(self) -> bool:
+        """It was answered or abandoned."""
+        return self._answer is None
+
+    def answer(self, answer: Answer) -> None:
+        """Tells the caller, once."""
+        tell, self._answer = self._answer, None
+        if tell is not None:
+            tell(answer)
+
+    def begin(self, source: Source) -> None:
+        """Gives a streaming caller what to watch."""
+        if self._begun is not None and not self.over:
+            self._begun(source)
+
+    def abandon(self) -> None:
+        """The caller is gone: the command runs on, unless it was to be cancelled then."""
+        self._answer = None
+        if self.command is not None and self._cancel_on_disconnect:
+            self._dispatcher.cancel(self.command, why="the caller is gone")

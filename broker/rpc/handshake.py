@@ -1,0 +1,37 @@
+"""How both streams begin: with a Hello of their kind, in time, of a version that is spoken here."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from openline import errors, limits
+from openline.outbox import Frame
+from openline.reasons import Reason
+from openline.stream import FrameStream
+
+F = TypeVar("F", bound=Frame)
+
+
+async def first_frames(stream: FrameStream[F, Any], *, name: str) -> Sequence[F]:
+    """The frames of the first message, of which the first is a hello.
+
+    Raises PROTOCOL_VIOLATION, VERSION_UNSUPPORTED.
+    """
+    try:
+        async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
+            frames = await stream.receive()
+    except TimeoutError:
+        raise violation(f"no {name} within {limits.HELLO_TIMEOUT_S:g} s") from None
+    first: Any = frames[0] if frames else None
+    if not frames or first.WhichOneof("frame") != "hello":
+        raise violation(f"a stream begins with {name}")
+    version = first.hello.protocol_version
+    if version != limits.PROTOCOL_VERSION:
+        message = f"protocol version {version} is not spoken here, only {limits.PROTOCOL_VERSION}"
+        raise errors.OpenlineError(errors.error(Reason.VERSION_UNSUPPORTED, message))
+    return frames
+
+
+def violation(message: str, *, violations: Sequence[tuple[str, str]] = ()) -> errors.OpenlineError:
+    """PROTOCOL_VIOLATION, with the fields that were wrong."""
+    return errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, message, violations=violations))
