@@ -85,9 +85,7 @@ class Dispatcher:
         welcome: Callable[[Sequence[executor_service_pb2.Verdict]], executor_service_pb2.BrokerFrame],
     ) -> None:
         """Registers a connection and queues its Welcome, before anything else that goes out on it."""
-        verdicts, actions = self._ledger.connect(
-            connection, in_flight=in_flight, unacked=unacked, now=monotonic()
-        )
+        verdicts, actions = self._ledger.connect(connection, in_flight=in_flight, unacked=unacked, now=monotonic())
         self._streams[connection] = stream
         stream.send(welcome(verdicts))
         self._perform(actions)

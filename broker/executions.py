@@ -16,6 +16,7 @@ from broker.core.ledger import ClusterAbsent
 from broker.dispatcher import Dispatcher
 from broker.store.store import Store
 from openline import errors
+from openline.ids import is_cluster_id
 from openline.reasons import Reason
 from openline.v1 import command_pb2, command_service_pb2
 
@@ -99,7 +100,9 @@ class Executions:
     def unknown(self, cluster_id: str) -> command_pb2.Error:
         """The error for a cluster that does not exist for this caller, with those that do."""
         available = sorted(self._credentials.clusters)
-        near = difflib.get_close_matches(cluster_id, available, n=3)
+        # One that could not be an id is near to nothing, and may be megabytes.
+        near = difflib.get_close_matches(cluster_id, available, n=3) if is_cluster_id(cluster_id) else []
+        cluster_id = errors.short(cluster_id)
         return errors.error(
             Reason.CLUSTER_UNKNOWN,
             f"no cluster {cluster_id!r}" + (f"; did you mean {', '.join(near)}?" if near else ""),

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,10 +93,27 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
         await server.stop(STOP_GRACE_S)
 
 
+def _cannot_listen(listen: Address) -> CannotListen:
+    return CannotListen(f"cannot listen on {listen}: is the port in use?")
+
+
+def _check_free(listen: Address) -> None:
+    """Raises CannotListen for a port in use. gRPC finds out as well, but says so on stderr with lines of its own."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as failure:
+                if failure.errno == errno.EADDRINUSE:
+                    raise _cannot_listen(listen) from None
+
+
 def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
     def read(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
 
+    _check_free(settings.listen)
     try:
         if settings.tls_cert is None:
             port = server.add_insecure_port(settings.listen)
@@ -104,5 +123,5 @@ def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
             credentials = grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
             port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        raise CannotListen(f"cannot listen on {settings.listen}: is the port in use?") from None
+        raise _cannot_listen(settings.listen) from None
     return Address(f"{settings.listen.rpartition(':')[0]}:{port}")

@@ -4,10 +4,10 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from broker.store.client import SCHEMES
+from broker.store.client import SCHEMES, check_url
 from openline import limits
 from openline.settings import Address, ProgramSettings, split_commas
 
@@ -21,7 +21,7 @@ class BrokerSettings(ProgramSettings):
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
     replica_id: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     """The name of this replica; must be its own among those that share a Redis. Default: the host name."""
-    redis_url: str | None = None
+    redis_url: str | None = Field(None, repr=False)  # may hold a password
     """redis://, rediss:// or unix:// of a Redis or Valkey. Without it the broker runs an embedded Valkey of its own."""
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
@@ -31,7 +31,7 @@ class BrokerSettings(ProgramSettings):
     """Executors' tokens: CLUSTER:TOKEN,… A cluster may have several."""
     tls_cert: Path | None = None
     """The server's certificate chain, PEM. Without it the broker speaks plaintext."""
-    tls_key: Path | None = None
+    tls_key: Path | None = Field(None, validate_default=True)
     """The key of --tls-cert, PEM."""
     tls_client_ca: Path | None = None
     """Clients must show a certificate of this authority, PEM."""
@@ -47,4 +47,17 @@ class BrokerSettings(ProgramSettings):
     def _known_scheme(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(SCHEMES):
             raise ValueError(f"expected one of {', '.join(SCHEMES)}")
+        if url is not None:
+            check_url(url)
         return url
+
+    @field_validator("tls_key", "tls_client_ca")
+    @classmethod
+    def _complete(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        """Half of what TLS needs must not end in plaintext."""
+        cert = info.data.get("tls_cert")
+        if path is not None and cert is None:
+            raise ValueError("has no effect without --tls-cert")
+        if path is None and cert is not None and info.field_name == "tls_key":
+            raise ValueError("--tls-cert needs its key")
+        return path

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from openline.v1 import executor_service_pb2
 
-# One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word, since
+# One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word:
 # whoever has a token of another cluster may say the same one.
 Instance = tuple[str, str, str]
 

@@ -8,11 +8,11 @@ import grpc
 import structlog
 
 from broker.executions import Answer, Execution, Executions
-from broker.rpc.service import abort, credential
+from broker.rpc.service import abort, abort_stream, check_version, credential
 from openline import errors, limits
 from openline.outbox import Overflow
-from openline.reasons import Reason
-from openline.stream import FrameStream, StreamFrozen
+from openline.reasons import NO, UNKNOWN, Reason
+from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import command_pb2, command_service_pb2, executor_service_pb2
 
 ReplyFrame = command_service_pb2.ReplyFrame
@@ -21,6 +21,8 @@ Stream = FrameStream[CallerFrame, ReplyFrame]
 
 # Calls that are open at one time on one pipe.
 MAX_OPEN_CALLS = 20_000
+# It is for the logs.
+MAX_CLIENT_CHARACTERS = 200
 
 log = structlog.get_logger()
 
@@ -38,7 +40,13 @@ class CommandService:
     ) -> command_service_pb2.ExecuteResponse:
         """Answers with the result; a command without an exit code is an error, with the output so far."""
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        execution = self._executions.start(request, credential(context), answered.set_result)
+
+        def answer_once(answer: Answer) -> None:
+            # Cancelled already, but not told yet: the answer may come in between.
+            if not answered.done():
+                answered.set_result(answer)
+
+        execution = self._executions.start(request, credential(context), answer_once)
         try:
             answer = await answered
         except asyncio.CancelledError:
@@ -69,13 +77,17 @@ class CommandService:
             calls.handle(rest)
             await stream.run(calls.handle, silence_s=limits.HEARTBEAT_TIMEOUT_S)
             why = "ended"
+            return
         except (StreamFrozen, Overflow) as end:
             why = str(end)
-            await context.abort(grpc.StatusCode.ABORTED, why)
+        except StreamGarbled as garbled:
+            why = str(garbled)
+            raise
         finally:
             self._pipes.discard(stream)
             calls.abandon()
             lines.info("pipe.closed", why=why)
+        await abort_stream(context, why)
 
     def go_away(self, reason: str) -> None:
         """Tells every pipe's caller to move. What runs is answered while the stream is open."""
@@ -118,6 +130,8 @@ class _Calls:
                 case "abandon":
                     if (execution := self._open.pop(frame.call_id, None)) is not None:
                         execution.abandon()
+                case "credit":
+                    pass  # belongs to a call, and must not end it: nothing flows against credit in this version
                 case "hello":
                     self._refuse(frame.call_id, Reason.PROTOCOL_VIOLATION, "a second hello")
                 case kind:
@@ -132,7 +146,9 @@ class _Calls:
     def _execute(self, frame: CallerFrame) -> None:
         call_id = frame.call_id
         if call_id in self._open or call_id == 0:
-            self._refuse(call_id, Reason.PROTOCOL_VIOLATION, f"call_id {call_id} is in use")
+            # Whoever has the id will take this for the end of the first call, which may well have run.
+            executed = UNKNOWN if call_id else NO
+            self._refuse(call_id, Reason.PROTOCOL_VIOLATION, f"call_id {call_id} is in use", executed=executed)
         elif len(self._open) >= MAX_OPEN_CALLS:
             self._refuse(call_id, Reason.QUOTA_EXCEEDED, "too many open calls on this pipe")
         else:
@@ -149,8 +165,10 @@ class _Calls:
         else:
             self._stream.send(ReplyFrame(call_id=call_id, response=answer))
 
-    def _refuse(self, call_id: int, reason: Reason, message: str) -> None:
-        self._stream.send(ReplyFrame(call_id=call_id, error=errors.error(reason, message)))
+    def _refuse(
+        self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO
+    ) -> None:
+        self._stream.send(ReplyFrame(call_id=call_id, error=errors.error(reason, message, executed=executed)))
 
 
 async def _hello(stream: Stream) -> tuple[command_service_pb2.PipeHello, Sequence[CallerFrame]]:
@@ -165,7 +183,8 @@ async def _hello(stream: Stream) -> tuple[command_service_pb2.PipeHello, Sequenc
     if not frames or frames[0].WhichOneof("frame") != "hello":
         raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, problem))
     hello = frames[0].hello
-    if hello.protocol_version != limits.PROTOCOL_VERSION:
-        problem = f"protocol version {hello.protocol_version} is not spoken here, only {limits.PROTOCOL_VERSION}"
+    check_version(hello.protocol_version)
+    if len(hello.client) > MAX_CLIENT_CHARACTERS:
+        problem = f"client must have at most {MAX_CLIENT_CHARACTERS} characters"
         raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, problem))
     return hello, frames[1:]

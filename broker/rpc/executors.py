@@ -11,18 +11,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
 from broker.dispatcher import Dispatcher, Replaced, Stream
-from broker.rpc.service import credential
+from broker.rpc.service import abort_stream, check_version, credential
 from openline import errors, limits
 from openline.ids import is_cluster_id, is_token
 from openline.outbox import Overflow
 from openline.reasons import Reason
-from openline.stream import FrameStream, StreamFrozen
+from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import executor_service_pb2
 
 Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor_service_pb2.ConnectResponse]
 BrokerFrame = executor_service_pb2.BrokerFrame
 
 MAX_LISTED_IDS = 10_000
+# What an executor says of itself is kept while it is connected, and written to Redis every few seconds.
+MAX_DESCRIPTION_BYTES = 16 << 10
 
 log = structlog.get_logger()
 
@@ -66,18 +68,19 @@ class ExecutorService:
                 lambda frames: self._handle(connection, stream, frames), silence_s=limits.HEARTBEAT_TIMEOUT_S
             )
             why = "ended by the executor"
+            return
         except (StreamFrozen, Overflow, Replaced) as end:
             why = str(end)
-            await context.abort(grpc.StatusCode.ABORTED, why)
-        except errors.OpenlineError as refusal:
+        except (errors.OpenlineError, StreamGarbled) as refusal:
             why = str(refusal)
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.InternalError):
             why = "the connection was lost"
             raise
         finally:
             self._dispatcher.disconnected(connection)
             lines.info("connection.closed", why=why)
+        await abort_stream(context, why)
 
     def _connection(self, hello: executor_service_pb2.Hello) -> Connection:
         now = Timestamp()
@@ -138,25 +141,27 @@ async def _hello(
     if not frames or frames[0].WhichOneof("frame") != "hello":
         raise _violation("a stream begins with Hello")
     hello = frames[0].hello
-    if hello.protocol_version != limits.PROTOCOL_VERSION:
-        raise _violation(
-            f"protocol version {hello.protocol_version} is not spoken here, only {limits.PROTOCOL_VERSION}",
-            violations=[("protocol_version", f"must be {limits.PROTOCOL_VERSION}")],
-        )
+    check_version(hello.protocol_version)
     wrong = [
         (name, description)
         for name, good, description in (
             ("cluster_id", is_cluster_id(hello.cluster_id), "must match [a-z0-9]([a-z0-9-]*[a-z0-9])?"),
             ("executor_id", is_token(hello.executor_id), "must be 1..200 visible ASCII characters"),
             ("instance_id", is_token(hello.instance_id), "must be 1..200 visible ASCII characters"),
-            ("in_flight_ids", len(hello.in_flight_ids) <= MAX_LISTED_IDS, f"at most {MAX_LISTED_IDS}"),
-            ("unacked_ids", len(hello.unacked_ids) <= MAX_LISTED_IDS, f"at most {MAX_LISTED_IDS}"),
+            ("in_flight_ids", _are_ids(hello.in_flight_ids), f"at most {MAX_LISTED_IDS} command ids"),
+            ("unacked_ids", _are_ids(hello.unacked_ids), f"at most {MAX_LISTED_IDS} command ids"),
+            ("capabilities", hello.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES, "must have at most 16 KiB"),
+            ("versions", hello.versions.ByteSize() <= MAX_DESCRIPTION_BYTES, "must have at most 16 KiB"),
         )
         if not good
     ]
     if wrong:
         raise _violation("Hello is not valid", violations=wrong)
     return hello, frames[1:]
+
+
+def _are_ids(listed: Sequence[str]) -> bool:
+    return len(listed) <= MAX_LISTED_IDS and all(map(is_token, listed))
 
 
 def _violation(message: str, *, violations: Sequence[tuple[str, str]] = ()) -> errors.OpenlineError:

@@ -3,6 +3,7 @@
 A method of the contract that the servicer does not have answers UNIMPLEMENTED.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -12,7 +13,9 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from openline import errors
+from openline.limits import PROTOCOL_VERSION
 from openline.reasons import Reason, reason_of
+from openline.stream import StreamGarbled
 from openline.v1 import command_pb2
 
 Method = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -42,11 +45,33 @@ async def abort(
     *,
     result: command_pb2.CommandResult | None = None,
 ) -> NoReturn:
-    """Ends the call with the error as a rich status."""
+    """Ends the call with the error as a rich status. Cancelled when there is nobody left to be told."""
     status = errors.to_status(error, result=result)
     trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)
-    await context.abort(errors.status_code(reason_of(error)), error.message, trailers)
+    try:
+        await context.abort(errors.status_code(reason_of(error)), errors.short(error.message), trailers)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError("the peer is gone") from None
     raise AssertionError("abort returned")
+
+
+async def abort_stream(context: grpc.aio.ServicerContext[Any, Any], why: str) -> NoReturn:
+    """Ends a stream that was well-behaved until its peer went silent or another one took its place.
+
+    Whoever calls this has done everything else: a peer that does not read holds it up until keepalive gives up.
+    """
+    try:
+        await context.abort(grpc.StatusCode.ABORTED, why)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError("the peer is gone") from None
+    raise AssertionError("abort returned")
+
+
+def check_version(version: int) -> None:
+    """Raises VERSION_UNSUPPORTED for a version that is not spoken here."""
+    if version != PROTOCOL_VERSION:
+        message = f"protocol version {version} is not spoken here, only {PROTOCOL_VERSION}"
+        raise errors.OpenlineError(errors.error(Reason.VERSION_UNSUPPORTED, message))
 
 
 def _handler(method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandler[Any, Any]":
@@ -57,7 +82,7 @@ def _handler(method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandl
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[method.client_streaming, method.server_streaming]
     built: Method | None = getattr(servicer, method.name, None)
-    handler: "grpc.RpcMethodHandler[Any, Any]" = make(
+    handler: grpc.RpcMethodHandler[Any, Any] = make(
         _guarded(method, built),
         request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
         response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
@@ -75,6 +100,11 @@ def _guarded(method: MethodDescriptor, built: Method | None) -> Method:
             return await built(request, context)
         except errors.OpenlineError as failure:
             await abort(context, failure.error, result=failure.result)
+        except StreamGarbled as garbled:
+            await abort(context, errors.error(Reason.PROTOCOL_VIOLATION, str(garbled)))
+        except grpc.aio.InternalError:
+            # A write to a peer that is gone; the stream's owner has cleaned up already.
+            raise asyncio.CancelledError("the peer is gone") from None
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -16,6 +17,11 @@ ANSWER_TIMEOUT_S = 1.0
 MAX_CONNECTIONS = 32
 
 SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError for a URL that no client can be made of."""
+    parse_url(url)
 
 
 def open_redis(url: str) -> Redis:

@@ -17,6 +17,9 @@ DOMAIN = "openline"
 STATUS_TRAILER = "grpc-status-details-bin"
 # A status travels in HTTP/2 trailers, which peers bound at about 8 KiB; output so far goes along only when it fits.
 MAX_RESULT_IN_STATUS_BYTES = 4096
+# Of all trailers together, with room for what gRPC adds; what does not fit is left out, the reason never.
+MAX_STATUS_BYTES = 6144
+MAX_DETAILS_CHARACTERS = 300
 
 _TEXT_TO_EXECUTED = {text: executed for executed, text in EXECUTED_TEXT.items()}
 
@@ -61,6 +64,11 @@ def status_code(reason: Reason) -> grpc.StatusCode:
     return grpc.StatusCode[MEANING[reason].grpc]
 
 
+def short(message: str) -> str:
+    """A message as a status carries it beside its details: percent-encoded, so up to nine bytes a character."""
+    return message if len(message) <= MAX_DETAILS_CHARACTERS else message[: MAX_DETAILS_CHARACTERS - 1] + "…"
+
+
 def to_status(failure: command_pb2.Error, *, result: command_pb2.CommandResult | None = None) -> status_pb2.Status:
     """The rich status of an error: ErrorInfo always, RetryInfo, BadRequest and the result where there is one."""
     info = error_details_pb2.ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=failure.metadata)
@@ -81,12 +89,22 @@ def to_status(failure: command_pb2.Error, *, result: command_pb2.CommandResult |
         )
     if result is not None and result.ByteSize() <= MAX_RESULT_IN_STATUS_BYTES:
         details.append(result)
-    status = status_pb2.Status(code=code_pb2.Code.Value(MEANING[reason_of(failure)].grpc), message=failure.message)
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(MEANING[reason_of(failure)].grpc), message=short(failure.message)
+    )
+    _fit(info)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
-        status.details.append(packed)
+        if status.ByteSize() + packed.ByteSize() <= MAX_STATUS_BYTES:
+            status.details.append(packed)
     return status
+
+
+def _fit(info: error_details_pb2.ErrorInfo) -> None:
+    """Leaves out the largest of the metadata until the reason and the rest surely fit."""
+    while info.ByteSize() > MAX_STATUS_BYTES // 2 and info.metadata:
+        del info.metadata[max(info.metadata, key=lambda name: len(info.metadata[name].encode()))]
 
 
 def from_rpc_error(failure: grpc.RpcError) -> OpenlineError:

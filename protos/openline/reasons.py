@@ -37,6 +37,7 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"  # Redis is needed for this and out of reach
     BROKER_UNAVAILABLE = "BROKER_UNAVAILABLE"  # a gateway or client reaches no broker replica
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"  # the peer does not speak the contract
+    VERSION_UNSUPPORTED = "VERSION_UNSUPPORTED"  # the peer speaks a version of it that is not spoken here
     NOT_BUILT = "NOT_BUILT"  # in the contract, not in this version
     INTERNAL = "INTERNAL"  # a defect of ours
 
@@ -77,6 +78,7 @@ MEANING: dict[Reason, Meaning] = {
     Reason.STORE_UNAVAILABLE: Meaning("UNAVAILABLE", 503, NO, True),
     Reason.BROKER_UNAVAILABLE: Meaning("UNAVAILABLE", 503, UNKNOWN, True),
     Reason.PROTOCOL_VIOLATION: Meaning("INVALID_ARGUMENT", 400, NO, False),
+    Reason.VERSION_UNSUPPORTED: Meaning("FAILED_PRECONDITION", 400, NO, False),
     Reason.NOT_BUILT: Meaning("UNIMPLEMENTED", 501, NO, False),
     Reason.INTERNAL: Meaning("INTERNAL", 500, UNKNOWN, False),
 }

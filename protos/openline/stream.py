@@ -10,8 +10,9 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from openline.outbox import Frame, Outbox, Overflow
+from openline.outbox import MAX_BATCH_FRAMES, Frame, Outbox, Overflow
 
 I = TypeVar("I", bound=Frame)  # noqa: E741  (in)
 O = TypeVar("O", bound=Frame)  # noqa: E741  (out)
@@ -19,6 +20,8 @@ O = TypeVar("O", bound=Frame)  # noqa: E741  (out)
 
 # A timer that fires so late means that this process was stopped or starved, not the peer.
 OVERSLEPT_S = 1.0
+# All frames of a message are handled in one turn of the loop, and small ones fit into one by the hundred thousand.
+MAX_RECEIVED_FRAMES = 4 * MAX_BATCH_FRAMES
 
 
 class StreamFrozen(Exception):
@@ -87,15 +90,25 @@ class FrameStream(Generic[I, O]):
         self._breaking.set()
 
     async def receive(self) -> Sequence[I] | None:
-        """The next message's frames, or None when the peer has ended the stream; for the handshake, before `run`."""
-        message = await self._read()
+        """The next message's frames, or None when the peer has ended the stream; for the handshake, before `run`.
+
+        Raises StreamGarbled.
+        """
+        # Bytes that cannot be parsed are None from a client's call, and protobuf's own error from a servicer's context.
+        try:
+            message = await self._read()
+        except DecodeError:
+            message = None
         if message is grpc.aio.EOF:
             return None
-        if message is None:  # what grpc.aio gives for bytes that it cannot parse
+        if message is None:
             raise StreamGarbled("bytes that are not a message")
         self.received_at = monotonic()
         self._outbox.answered(self.received_at)
-        return self._unpack(message)
+        frames = self._unpack(message)
+        if len(frames) > MAX_RECEIVED_FRAMES:
+            raise StreamGarbled(f"a message of more than {MAX_RECEIVED_FRAMES} frames")
+        return frames
 
     async def flush(self) -> None:
         """Writes what is queued in the caller's own task; for the handshake, before `run`."""
@@ -105,8 +118,8 @@ class FrameStream(Generic[I, O]):
     async def run(self, handle: Callable[[Sequence[I]], None], *, silence_s: float) -> None:
         """Hands every message's frames to `handle`, in order, until the peer ends the stream or it is closed here.
 
-        Raises StreamFrozen after `silence_s` without a message, whatever `break_off` was given, whatever `handle`
-        raises, and grpc's errors as they are.
+        Raises StreamFrozen after `silence_s` without a message, StreamGarbled, whatever `break_off` was given, whatever
+        `handle` raises, and grpc's errors as they are.
         """
         reader = asyncio.create_task(self._read_all(handle), name="stream-reader")
         writer = asyncio.create_task(self._write_all(), name="stream-writer")
