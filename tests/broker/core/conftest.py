@@ -22,9 +22,7 @@ _epochs = itertools.count(1)
 
 def ask(cluster_id: str = "prod", *, timeout_s: float = 60.0, command_id: str = "", **fields: Any) -> Ask:
     defaults: dict[str, Any] = {"argv": ("get", "pods"), "max_output_bytes": 1 << 20, "owner": "alice"}
-    return Ask(
-        command_id=command_id or ids.new_id(), cluster_id=cluster_id, timeout_s=timeout_s, **(defaults | fields)
-    )
+    return Ask(command_id=command_id or ids.new_id(), cluster_id=cluster_id, timeout_s=timeout_s, **(defaults | fields))
 
 
 def connection(
@@ -75,9 +73,7 @@ class Desk:
         return self.ledger.disconnect(connection, now=now)
 
     def say(self, connection: Connection, *frames: wire.ExecutorFrame, now: float = 0.0) -> list[Action]:
-        return [
-            action for frame in frames for action in self._keep(self.ledger.receive(connection, frame, now=now))
-        ]
+        return [action for frame in frames for action in self._keep(self.ledger.receive(connection, frame, now=now))]
 
     def cancel(self, command: Command) -> list[Action]:
         return self._keep(self.ledger.cancel(command, why="the caller is gone"))

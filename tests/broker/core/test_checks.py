@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from broker.core.checks import check_argv, check_execute
 from broker.core.command import Ask
@@ -143,8 +144,6 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 def test_lone_surrogates_cannot_occur() -> None:
     """protobuf lets no string in that is not UTF-8, from either side."""
-    from google.protobuf.message import DecodeError
-
     with pytest.raises(ValueError, match="surrogates"):
         command_service_pb2.ExecuteRequest(argv=["\udc80"])
     # Field 2, three bytes: the surrogate U+DC80 as UTF-8 would have it.

@@ -189,7 +189,9 @@ def test_an_end_without_a_reason_gets_the_usual_one(
 
 def test_an_executors_error_is_bounded(running: Callable[..., Command]) -> None:
     """It travels on in a status, which has no room for a novel."""
-    said = errors.error(Reason.CANCELLED, "x" * 100_000, executed=YES, metadata={str(n): "y" * 1000 for n in range(100)})
+    said = errors.error(
+        Reason.CANCELLED, "x" * 100_000, executed=YES, metadata={str(n): "y" * 1000 for n in range(100)}
+    )
     error = finish(running(), outcome=command_pb2.OUTCOME_CANCELLED, error=said).error
     assert error.ByteSize() < 8192
     assert (error.reason, error.executed) == (Reason.CANCELLED, YES)

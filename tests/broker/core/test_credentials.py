@@ -49,9 +49,7 @@ def test_a_cluster_may_have_several_tokens(credentials: Credentials) -> None:
     ("cluster_id", "token"),
     [("prod", "tok:3"), ("staging", "tok-1"), ("prod", None), ("prod", ""), ("prod", "key-a"), ("unknown", "tok-1")],
 )
-def test_a_token_is_good_for_its_own_cluster_only(
-    credentials: Credentials, cluster_id: str, token: str | None
-) -> None:
+def test_a_token_is_good_for_its_own_cluster_only(credentials: Credentials, cluster_id: str, token: str | None) -> None:
     with pytest.raises(OpenlineError) as refusal:
         credentials.check_executor(cluster_id, token)
     assert refusal.value.reason is Reason.UNAUTHENTICATED
@@ -63,21 +61,21 @@ def test_a_token_is_good_for_its_own_cluster_only(
 )
 def test_a_bad_entry_is_named_and_never_shown(entry: str) -> None:
     """The line lands on a terminal and in logs: it says which flag and which entry, not what was in it."""
-    with pytest.raises(ValueError, match="--api-keys.*entry 2") as mistake:
+    with pytest.raises(ValueError, match=r"--api-keys.*entry 2") as mistake:
         Credentials(api_keys=["alice:key:read", entry], executor_tokens=[])
     assert "hunter2" not in str(mistake.value)
 
 
 @pytest.mark.parametrize("entry", ["hunter2", "Hunter2:x", ":hunter2", "prod:", "hunter2_:x"])
 def test_a_bad_token_entry_is_named_and_never_shown(entry: str) -> None:
-    with pytest.raises(ValueError, match="--executor-tokens.*entry 1") as mistake:
+    with pytest.raises(ValueError, match=r"--executor-tokens.*entry 1") as mistake:
         Credentials(api_keys=[], executor_tokens=[entry])
     assert "hunter2" not in str(mistake.value).lower()
 
 
 def test_one_key_cannot_be_two_owners() -> None:
     """Which of the two would be meant?"""
-    with pytest.raises(ValueError, match="--api-keys.*entry 2.*key"):
+    with pytest.raises(ValueError, match=r"--api-keys.*entry 2.*key"):
         Credentials(api_keys=["alice:same:read", "bob:same:execute"], executor_tokens=[])
 
 

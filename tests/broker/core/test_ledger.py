@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.actions import Action, Close, Send
 from broker.core.connections import Connection
@@ -12,7 +13,7 @@ from broker.core.life import State
 from openline.errors import OpenlineError
 from openline.limits import DEADLINE_ALLOWANCE_S
 from openline.reasons import UNKNOWN, YES, Reason
-from openline.v1 import command_pb2
+from openline.v1 import command_pb2, executor_service_pb2
 
 New = Callable[..., Connection]
 Summary = Callable[[list[Action]], list[str]]
@@ -54,8 +55,6 @@ def test_a_command_id_in_use_is_refused(desk: Any, new_connection: New) -> None:
 
 def test_a_full_replica_says_so(new_connection: New, new_ask: Callable[..., Any]) -> None:
     """What grows has a bound; the caller is told when to ask again."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     ledger = Ledger(reconnect_grace_s=GRACE_S, max_commands=1)
     ledger.connect(new_connection(), in_flight=(), unacked=(), now=0.0)
     ledger.submit(new_ask(), asked_at=Timestamp(), now=0.0)
@@ -145,9 +144,7 @@ def test_a_cancel_while_the_executor_is_away_reaches_it_when_it_is_back(
     assert summary(desk.connect(third, in_flight=[command.command_id], now=4.0)) == ["cancel"]
 
 
-def test_a_cancel_of_a_command_that_never_arrived_follows_it(
-    desk: Any, new_connection: New, summary: Summary
-) -> None:
+def test_a_cancel_of_a_command_that_never_arrived_follows_it(desk: Any, new_connection: New, summary: Summary) -> None:
     """Written again, then cancelled: the executor decides whether it still has to run."""
     first, second = new_connection(), new_connection()
     desk.connect(first)
@@ -442,9 +439,7 @@ def test_the_result_of_a_command_that_ended_while_away_is_acknowledged_on_the_ne
         {"cluster_id": "staging", "instance_id": "i-2"},
     ],
 )
-def test_only_the_holder_is_believed(
-    desk: Any, new_connection: New, frames: Any, impostor: dict[str, str]
-) -> None:
+def test_only_the_holder_is_believed(desk: Any, new_connection: New, frames: Any, impostor: dict[str, str]) -> None:
     """Another cluster's executor, or another executor of the same, may say any instance id and any command id."""
     holder, other = new_connection(), new_connection(**impostor)
     desk.connect(holder)
@@ -523,14 +518,18 @@ def test_accepted_and_started_may_be_said_again(desk: Any, new_connection: New, 
     desk.connect(open_)
     command = desk.submit()
     name = command.command_id
-    twice = [frames.accepted(name), frames.accepted(name), frames.started(name), frames.accepted(name), frames.started(name)]
+    twice = [
+        frames.accepted(name),
+        frames.accepted(name),
+        frames.started(name),
+        frames.accepted(name),
+        frames.started(name),
+    ]
     assert desk.say(open_, *twice) == []
     assert command.state is State.RUNNING
 
 
 def test_frames_that_are_not_about_commands_are_not_the_ledgers(desk: Any, new_connection: New) -> None:
-    from openline.v1 import executor_service_pb2
-
     assert desk.say(new_connection(), executor_service_pb2.ExecutorFrame()) == []
     heartbeat = executor_service_pb2.Heartbeat()
     assert desk.say(new_connection(), executor_service_pb2.ExecutorFrame(heartbeat=heartbeat)) == []

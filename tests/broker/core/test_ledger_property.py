@@ -24,9 +24,7 @@ STEP = st.one_of(
         st.tuples(st.sets(SLOT, max_size=3), st.sets(SLOT, max_size=3)),
     ),
     st.tuples(st.just("disconnect"), SLOT, st.none()),
-    st.tuples(
-        st.sampled_from(["accepted", "started", "rejected", "finished", "output", "outcome"]), SLOT, SLOT
-    ),
+    st.tuples(st.sampled_from(["accepted", "started", "rejected", "finished", "output", "outcome"]), SLOT, SLOT),
     st.tuples(st.just("cancel"), SLOT, st.none()),
     st.tuples(st.just("settle"), SLOT, st.booleans()),
     st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 6.0, 11.0]), st.none()),

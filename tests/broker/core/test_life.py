@@ -1,21 +1,29 @@
 """The life of a command as a table."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from broker.core.life import TRANSITIONS, Event, OutOfOrder, State, after
-from openline.v1 import command_pb2
+from openline.v1 import command_pb2, executor_service_pb2
 
 # What each event is for the states that the table does not list, so that no pair is forgotten.
-ONLY_FROM_THE_LEDGER = {Event.WRITTEN, Event.CANCELLED, Event.EXPIRED, Event.VIOLATED, Event.RESUMED, Event.INSTANCE_GONE}
+ONLY_FROM_THE_LEDGER = {
+    Event.WRITTEN,
+    Event.CANCELLED,
+    Event.EXPIRED,
+    Event.VIOLATED,
+    Event.RESUMED,
+    Event.INSTANCE_GONE,
+}
 SAID_BY_EXECUTORS = {Event.ACCEPTED, Event.REJECTED, Event.STARTED, Event.FINISHED}
 HELD_BY_EXECUTORS = {State.WRITTEN, State.ACCEPTED, State.RUNNING}
 
 
 def test_every_event_is_somebodys() -> None:
     """An event comes from this replica and its connections, or from a frame; there is no third."""
-    assert ONLY_FROM_THE_LEDGER | SAID_BY_EXECUTORS == set(Event)
+    assert set(Event) == ONLY_FROM_THE_LEDGER | SAID_BY_EXECUTORS
     assert not ONLY_FROM_THE_LEDGER & SAID_BY_EXECUTORS
 
 
@@ -86,14 +94,10 @@ def test_no_state_is_entered_twice_by_writing() -> None:
     assert [at for (at, event) in TRANSITIONS if event is Event.WRITTEN] == [State.QUEUED]
 
 
-def test_every_kind_of_frame_is_handled_by_somebody(
-    new_desk: Callable[[], object],
-) -> None:
+def test_every_kind_of_frame_is_handled_by_somebody(new_desk: Callable[[], Any]) -> None:
     """Each frame of the contract is the ledger's or the connection's own; none falls between."""
-    from openline.v1 import executor_service_pb2
-
     kinds = {field.name for field in executor_service_pb2.ExecutorFrame.DESCRIPTOR.oneofs_by_name["frame"].fields}
     of_the_connection = {"hello", "heartbeat", "draining", "credential"}
-    of_the_ledger = set(new_desk().ledger._receive)  # type: ignore[attr-defined]
+    of_the_ledger = set(new_desk().ledger._receive)
     assert of_the_ledger | of_the_connection == kinds
     assert not of_the_ledger & of_the_connection

@@ -152,7 +152,7 @@ async def test_there_is_a_bound(redis: Redis) -> None:
 
 
 async def test_a_refused_write_does_not_block_the_others(redis: Redis, log_lines: list[dict[str, Any]]) -> None:
-    """It is a defect of that write: it is logged without its content, and whoever put it is told that it is not there."""
+    """It is a defect of that write: it is logged without its content, and whoever put it is told."""
     told: list[tuple[str, bool]] = []
     await redis.set("string", "x")
     async with running(redis) as behind:

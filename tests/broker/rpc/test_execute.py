@@ -1,0 +1,421 @@
+"""Unary Execute: results, and every reason why there is none."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
+
+from broker.core.connections import Connection
+from broker.core.credentials import Credentials
+from broker.core.ledger import Ledger
+from broker.dispatcher import Dispatcher
+from broker.executions import Executions
+from broker.rpc.commands import CommandService
+from broker.store import keys
+from broker.store.embedded import embedded_valkey
+from broker.store.store import Store, open_store
+from openline import errors, ids
+from openline.errors import OpenlineError
+from openline.reasons import NO, UNKNOWN, YES, Reason
+from openline.stream import FrameStream
+from openline.v1 import command_pb2, command_service_pb2, session_service_pb2
+from openline.v1 import executor_service_pb2 as wire
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
+from openline.v1.session_service_pb2_grpc import SessionServiceStub
+
+PATIENCE_S = 10.0
+ALICE = (("x-api-key", "the-key-of-alice"),)
+BOB = (("authorization", "Bearer the-key-of-bob"),)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def session(broker: Any, *, metadata: Any = ALICE, cluster_id: str = "prod") -> str:
+    request = session_service_pb2.CreateSessionRequest(cluster_id=cluster_id)
+    made = await SessionServiceStub(broker.channel()).CreateSession(request, metadata=metadata)
+    return str(made.session.session_id)
+
+
+async def test_a_command_goes_down_the_open_stream_and_comes_back(broker: Any, redis: Any) -> None:
+    """Without a session: the executor gets what was asked, the caller what it wrote, Redis the result."""
+    executor = await broker.executor()
+    asked = broker.execute(argv=["get", "pods", "-A"], timeout_s=30, correlation_id="corr-1", traceparent="")
+    execute = await executor.run_one(b"pods\n", exit_code=0)
+    assert list(execute.argv) == ["get", "pods", "-A"]
+    assert 29 < execute.timeout_s <= 30
+    assert (execute.identity.owner, execute.correlation_id) == ("alice", "corr-1")
+    answer = await asked
+    assert answer.result.stdout == b"pods\n"
+    assert answer.result.outcome == command_pb2.OUTCOME_EXITED
+    assert (answer.result.cluster_id, answer.result.executor_id) == ("prod", "exec-1")
+    assert 0 < answer.result.timings.total_s < PATIENCE_S
+    assert not answer.degraded
+    await executor.expect("result_ack")
+    assert (await broker.store.results.get(execute.command_id)) == answer.result
+    assert 1 <= await redis.ttl("cluster:active:prod") <= 60
+
+
+async def test_a_command_that_ran_and_failed_is_a_result(broker: Any) -> None:
+    """A non-zero exit code is OK."""
+    executor = await broker.executor()
+    asked = broker.execute()
+    await executor.run_one(exit_code=1)
+    assert (await asked).result.exit_code == 1
+
+
+async def test_the_finished_command_is_one_log_line(broker: Any, log_lines: list[dict[str, Any]]) -> None:
+    """With its correlation id, marked as an agent call; never what it was or wrote."""
+    executor = await broker.executor()
+    asked = broker.execute(argv=["get", "secret-argument"], correlation_id="corr-1")
+    await executor.run_one(b"secret-output")
+    await asked
+    [line] = [line for line in log_lines if line["event"] == "command.finished"]
+    assert (line["correlation_id"], line["agent_call"], line["owner"]) == ("corr-1", True, "alice")
+    assert (line["outcome"], line["exit_code"], line["bytes"]) == ("exited", 0, 13)
+    assert "secret-" not in str(log_lines)
+
+
+# Reasons
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", "the-token-of-prod"])
+async def test_unauthenticated(broker: Any, key: str | None) -> None:
+    refusal = await broker.refused(key=key)
+    assert refusal.reason is Reason.UNAUTHENTICATED
+    assert refusal.error.executed == NO
+
+
+async def test_scope_missing(broker: Any) -> None:
+    refusal = await broker.refused(key="the-key-of-carol")
+    assert refusal.reason is Reason.SCOPE_MISSING
+    assert refusal.error.metadata["scope"] == "execute"
+    assert refusal.error.executed == NO
+
+
+async def test_invalid_command(broker: Any) -> None:
+    """Each field violation, in BadRequest."""
+    refusal = await broker.refused(argv=[], timeout_s=-1)
+    assert refusal.reason is Reason.INVALID_COMMAND
+    assert [violation.field for violation in refusal.error.violations] == ["argv", "timeout_s"]
+
+
+async def test_cluster_unknown(broker: Any) -> None:
+    """With near names, and those there are."""
+    refusal = await broker.refused(cluster_id="prd")
+    assert refusal.reason is Reason.CLUSTER_UNKNOWN
+    assert refusal.error.executed == NO
+    assert refusal.error.metadata["near"] == "prod"
+    assert refusal.error.metadata["available"] == "prod,staging"
+
+
+async def test_cluster_offline_before_anyone_was_there(broker: Any) -> None:
+    """At once, with when to ask again, and without last_seen."""
+    refusal = await broker.refused()
+    assert refusal.reason is Reason.CLUSTER_OFFLINE
+    assert refusal.error.executed == NO
+    assert refusal.error.retry_after_s > 0
+    assert "last_seen" not in refusal.error.metadata
+
+
+async def test_cluster_offline_says_when_an_executor_was_there(broker: Any) -> None:
+    executor = await broker.executor()
+    await executor.call.done_writing()
+    with pytest.raises(EOFError):
+        await executor.next()
+    await broker.store.behind.drain(PATIENCE_S)
+    refusal = await broker.refused()
+    assert refusal.reason is Reason.CLUSTER_OFFLINE
+    assert refusal.error.metadata["last_seen"].startswith("20")
+    assert refusal.error.metadata["last_seen"] in refusal.error.message
+
+
+async def test_cluster_offline_when_redis_holds_somebody_elses_bytes(broker: Any, redis: Any) -> None:
+    """Nobody is left without an answer."""
+    await redis.set(keys.seen("prod"), b"\xff\xff garbage")
+    assert (await broker.refused()).reason is Reason.CLUSTER_OFFLINE
+
+
+async def test_the_status_is_rich(broker: Any) -> None:
+    """ErrorInfo with its domain and `executed`, and RetryInfo, for clients that are not ours."""
+    call = CommandServiceStub(broker.channel()).Execute(
+        command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get"]), metadata=ALICE
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    trailers = dict(failure.value.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(retry)
+    assert (info.reason, info.domain, info.metadata["executed"]) == ("CLUSTER_OFFLINE", "openline", "no")
+    assert retry.retry_delay.ToMilliseconds() > 0
+
+
+async def test_rejected_by_the_executor(broker: Any, frames: Any) -> None:
+    """Its reason, message and metadata reach the caller."""
+    executor = await broker.executor()
+    asked = broker.execute()
+    execute = await executor.expect("execute")
+    denied = errors.error(Reason.POLICY_DENIED, "no `delete` here", metadata={"rule": "verbs"})
+    await executor.send(frames.rejected(execute.command_id, denied))
+    with pytest.raises(OpenlineError) as refusal:
+        await asked
+    assert refusal.value.reason is Reason.POLICY_DENIED
+    assert refusal.value.error.message == "no `delete` here"
+    assert refusal.value.error.metadata["rule"] == "verbs"
+    assert refusal.value.error.metadata["command_id"] == execute.command_id
+    assert refusal.value.error.executed == NO
+
+
+async def test_an_executors_endless_message_does_not_lose_the_reason(broker: Any, frames: Any) -> None:
+    """A status travels in trailers, which have room for a few kilobytes."""
+    executor = await broker.executor()
+    asked = broker.execute()
+    execute = await executor.expect("execute")
+    novel = errors.error(Reason.POLICY_DENIED, "ä\n" * 50_000, metadata={"rule": "ö" * 50_000})
+    await executor.send(frames.rejected(execute.command_id, novel))
+    with pytest.raises(OpenlineError) as refusal:
+        await asked
+    assert refusal.value.reason is Reason.POLICY_DENIED
+
+
+async def test_command_timeout_with_the_output_so_far(broker: Any, frames: Any) -> None:
+    """The executor does not answer in time: the broker ends the command and tells it to stop."""
+    executor = await broker.executor()
+    asked = broker.execute(timeout_s=0.1)
+    execute = await executor.expect("execute")
+    name = execute.command_id
+    await executor.send(frames.accepted(name), frames.started(name), frames.output(name, 0, b"so far"))
+    with pytest.raises(OpenlineError) as failure:
+        await asked
+    assert failure.value.reason is Reason.COMMAND_TIMEOUT
+    assert failure.value.error.executed == YES
+    assert failure.value.result is not None
+    assert failure.value.result.stdout == b"so far"
+    assert (await executor.expect("cancel")).command_id == name
+
+
+async def test_cancelled_by_the_executor(broker: Any, frames: Any) -> None:
+    executor = await broker.executor()
+    asked = broker.execute()
+    execute = await executor.expect("execute")
+    stopped = errors.error(Reason.CANCELLED, "stopping", executed=YES)
+    end = frames.finished(execute.command_id, outcome=command_pb2.OUTCOME_CANCELLED, error=stopped)
+    await executor.send(frames.accepted(execute.command_id), end)
+    with pytest.raises(OpenlineError) as failure:
+        await asked
+    assert failure.value.reason is Reason.CANCELLED
+    assert failure.value.error.executed == YES
+
+
+async def test_executor_lost_is_not_unavailable(broker: Any) -> None:
+    """Generic retriers send UNAVAILABLE again, and the command may have run."""
+    executor = await broker.executor()
+    call = CommandServiceStub(broker.channel()).Execute(
+        command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get"]), metadata=ALICE
+    )
+    await executor.expect("execute")
+    await broker.executor(instance_id="instance-2")
+    assert await call.code() is grpc.StatusCode.UNKNOWN
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call
+    assert errors.from_rpc_error(failure.value).error.executed == UNKNOWN
+
+
+async def test_a_command_id_in_use(broker: Any, command_id: str) -> None:
+    executor = await broker.executor()
+    asked = broker.execute(command_id=command_id)
+    execute = await executor.expect("execute")
+    assert execute.command_id == command_id
+    refusal = await broker.refused(command_id=command_id)
+    assert refusal.reason is Reason.INVALID_COMMAND
+    assert refusal.error.violations[0].field == "command_id"
+    asked.cancel()
+
+
+@pytest.mark.parametrize("field", [{"idempotency_key": "k"}, {"wait_for_cluster_s": 1.0}])
+async def test_what_is_not_built_is_refused_not_ignored(broker: Any, field: dict[str, Any]) -> None:
+    assert (await broker.refused(**field)).reason is Reason.NOT_BUILT
+
+
+# Sessions
+
+
+async def test_a_session_is_used(broker: Any, redis: Any) -> None:
+    """The executor hears of it, and its expiry moves on; the second command asks Redis nothing."""
+    executor = await broker.executor()
+    session_id = await session(broker)
+    await redis.expire(keys.session(session_id), 5)
+    for count in (1, 2):
+        asked = broker.execute(session_id=session_id)
+        execute = await executor.run_one()
+        assert execute.session_id == session_id
+        assert (await asked).result.session_id == session_id
+        await executor.expect("result_ack")
+        assert (await broker.store.sessions.get(session_id)).command_count == count
+    assert await redis.ttl(keys.session(session_id)) > 290
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_session_of_another_cluster(broker: Any, again: bool) -> None:
+    """Also while it is believed."""
+    executor = await broker.executor()
+    session_id = await session(broker)
+    if again:
+        asked = broker.execute(session_id=session_id)
+        await executor.run_one()
+        await asked
+    refusal = await broker.refused(session_id=session_id, cluster_id="staging")
+    assert refusal.reason is Reason.SESSION_MISMATCH
+    assert refusal.error.executed == NO
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_session_of_another_owner_does_not_exist(broker: Any, again: bool) -> None:
+    """Also while it is believed. Bob's key may not even learn that there is one."""
+    executor = await broker.executor()
+    session_id = await session(broker)
+    if again:
+        asked = broker.execute(session_id=session_id)
+        await executor.run_one()
+        await asked
+    assert (await broker.refused(session_id=session_id, key="the-key-of-bob")).reason is Reason.SESSION_UNKNOWN
+    stub = SessionServiceStub(broker.channel())
+    for call in (
+        stub.GetSession(session_service_pb2.GetSessionRequest(session_id=session_id), metadata=BOB),
+        stub.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id=session_id), metadata=BOB),
+    ):
+        assert await call.code() is grpc.StatusCode.NOT_FOUND
+    assert await broker.store.sessions.get(session_id) is not None
+
+
+async def test_a_session_that_is_unknown_or_deleted(broker: Any) -> None:
+    executor = await broker.executor()
+    assert (await broker.refused(session_id=ids.new_id())).reason is Reason.SESSION_UNKNOWN
+    session_id = await session(broker)
+    asked = broker.execute(session_id=session_id)
+    await executor.run_one()
+    await asked
+    request = session_service_pb2.DeleteSessionRequest(session_id=session_id)
+    await SessionServiceStub(broker.channel()).DeleteSession(request, metadata=ALICE)
+    assert (await broker.refused(session_id=session_id)).reason is Reason.SESSION_UNKNOWN
+
+
+# Callers who leave
+
+
+async def test_a_caller_who_leaves_leaves_nothing_waiting(
+    broker: Any, frames: Any, log_lines: list[dict[str, Any]]
+) -> None:
+    """The command runs on, its result is stored, and the executor is not told to stop."""
+    executor = await broker.executor()
+    asked = broker.execute()
+    execute = await executor.expect("execute")
+    await executor.send(frames.accepted(execute.command_id))
+    asked.cancel()
+    await asyncio.sleep(0.1)
+    await executor.send(frames.started(execute.command_id), frames.finished(execute.command_id, exit_code=3))
+    assert (await executor.expect("result_ack")).command_id == execute.command_id
+    assert (await broker.store.results.get(execute.command_id)).exit_code == 3
+    assert [line for line in log_lines if line.get("log_level") in ("error", "warning")] == []
+
+
+async def test_a_caller_who_wants_it_cancelled(broker: Any, frames: Any) -> None:
+    """`cancel_on_disconnect`: the executor is told to stop."""
+    executor = await broker.executor()
+    asked = broker.execute(cancel_on_disconnect=True)
+    execute = await executor.expect("execute")
+    asked.cancel()
+    assert (await executor.expect("cancel")).command_id == execute.command_id
+
+
+async def test_a_caller_who_leaves_a_cluster_that_is_away_has_its_command_cancelled(broker: Any, frames: Any) -> None:
+    """The executor is told when it is back."""
+    executor = await broker.executor()
+    asked = broker.execute(cancel_on_disconnect=True)
+    execute = await executor.expect("execute")
+    await executor.send(frames.accepted(execute.command_id))
+    executor.call.cancel()
+    await asyncio.sleep(0.1)
+    asked.cancel()
+    await asyncio.sleep(0.1)
+    again = await broker.executor(in_flight_ids=[execute.command_id])
+    assert (await again.expect("cancel")).command_id == execute.command_id
+
+
+async def test_redis_away_commands_go_on(start_broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers say that their results are not stored yet, and no executor is told to forget one."""
+    monkeypatch.setattr("broker.store.store.DRAIN_S", 0.1)
+    async with contextlib.AsyncExitStack() as stack:
+        valkey = contextlib.AsyncExitStack()
+        url = await valkey.enter_async_context(embedded_valkey(None))
+        store = await stack.enter_async_context(open_store(url, result_ttl_s=60))
+        broker = await stack.enter_async_context(start_broker(store))
+        executor = await broker.executor()
+        await store.behind.drain(PATIENCE_S)
+        await valkey.aclose()
+        asked = broker.execute()
+        await executor.run_one(b"x")
+        await asked
+        await until(lambda: store.degraded)
+        asked = broker.execute()
+        await executor.run_one(b"y")
+        answer = await asked
+        assert answer.result.stdout == b"y"
+        assert answer.degraded
+        await executor.send(wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=1)))
+        await executor.expect("heartbeat_ack")  # and no result_ack before it
+        # What cannot be known without Redis is said to be so.
+        assert (await broker.refused(cluster_id="staging")).reason is Reason.CLUSTER_OFFLINE
+        assert (await broker.refused(session_id=ids.new_id())).reason is Reason.STORE_UNAVAILABLE
+
+
+class Metadata:
+    """What a servicer sees of a caller, for calls that the test makes and cancels by itself."""
+
+    def invocation_metadata(self) -> Any:
+        return ALICE
+
+
+async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
+    store: Store, frames: Any, log_lines: list[dict[str, Any]]
+) -> None:
+    """The call is cancelled and its task does not know yet: the executor's stream, which brings it, is not hurt."""
+    dispatcher = Dispatcher(Ledger(reconnect_grace_s=10), store, replica_id="replica-1")
+    credentials = Credentials(api_keys=["alice:the-key-of-alice:execute"], executor_tokens=["prod:token"])
+    executions = Executions(dispatcher, store, credentials, max_output_bytes=1024)
+    service = CommandService(executions, replica_id="replica-1")
+    connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
+    sent: list[Any] = []
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def write(message: Any) -> None:
+        sent.append(message)
+
+    stream: Any = FrameStream(read=never, write=write, pack=list, unpack=list)
+    dispatcher.connected(
+        connection, stream, in_flight=(), unacked=(), welcome=lambda verdicts: wire.BrokerFrame(welcome=wire.Welcome())
+    )
+    request = command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get"], command_id=ids.new_id())
+    asked = asyncio.create_task(service.Execute(request, Metadata()))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    asked.cancel()
+    for frame in frames.ran(request.command_id, b"x"):
+        dispatcher.received(connection, frame)
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await store.behind.drain(PATIENCE_S)
+    assert (await store.results.get(request.command_id)) is not None
+    dispatcher.disconnected(connection)
