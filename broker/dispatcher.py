@@ -66,10 +66,13 @@ class Dispatcher:
         Raises ClusterAbsent when no executor of the cluster is connected here, OpenlineError when there is no room.
         """
         now = monotonic()
-        self._mark_active(ask.cluster_id, now)
-        command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now)
-        self._perform(actions)
-        return command
+        try:
+            command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now)
+            self._perform(actions)
+            return command
+        finally:
+            # Behind the command, and also when the cluster is absent: it is wanted.
+            self._mark_active(ask.cluster_id, now)
 
     def find(self, command_id: str) -> Command | None:
         """A command that this replica holds: it is not done, or its result is not stored yet."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from broker.core.command import Ask
 from broker.core.credentials import Caller
 from openline import errors, limits
-from openline.ids import is_cluster_id, is_command_id, is_token, new_id
+from openline.ids import is_command_id, is_token, new_id
 from openline.reasons import Reason
 from openline.v1 import command_service_pb2
 
@@ -17,10 +17,7 @@ def check_execute(
     request: command_service_pb2.ExecuteRequest, caller: Caller, *, max_output_bytes: int, live: bool = False
 ) -> Ask:
     """The checked form of a request. Raises INVALID_COMMAND with every violation."""
-    wrong: list[tuple[str, str]] = []
-    if not is_cluster_id(request.cluster_id):
-        wrong.append(("cluster_id", "must match [a-z0-9]([a-z0-9-]*[a-z0-9])? and have at most 100 characters"))
-    wrong += check_argv(request.argv)
+    wrong = check_argv(request.argv)
     # Written so that NaN is refused as well.
     if not 0 <= request.timeout_s <= limits.MAX_TIMEOUT_S:
         wrong.append(("timeout_s", f"must be 0..{limits.MAX_TIMEOUT_S:g}"))
