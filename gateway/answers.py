@@ -34,15 +34,20 @@ def stopped_early(failure: OpenlineError) -> command_pb2.CommandResult:
     return failure.result or command_pb2.CommandResult(outcome=_STOPPED_EARLY[failure.reason], error=failure.error)
 
 
-def execute_answer(result: command_pb2.CommandResult, request: command_service_pb2.ExecuteRequest) -> ExecuteAnswer:
-    """How a command ended. Raises OpenlineError for one that did not run, or of which that is not known."""
-    exited = result.outcome == command_pb2.OUTCOME_EXITED
-    if not exited and result.outcome not in _STOPPED:
+def check_answerable(result: command_pb2.CommandResult) -> None:
+    """Raises OpenlineError for a command that did not run, or of which that is not known."""
+    if result.outcome != command_pb2.OUTCOME_EXITED and result.outcome not in _STOPPED:
         why = result.error if result.error.reason else error(Reason.INTERNAL, "the broker's answer has no outcome")
         raise OpenlineError(why, result=result)
+
+
+def execute_answer(result: command_pb2.CommandResult, request: command_service_pb2.ExecuteRequest) -> ExecuteAnswer:
+    """How a command ended. Raises OpenlineError where `check_answerable` does."""
+    check_answerable(result)
+    exited = result.outcome == command_pb2.OUTCOME_EXITED
     success = exited and result.exit_code == 0
-    stdout, stdout_replaced = _text(result.stdout)
-    stderr, stderr_replaced = _text(result.stderr)
+    stdout, stdout_replaced = as_text(result.stdout)
+    stderr, stderr_replaced = as_text(result.stderr)
     said = stderr.strip().partition("\n")[0].rstrip()
     return ExecuteAnswer(
         command_id=result.command_id or request.command_id,
@@ -60,20 +65,20 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         total_bytes=result.stdout_summary.total_bytes + result.stderr_summary.total_bytes,
         encoding_replaced=stdout_replaced or stderr_replaced,
         execution_time_ms=round(result.timings.run_s * 1000),
-        executed_at=_instant(result.observed_at) or _instant(result.created_at) or datetime.now(UTC),
+        executed_at=instant(result.observed_at) or instant(result.created_at) or datetime.now(UTC),
     )
 
 
 def session_answer(session: session_service_pb2.Session) -> SessionAnswer:
-    created_at = _instant(session.created_at) or datetime.now(UTC)
-    used_at = max(created_at, _instant(session.last_used_at) or created_at)
+    created_at = instant(session.created_at) or datetime.now(UTC)
+    used_at = max(created_at, instant(session.last_used_at) or created_at)
     return SessionAnswer(
         session_id=session.session_id,
         cluster_id=session.cluster_id,
         # Instants of two clocks, but only shown: nothing is decided by it.
         status="active" if datetime.now(UTC) - used_at < SESSION_ACTIVE_FOR else "idle",
         created_at=created_at,
-        expires_at=_instant(session.expires_at) or created_at + timedelta(seconds=session.ttl_s),
+        expires_at=instant(session.expires_at) or created_at + timedelta(seconds=session.ttl_s),
         ttl_seconds=session.ttl_s,
         correlation_id=session.correlation_id or None,
         service_identity=session.service_identity or None,
@@ -99,7 +104,7 @@ def cluster_status_answer(cluster: cluster_service_pb2.Cluster) -> ClusterStatus
         is_active=cluster.active,
         active_for_seconds=math.ceil(cluster.active_for_s),
         is_connected=cluster.connected,
-        last_seen=_instant(cluster.last_seen),
+        last_seen=instant(cluster.last_seen),
         executors=len(cluster.executors),
     )
 
@@ -119,7 +124,7 @@ def _capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, 
     }
 
 
-def _text(data: bytes) -> tuple[str, bool]:
+def as_text(data: bytes) -> tuple[str, bool]:
     """As text, and whether some bytes had to be replaced."""
     try:
         return data.decode(), False
@@ -127,6 +132,6 @@ def _text(data: bytes) -> tuple[str, bool]:
         return data.decode(errors="replace"), True
 
 
-def _instant(stamp: Timestamp) -> datetime | None:
+def instant(stamp: Timestamp) -> datetime | None:
     """None for one that is not set."""
     return stamp.ToDatetime(UTC) if stamp.ByteSize() else None

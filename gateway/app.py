@@ -8,17 +8,20 @@ from gateway import problems
 from gateway.argv import Unacceptable
 from gateway.callers import MissingKey
 from gateway.clusters import cluster_routes
+from gateway.commands import command_routes
 from gateway.debug import debug_routes
 from gateway.documentation import Api
 from gateway.edge import Edge
 from gateway.health import health_routes
+from gateway.leaving import CallerGone
+from gateway.sse import PING_S
 from gateway.stubs import Stubs
 from openline import __version__
 from openline.errors import OpenlineError
 from openline.pipes import Pipes
 
 
-def build_app(pipes: Pipes) -> ASGIApp:
+def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
     """Everything that a request passes through, from the outermost layer on."""
     api = Api(
         title="openline",
@@ -26,6 +29,7 @@ def build_app(pipes: Pipes) -> ASGIApp:
         description="Runs kubectl commands in Kubernetes clusters that nobody can dial into.",
         exception_handlers={
             OpenlineError: problems.on_openline_error,
+            CallerGone: problems.on_caller_gone,
             MissingKey: problems.on_missing_key,
             Unacceptable: problems.on_unacceptable,
             RequestValidationError: problems.on_validation_error,
@@ -34,6 +38,11 @@ def build_app(pipes: Pipes) -> ASGIApp:
         },
     )
     stubs = Stubs(pipes)
-    for routes in (debug_routes(pipes, stubs), cluster_routes(stubs), health_routes(pipes)):
+    for routes in (
+        debug_routes(pipes, stubs, ping_s=ping_s),
+        command_routes(pipes, stubs, ping_s=ping_s),
+        cluster_routes(stubs),
+        health_routes(pipes),
+    ):
         api.include_router(routes)
     return Edge(api)

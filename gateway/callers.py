@@ -18,6 +18,8 @@ from openline.reasons import Reason
 
 _WHOLE_SECONDS = re.compile(r"[1-9]|[1-5][0-9]|60")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# Up to 18 digits, which a seq of 64 bits can hold with room to spare.
+_SEQ = re.compile(r"[0-9]{1,18}")
 # RFC 7240: preferences are separated by commas, their parameters by semicolons.
 _STRICT = re.compile(r"(?:^|,)\s*handling\s*=\s*\"?strict\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -36,6 +38,8 @@ class Caller:
     wait_s: int | None
     # `Prefer: handling=strict`: a timeout is an error.
     is_strict: bool
+    # `Accept: text/event-stream`.
+    takes_events: bool
     idempotency_key: str
     traceparent: str
 
@@ -61,10 +65,22 @@ async def read_caller(request: Request) -> Caller:
         exchange=Exchange.of(request.scope),
         wait_s=int(wait) if wait else None,
         is_strict=_STRICT.search(headers.get("prefer", "")) is not None,
+        takes_events="text/event-stream" in headers.get("accept", "").lower(),
         idempotency_key=headers.get("idempotency-key", ""),
         # As the specification has it, one that cannot be read is as good as none.
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
     )
+
+
+def read_last_event_id(request: Request) -> int:
+    """The seq of the last output that the caller has; -1 for none. Raises RequestValidationError."""
+    text = request.headers.get("last-event-id", "").strip()
+    if not text:
+        return -1
+    if not _SEQ.fullmatch(text):
+        wrong = {"type": "value_error", "loc": ("header", "Last-Event-ID"), "msg": "must be the id of an event"}
+        raise RequestValidationError([wrong])
+    return int(text)
 
 
 def _bearer(authorization: str) -> str:

@@ -14,8 +14,58 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Correlation-ID": ("Ties together the calls of one AI agent; wins over the body. Echoed.", {"type": "string"}),
     "X-Request-ID": ("Names this request in the logs. Echoed.", {"type": "string"}),
     "Prefer": ("`handling=strict`: a command that runs out of time is a 504.", {"type": "string"}),
-    "Idempotency-Key": ("The same key again gives the same command.", {"type": "string"}),
+    "Idempotency-Key": (
+        "The same key again gives the same command, with `Idempotency-Replayed: true`.",
+        {"type": "string"},
+    ),
     "traceparent": ("W3C trace context, passed on.", {"type": "string"}),
+}
+
+# What a route answers to `Accept: text/event-stream`.
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": (
+                    'event: status\ndata: {"command_id":"0192…","state":"running"}\n\n'
+                    'event: output\nid: 0\ndata: {"seq":0,"source":"stdout","text":"NAME READY\\n",'
+                    '"encoding_replaced":false,"missed_bytes":null}\n\n'
+                    'event: result\ndata: {"exit_code":0, …}\n\n'
+                ),
+            }
+        }
+    }
+}
+
+# The exact bytes.
+OUTPUT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            name: {"description": text, "schema": {"type": "integer"}}
+            for name, text in {
+                "X-Output-Total-Bytes": "What the command wrote, kept or not.",
+                "X-Output-Total-Lines": "The same in lines.",
+                "X-Output-Kept-Bytes": "What can be fetched.",
+                "X-Output-Cut-Bytes": "What cannot.",
+                "X-Output-Cut-Lines": "The same in lines.",
+                "X-Output-Cut-At": "The offset, into what is kept, at which the cut bytes are missing.",
+            }.items()
+        },
+    }
+}
+
+LAST_EVENT_ID: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "required": False,
+            "description": "The id of the last event that was seen: what follows it is sent.",
+            "schema": {"type": "string"},
+        }
+    ]
 }
 
 # Tagged so, a route asks for no key.

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.argv import DEFAULT_NAMESPACE, Verb
 from openline.ids import is_token
-from openline.limits import MAX_ARGUMENT_BYTES
+from openline.limits import MAX_ARGUMENT_BYTES, MAX_WAIT_FOR_CLUSTER_S
 
 
 def _argument(text: str) -> str:
@@ -27,6 +27,21 @@ def _token(text: str) -> str:
 Argument = Annotated[str, AfterValidator(_argument)]
 # Empty counts as absent, as it always did.
 Token = Annotated[str, AfterValidator(_token)]
+
+# Beyond the old API.
+WaitForCluster = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=MAX_WAIT_FOR_CLUSTER_S,
+        allow_inf_nan=False,
+        description="How long to wait for a cluster that is not connected; apart from `timeout_seconds`.",
+    ),
+]
+CancelOnDisconnect = Annotated[
+    bool,
+    Field(description="Cancel the command when this request's connection closes before its answer; else it runs on."),
+]
 
 
 class ExecuteBody(BaseModel):
@@ -54,6 +69,8 @@ class ExecuteBody(BaseModel):
     session_id: Annotated[str, Field(max_length=200)] | None = None
     correlation_id: Token | None = None
     extra_args: Annotated[list[Argument], Field(max_length=40)] | None = None
+    wait_for_cluster_s: WaitForCluster = 0.0
+    cancel_on_disconnect: CancelOnDisconnect = False
 
 
 class ExecuteAnswer(BaseModel):

@@ -11,11 +11,12 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from gateway.argv import Unacceptable
 from gateway.exchange import Exchange
+from gateway.leaving import CallerGone
 from gateway.models import Problem
 from openline.errors import OpenlineError
 from openline.reasons import EXECUTED_TEXT, MEANING, NO, Reason, reason_of
@@ -34,9 +35,20 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         401: "No API key, or one that is not known.",
         403: "The key lacks a scope, or the policy forbids it.",
-        404: "No such cluster or session.",
+        404: "No such cluster, session or command.",
         422: "The request is not valid.",
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
+    }.items()
+}
+COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        409: "The command has not ended (of its output).",
+        410: "Its result has expired.",
+        429: "The cluster is busy.",
+        499: "The command was cancelled (when it is run).",
+        502: "Its executor is lost, or could not start it.",
+        504: "The command ran out of time (when it is run).",
     }.items()
 }
 
@@ -53,12 +65,16 @@ def problem(
     detail: Detail,
     *,
     failure: command_pb2.Error | None = None,
+    executed: command_pb2.Executed.ValueType = NO,
     members: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
-    """The answer for something that could not be done: `failure` is the broker's error, where it was the broker."""
+    """The answer for something that could not be done: `failure` is the broker's error, where it was the broker.
+
+    Without one, `executed` says whether the command's process was started.
+    """
     exchange = Exchange.of(scope)
-    told = failure or command_pb2.Error(executed=NO)
+    told = failure or command_pb2.Error(executed=executed)
     reason = reason_of(told) if failure else None
     retryable = reason is not None and MEANING[reason].retryable and told.executed == NO
     content: dict[str, Any] = {
@@ -87,18 +103,26 @@ def problem(
     return ProblemResponse({**known, **(members or {}), **content}, status_code=status, headers=out)
 
 
-async def on_openline_error(request: Request, failure: OpenlineError) -> ProblemResponse:
+def problem_of(scope: Scope, failure: OpenlineError) -> ProblemResponse:
     """What a broker answered, or that none did."""
     reason = failure.reason
     status = MEANING[reason].http
-    detail: Detail = DROP_IN_DETAIL.get(reason, failure.error.message)
+    detail = DROP_IN_DETAIL.get(reason, failure.error.message)
     if reason is Reason.CLUSTER_UNKNOWN:
         detail = _no_cluster(failure.error)
     if status == 422:
-        detail = [_wrong(("body", v.field), v.description) for v in failure.error.violations] or [
-            _wrong(("body",), failure.error.message)
-        ]
-    return problem(request.scope, status, detail, failure=failure.error)
+        wrong = [_wrong(("body", v.field), v.description) for v in failure.error.violations]
+        return _invalid(scope, wrong or [_wrong(("body",), failure.error.message)], failure=failure.error)
+    return problem(scope, status, detail, failure=failure.error)
+
+
+async def on_openline_error(request: Request, failure: OpenlineError) -> ProblemResponse:
+    return problem_of(request.scope, failure)
+
+
+async def on_caller_gone(_request: Request, _failure: CallerGone) -> Response:
+    """For the log line: nobody reads it."""
+    return Response(status_code=499)
 
 
 async def on_missing_key(request: Request, _failure: Exception) -> ProblemResponse:
@@ -107,19 +131,19 @@ async def on_missing_key(request: Request, _failure: Exception) -> ProblemRespon
 
 
 async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemResponse:
-    return _invalid(request, [_wrong(("body", failure.field), str(failure))])
+    return _invalid(request.scope, [_wrong(("body", failure.field), str(failure))])
 
 
 async def on_validation_error(request: Request, failure: RequestValidationError) -> ProblemResponse:
     """FastAPI's list, without the input: it may hold anything."""
-    return _invalid(request, [_wrong(e["loc"], e["msg"], kind=e["type"]) for e in failure.errors()])
+    return _invalid(request.scope, [_wrong(e["loc"], e["msg"], kind=e["type"]) for e in failure.errors()])
 
 
 async def on_http_exception(request: Request, failure: HTTPException) -> ProblemResponse:
     """What the framework refuses: no such route or method, a body that is not JSON."""
     if failure.status_code == 400 and isinstance(failure.__cause__, ValueError | RecursionError):
         # Neither UTF-8 nor sane: for the caller the same as any other body that is not JSON.
-        return _invalid(request, [_wrong(("body",), "JSON decode error", kind="json_invalid")])
+        return _invalid(request.scope, [_wrong(("body",), "JSON decode error", kind="json_invalid")])
     return problem(request.scope, failure.status_code, failure.detail, headers=failure.headers)
 
 
@@ -129,9 +153,13 @@ async def on_defect(request: Request, _failure: Exception) -> ProblemResponse:
     return problem(request.scope, 500, "Internal error", failure=failure)
 
 
-def _invalid(request: Request, wrong: list[dict[str, Any]]) -> ProblemResponse:
-    failure = command_pb2.Error(reason=Reason.INVALID_COMMAND, executed=NO)
-    return problem(request.scope, 422, wrong, failure=failure)
+def _invalid(scope: Scope, wrong: list[dict[str, Any]], *, failure: command_pb2.Error | None = None) -> ProblemResponse:
+    """FastAPI's list as the detail, for callers of the old API; a sentence, and the list beside it, on /v1."""
+    failure = failure or command_pb2.Error(reason=Reason.INVALID_COMMAND, executed=NO)
+    if not scope["path"].startswith("/v1/"):
+        return problem(scope, 422, wrong, failure=failure)
+    told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong)
+    return problem(scope, 422, told, failure=failure, members={"errors": wrong})
 
 
 def _wrong(where: Sequence[str | int], why: str, *, kind: str = "value_error") -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """REST to contract: requests as brokers take them."""
 
-from gateway.argv import VERBS, Verb, build_argv
+from gateway.argv import VERBS, Unacceptable, Verb, build_argv, check_size, split_command
 from gateway.callers import Caller
+from gateway.command_models import CommandBody
 from gateway.models import ExecuteBody, SessionBody
 from openline.errors import OpenlineError, error
 from openline.ids import is_token, new_id
 from openline.limits import DEFAULT_TIMEOUT_S
 from openline.reasons import Reason
-from openline.v1 import command_service_pb2, session_service_pb2
+from openline.v1 import command_pb2, command_service_pb2, session_service_pb2
 
 
 def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.ExecuteRequest:
@@ -16,8 +17,7 @@ def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.Ex
     Raises Unacceptable, and SESSION_UNKNOWN for what cannot be a session's id: a broker would call it malformed.
     """
     caller.exchange.offer_correlation_id(body.correlation_id)
-    if body.session_id and not is_token(body.session_id):
-        raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))
+    _check_session_id(body.session_id)
     verb, args = body.command_type, body.args
     if "command_type" not in body.model_fields_set and args and args[0] in VERBS:
         verb, args = Verb(args[0]), args[1:]
@@ -36,6 +36,27 @@ def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.Ex
         correlation_id=caller.exchange.given_correlation_id,
         command_id=new_id(),
         idempotency_key=caller.idempotency_key,
+        wait_for_cluster_s=body.wait_for_cluster_s,
+        cancel_on_disconnect=body.cancel_on_disconnect,
+        traceparent=caller.traceparent,
+    )
+
+
+def command_request(cluster_id: str, body: CommandBody, caller: Caller) -> command_service_pb2.ExecuteRequest:
+    """The same for /v1, where the words are taken as they are."""
+    caller.exchange.offer_correlation_id(body.correlation_id)
+    _check_session_id(body.session_id)
+    return command_service_pb2.ExecuteRequest(
+        cluster_id=cluster_id,
+        argv=_words(body),
+        timeout_s=caller.wait_s or body.timeout_seconds,
+        session_id=body.session_id or "",
+        correlation_id=caller.exchange.given_correlation_id,
+        command_id=new_id(),
+        idempotency_key=caller.idempotency_key,
+        wait_for_cluster_s=body.wait_for_cluster_s,
+        cancel_on_disconnect=body.cancel_on_disconnect,
+        output_limits=command_pb2.OutputLimits(max_bytes=body.max_output_bytes) if body.max_output_bytes else None,
         traceparent=caller.traceparent,
     )
 
@@ -49,3 +70,18 @@ def session_request(body: SessionBody, caller: Caller) -> session_service_pb2.Cr
         correlation_id=caller.exchange.given_correlation_id,
         service_identity=body.service_identity or "",
     )
+
+
+def _words(body: CommandBody) -> list[str]:
+    if (body.argv is None) == (body.command is None):
+        raise Unacceptable("argv", "give either argv or command")
+    if body.command is not None:
+        return split_command(body.command)
+    words = list(body.argv or ())
+    check_size(words, "argv")
+    return words
+
+
+def _check_session_id(session_id: str | None) -> None:
+    if session_id and not is_token(session_id):
+        raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))

@@ -20,14 +20,17 @@ KEEP_ALIVE_S = 65
 # From the first byte of a request (or from the connection) to the end of its head.
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 64 << 10
+# A client that takes nothing of what is sent to it for so long is gone, or might as well be.
+STALL_TIMEOUT_S = 60.0
 # What is running when the gateway is told to stop may go on for so long.
 GRACE_S = 20
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with a bound in time and size on the head of a request, which it lacks."""
+    """uvicorn's protocol with what it lacks: bounds in time and size on a request's head, and in time on a stall."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -36,7 +39,17 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
+        self._stall_over()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._stall_over()
+        self._stall_timer = self.loop.call_later(STALL_TIMEOUT_S, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stall_over()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         self._await_head()
@@ -52,6 +65,11 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.close()
+
+    def _stall_over(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _await_head(self) -> None:
         if self._head_timer is None:

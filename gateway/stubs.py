@@ -1,20 +1,23 @@
-"""Sessions and clusters: unary calls, asked of one replica after the other until one answers.
+"""Sessions, clusters, and commands looked up: unary calls, asked of one replica after the other until one answers.
 
 None of them runs a command, and a session that was made twice expires unused; so each may be asked again.
 """
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
 
 import grpc
 
 from gateway.callers import Caller
+from openline.asking import find_elsewhere, more_telling
+from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, error, from_rpc_error
-from openline.pipe import broker_unavailable
 from openline.pipes import Pipes
-from openline.reasons import NO, Reason
-from openline.v1 import cluster_service_pb2, session_service_pb2
+from openline.reasons import NO, UNKNOWN, Reason
+from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 # For each replica: these calls are a look into Redis, so one that needs longer is not well.
@@ -77,20 +80,40 @@ class Stubs:
         metadata = {"cluster_id": cluster_id, "available": ",".join(available[:MAX_NAMES])}
         return OpenlineError(error(Reason.CLUSTER_UNKNOWN, f"no cluster {cluster_id!r}", metadata=metadata))
 
+    async def get_command(self, command_id: str, caller: Caller, *, wait_s: float = 0.0) -> command_pb2.Command:
+        """A command, running or done; `wait_s` waits for its end."""
+        ends_at = monotonic() + wait_s
+        told: OpenlineError | None = None
+        for replica in self._pipes.in_order():
+            left_s = max(0.0, ends_at - monotonic())
+            request = command_service_pb2.GetCommandRequest(command_id=command_id, wait_s=left_s)
+            try:
+                method = CommandServiceStub(replica.channel).GetCommand
+                return (await _call(method, request, caller, timeout_s=left_s + TIMEOUT_S)).command
+            except OpenlineError as failure:
+                if not find_elsewhere(failure):
+                    raise
+                told = more_telling(told, failure)
+        raise told or broker_unavailable("no broker replica answers", executed=UNKNOWN)
+
     async def _ask(
         self,
         method: Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Q, A]],
         request: Q,
         caller: Caller,
     ) -> A:
-        metadata = (("authorization", f"Bearer {caller.api_key}"),)
         for replica in self._pipes.in_order():
             try:
-                return await method(replica.channel)(
-                    request, metadata=metadata, timeout=min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
-                )
-            except grpc.RpcError as status:
-                failure = from_rpc_error(status)
-            if failure.reason is not Reason.BROKER_UNAVAILABLE:
-                raise failure
+                timeout_s = min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
+                return await _call(method(replica.channel), request, caller, timeout_s=timeout_s)
+            except OpenlineError as failure:
+                if failure.reason is not Reason.BROKER_UNAVAILABLE:
+                    raise
         raise broker_unavailable("no broker replica answers", executed=NO)
+
+
+async def _call(method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, caller: Caller, *, timeout_s: float) -> A:
+    try:
+        return await method(request, metadata=(("authorization", f"Bearer {caller.api_key}"),), timeout=timeout_s)
+    except grpc.RpcError as status:
+        raise from_rpc_error(status) from status

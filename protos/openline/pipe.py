@@ -1,29 +1,29 @@
 """The caller's end of one Pipe: many calls over one stream to one broker replica, each answered, failed or given up.
 
 Gateways, load tests, the client and peer replicas use it. Which replica to ask, and whether to ask another, is not
-decided here but in `pipes`.
+decided here but in `pipes` and `watching`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Self
 
 import grpc
 
-from openline.errors import OpenlineError, error, from_rpc_error
+from openline.calls import Answer, Call, Calls, broker_unavailable, expire
+from openline.errors import OpenlineError, from_rpc_error
+from openline.events import Events, Space
 from openline.limits import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, HELLO_TIMEOUT_S, PROTOCOL_VERSION
 from openline.outbox import Overflow
-from openline.reasons import NO, UNKNOWN, Reason
+from openline.reasons import NO, UNKNOWN
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.executor_service_pb2 import GoAway, Heartbeat
 
-# Calls that wait for an answer on one pipe; the next one is refused, since what grows must have a bound.
-MAX_OPEN_CALLS = 50_000
 # Silent for so many of its own heartbeats, a replica may be frozen and is not asked while another one talks.
 QUIET_AFTER_HEARTBEATS = 1.5
 
@@ -52,31 +52,23 @@ _NEXT: dict[PipeState, frozenset[PipeState]] = {
 }
 
 
-def broker_unavailable(why: str, *, executed: command_pb2.Executed.ValueType) -> OpenlineError:
-    """No replica has answered: `executed` is NO for what never left this process, UNKNOWN for what may have."""
-    return OpenlineError(error(Reason.BROKER_UNAVAILABLE, why, executed=executed))
-
-
 class Pipe:
     """One stream, opened by `open`, then driven by `run` in one task of its owner until it ends; never reopened."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._rpc = CommandServiceStub(channel).Pipe()
         self._stream: FrameStream[pb.ReplyFrame, pb.CallerFrame] = FrameStream(
-            read=self._rpc.read, write=self._rpc.write, pack=self._pack, unpack=_unpack
+            read=self._rpc.read, write=self._rpc.write, pack=self._pack, unpack=lambda message: message.frames
         )
         self._loop = asyncio.get_running_loop()
-        self._calls: dict[int, asyncio.Future[pb.ExecuteResponse]] = {}
-        self._last_call_id = 0
-        # Requests leave in the order of their ids: those above this one are still here.
-        self._written_call_id = 0
+        self._calls = Calls()
+        self._space = Space()
         self._heartbeat_s = HEARTBEAT_INTERVAL_S
         self._silence_s = HEARTBEAT_TIMEOUT_S
         self._state = PipeState.OPENING
         self.replica_id = ""
         # What GoAway asked for, if it was said.
         self.reconnect_after_s = 0.0
-        self.ignored_frames = 0
 
     def __repr__(self) -> str:
         return f"<Pipe {self.replica_id or '?'} {self._state.name} calls={len(self._calls)} {self._stream!r}>"
@@ -84,6 +76,10 @@ class Pipe:
     @property
     def state(self) -> PipeState:
         return self._state
+
+    @property
+    def ignored_frames(self) -> int:
+        return self._calls.ignored_frames
 
     @property
     def is_quiet(self) -> bool:
@@ -121,7 +117,8 @@ class Pipe:
         except _BREAKS as ended:
             raise _told(ended, executed=UNKNOWN) from ended
         finally:
-            self._fail_all()
+            self._move(PipeState.ENDED)
+            self._calls.fail_all()
             self._rpc.cancel()
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
@@ -130,25 +127,65 @@ class Pipe:
         """Runs a command and waits up to `timeout_s` for its result.
 
         Raises OpenlineError: what the broker answered, or BROKER_UNAVAILABLE. The frame that tells the broker that
-        nobody waits any more follows when the time is up or the caller is cancelled.
+        nobody waits any more follows when the time is up or the caller is cancelled. So it is with the calls below.
         """
-        if self._state is not PipeState.OPEN:
-            raise broker_unavailable("the pipe takes no new calls", executed=NO)
-        if len(self._calls) >= MAX_OPEN_CALLS:
-            raise broker_unavailable(f"{MAX_OPEN_CALLS} calls are open", executed=NO)
-        self._last_call_id = call_id = self._last_call_id + 1
-        answer: asyncio.Future[pb.ExecuteResponse] = self._loop.create_future()
-        self._calls[call_id] = answer
-        self._stream.send(pb.CallerFrame(call_id=call_id, api_key=api_key, execute=request))
-        expiry = self._loop.call_later(timeout_s, _expire, answer, timeout_s)
+        frame = pb.CallerFrame(api_key=api_key, execute=request)
+        return (await self._ask(frame, "response", timeout_s)).response
+
+    async def cancel(
+        self, request: pb.CancelCommandRequest, *, api_key: str, timeout_s: float
+    ) -> pb.CancelCommandResponse:
+        """Asks for a command to be stopped."""
+        frame = pb.CallerFrame(api_key=api_key, cancel=request)
+        return (await self._ask(frame, "cancelled", timeout_s)).cancelled
+
+    def execute_stream(
+        self, request: pb.ExecuteRequest, *, api_key: str, timeout_s: float
+    ) -> AsyncGenerator[command_pb2.CommandEvent, None]:
+        """Runs a command and gives its events as they come, at most for `timeout_s`; the result is the last.
+
+        Whoever stops before the end closes the generator (`contextlib.aclosing`).
+        """
+        return self._events(pb.CallerFrame(api_key=api_key, execute_stream=request), timeout_s)
+
+    def watch(
+        self, request: pb.WatchCommandRequest, *, api_key: str, timeout_s: float
+    ) -> AsyncGenerator[command_pb2.CommandEvent, None]:
+        """Attaches to a command and gives its events, as above."""
+        return self._events(pb.CallerFrame(api_key=api_key, watch=request), timeout_s)
+
+    async def _ask(self, frame: pb.CallerFrame, kind: str, timeout_s: float) -> pb.ReplyFrame:
+        call = Answer(kind)
+        self._open_call(frame, call)
+        expiry = self._loop.call_later(timeout_s, expire, call, timeout_s)
         try:
-            return await answer
+            return await call.frame
         finally:
             expiry.cancel()
-            # Still there: neither answered nor failed with the stream, so it expired or was cancelled.
-            if self._calls.pop(call_id, None) is not None:
-                self._stream.send(pb.CallerFrame(call_id=call_id, api_key=api_key, abandon=pb.Abandon()))
-                self._close_if_done()
+            self._end_call(frame)
+
+    async def _events(self, frame: pb.CallerFrame, timeout_s: float) -> AsyncGenerator[command_pb2.CommandEvent, None]:
+        call = Events(self._space)
+        self._open_call(frame, call)
+        expiry = self._loop.call_later(timeout_s, expire, call, timeout_s)
+        try:
+            while (event := await call.fetch()) is not None:
+                yield event
+        finally:
+            expiry.cancel()
+            call.close()
+            self._end_call(frame)
+
+    def _open_call(self, frame: pb.CallerFrame, call: Call) -> None:
+        if self._state is not PipeState.OPEN:
+            raise broker_unavailable("the pipe takes no new calls", executed=NO)
+        frame.call_id = self._calls.add(call)
+        self._stream.send(frame)
+
+    def _end_call(self, frame: pb.CallerFrame) -> None:
+        if self._calls.remove(frame.call_id):
+            self._stream.send(pb.CallerFrame(call_id=frame.call_id, api_key=frame.api_key, abandon=pb.Abandon()))
+            self._close_if_done()
 
     async def _shake_hands(self, client: str) -> None:
         hello = pb.PipeHello(protocol_version=PROTOCOL_VERSION, client=client)
@@ -173,29 +210,20 @@ class Pipe:
             self._stream.send(pb.CallerFrame(heartbeat=Heartbeat(seq=seq, running=len(self._calls))))
 
     def _pack(self, frames: Sequence[pb.CallerFrame]) -> pb.PipeRequest:
-        for frame in reversed(frames):
-            if frame.HasField("execute"):
-                self._written_call_id = frame.call_id
-                break
+        self._calls.written(frames)
         return pb.PipeRequest(frames=frames)
 
     def _handle(self, frames: Sequence[pb.ReplyFrame]) -> None:
         for frame in frames:
             match frame.WhichOneof("frame"):
-                case "response":
-                    answer = self._calls.pop(frame.call_id, None)
-                    if answer is not None and not answer.done():
-                        answer.set_result(frame.response)
-                case "error":
-                    answer = self._calls.pop(frame.call_id, None)
-                    if answer is not None and not answer.done():
-                        answer.set_exception(OpenlineError(frame.error))
+                case "response" | "event" | "cancelled" | "error" as kind:
+                    self._calls.take(kind, frame)
                 case "heartbeat_ack":
                     pass
                 case "go_away":
                     self._leave(frame.go_away)
                 case _:
-                    self.ignored_frames += 1
+                    self._calls.ignored_frames += 1
         self._close_if_done()
 
     def _leave(self, go_away: GoAway) -> None:
@@ -207,32 +235,10 @@ class Pipe:
         if self._state is PipeState.LEAVING and not self._calls:
             self._stream.close()
 
-    def _fail_all(self) -> None:
-        """Tells every open call that its stream is gone; whether it may have run depends on whether it had left.
-
-        How the stream ended is for the logs: it may name addresses, which callers need not know.
-        """
-        self._move(PipeState.ENDED)
-        calls, self._calls = self._calls, {}
-        for call_id, answer in calls.items():
-            if not answer.done():
-                executed = UNKNOWN if call_id <= self._written_call_id else NO
-                answer.set_exception(broker_unavailable("the stream to the broker has ended", executed=executed))
-
     def _move(self, to: PipeState) -> None:
         if to not in _NEXT[self._state]:
             raise AssertionError(f"a pipe that is {self._state.name} cannot become {to.name}")
         self._state = to
-
-
-def _unpack(message: pb.PipeResponse) -> Sequence[pb.ReplyFrame]:
-    return message.frames
-
-
-def _expire(answer: asyncio.Future[pb.ExecuteResponse], timeout_s: float) -> None:
-    # Unknown even if it has not left yet: it leaves with the next batch all the same.
-    if not answer.done():
-        answer.set_exception(broker_unavailable(f"no answer from the broker within {timeout_s:g} s", executed=UNKNOWN))
 
 
 def _told(ended: Exception, *, executed: command_pb2.Executed.ValueType) -> OpenlineError:

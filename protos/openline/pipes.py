@@ -15,12 +15,15 @@ from typing import Self
 import grpc
 import structlog
 
+from openline.asking import find_elsewhere, less, more_telling, run_elsewhere
+from openline.calls import broker_unavailable
 from openline.channels import open_channel
 from openline.errors import OpenlineError
-from openline.limits import DEFAULT_TIMEOUT_S, RECONNECT_MIN_S
-from openline.pipe import Pipe, PipeState, broker_unavailable
-from openline.reasons import NO, Reason
+from openline.limits import RECONNECT_MIN_S
+from openline.pipe import Pipe, PipeState
+from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
+from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
 log = structlog.get_logger()
@@ -33,9 +36,8 @@ RECONNECT_MAX_S = 2.0
 HEALTHY_AFTER_S = 10.0
 # The longest that a replica's GoAway is obeyed.
 MAX_RECONNECT_AFTER_S = 60.0
-
-# What another replica may answer better; everything else is the same everywhere.
-_ASK_ANOTHER = frozenset({Reason.BROKER_UNAVAILABLE, Reason.CLUSTER_OFFLINE})
+# Where the cluster may connect to any of several replicas, each waits so long for it before the next one does.
+WAIT_SLICE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -111,26 +113,60 @@ class Pipes:
         The request must bring its command id, so that it is the same command wherever it is asked. Raises
         OpenlineError: of several replicas' answers the most telling one.
         """
-        started_at = self._loop.time()
-        asked = request
         told: OpenlineError | None = None
-        if not any(replica.is_connected for replica in self.replicas):
-            await self._wait_for_a_pipe(min(CONNECT_WAIT_S, timeout_s))
-            asked = _less(request, self._loop.time() - started_at)
-        for pipe in self._open_pipes():
-            left_s = timeout_s - (self._loop.time() - started_at)
-            if left_s <= 0:
-                break
+        started_at = self._loop.time()
+        await self.wait_for_a_pipe(timeout_s)
+        for pipe, asked, left_s in self.tries(request, started_at=started_at, timeout_s=timeout_s):
             try:
                 return await pipe.execute(asked, api_key=api_key, timeout_s=left_s)
             except OpenlineError as failure:
-                if failure.error.executed != NO or failure.reason not in _ASK_ANOTHER:
+                if not run_elsewhere(failure):
                     raise
-                told = failure if told is None else max(told, failure, key=_telling)
-            asked = _less(request, self._loop.time() - started_at)
+                told = more_telling(told, failure)
         raise told or broker_unavailable("no broker replica can be reached", executed=NO)
 
-    def _open_pipes(self) -> Iterator[Pipe]:
+    async def cancel(
+        self, request: pb.CancelCommandRequest, *, api_key: str, timeout_s: float
+    ) -> command_pb2.CommandState.ValueType:
+        """Asks for a command to be stopped, of whichever replica knows it; the state in which that found it."""
+        told: OpenlineError | None = None
+        await self.wait_for_a_pipe(timeout_s)
+        for pipe in self.open_pipes():
+            try:
+                return (await pipe.cancel(request, api_key=api_key, timeout_s=timeout_s)).state
+            except OpenlineError as failure:
+                if not find_elsewhere(failure):
+                    raise
+                told = more_telling(told, failure)
+        raise self.not_found(told)
+
+    def tries(
+        self, request: pb.ExecuteRequest, *, started_at: float, timeout_s: float
+    ) -> Iterator[tuple[Pipe, pb.ExecuteRequest, float]]:
+        """Whom to ask next to run a command, with what is left of the request's times and of `timeout_s`.
+
+        Among several replicas each is asked at once, and then to wait for the cluster, in turns.
+        """
+        wait_s: float | None = None if len(self.replicas) == 1 else 0.0
+        # What is less than this before the first try is no time: then the request goes as it came.
+        negligible_s = 0.001
+        while True:
+            round_at = self._loop.time()
+            for pipe in self.open_pipes():
+                elapsed_s = self._loop.time() - started_at
+                if elapsed_s >= timeout_s:
+                    return
+                if elapsed_s < negligible_s:
+                    elapsed_s = 0.0
+                negligible_s = 0.0
+                yield pipe, less(request, elapsed_s, wait_s=wait_s), timeout_s - elapsed_s
+            now = self._loop.time()
+            # A round that took no time although it was to wait would be one of many.
+            if wait_s is None or now - started_at >= request.wait_for_cluster_s or now - round_at < wait_s / 2:
+                return
+            wait_s = WAIT_SLICE_S
+
+    def open_pipes(self) -> Iterator[Pipe]:
         """Each open pipe once, looked up anew at each step: time passes between them."""
         quiet = []
         for replica in self.replicas:
@@ -141,9 +177,19 @@ class Pipes:
                     yield replica.pipe
         yield from (pipe for pipe in quiet if pipe.state is PipeState.OPEN)
 
-    async def _wait_for_a_pipe(self, timeout_s: float) -> None:
+    def not_found(self, told: OpenlineError | None) -> OpenlineError:
+        """What to tell of a command that none of the open pipes knows: one that is not open might."""
+        away = broker_unavailable("a broker replica that may know the command cannot be reached", executed=UNKNOWN)
+        if told is None or (told.reason is Reason.COMMAND_UNKNOWN and not all(r.is_connected for r in self.replicas)):
+            return away
+        return told
+
+    async def wait_for_a_pipe(self, timeout_s: float) -> None:
+        """Waits, while none is open, for one to open; not for long."""
+        if any(replica.is_connected for replica in self.replicas):
+            return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(CONNECT_WAIT_S, timeout_s)):
                 await self._opened.wait()
         except TimeoutError:
             return
@@ -182,17 +228,3 @@ class Pipes:
         finally:
             replica.pipe = None
         log.info("pipe.closed", broker=replica.address, replica_id=pipe.replica_id, why=why)
-
-
-def _less(request: pb.ExecuteRequest, elapsed_s: float) -> pb.ExecuteRequest:
-    """The same request with the time that has passed taken off its timeout."""
-    less = pb.ExecuteRequest()
-    less.CopyFrom(request)
-    # Never 0, which asks for the default.
-    less.timeout_s = max(0.001, (request.timeout_s or DEFAULT_TIMEOUT_S) - elapsed_s)
-    return less
-
-
-def _telling(failure: OpenlineError) -> tuple[bool, str]:
-    """How much an answer tells the caller: a replica that knows the cluster beats one that was not reached."""
-    return failure.reason is Reason.CLUSTER_OFFLINE, failure.error.metadata.get("last_seen", "")

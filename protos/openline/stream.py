@@ -18,6 +18,8 @@ I = TypeVar("I", bound=Frame)  # noqa: E741  (in)
 O = TypeVar("O", bound=Frame)  # noqa: E741  (out)
 
 
+# How long the peer may take to end a stream that was ended from here.
+GOODBYE_S = 1.0
 # A timer that fires so late means that this process was stopped or starved, not the peer.
 OVERSLEPT_S = 1.0
 # All frames of a message are handled in one turn of the loop, and small ones fit into one by the hundred thousand.
@@ -36,7 +38,8 @@ class FrameStream(Generic[I, O]):
     """A stream that has been opened and is driven by `run`, in one task of its owner.
 
     `read` returns the next message or grpc.aio.EOF, `write` takes one; both are a grpc.aio call's or servicer
-    context's. `pack` makes a message of frames, `unpack` gives a message's frames.
+    context's. `pack` makes a message of frames, `unpack` gives a message's frames. `done_writing` is a client call's: a
+    servicer ends its stream by returning.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class FrameStream(Generic[I, O]):
         write: Callable[[Any], Awaitable[None]],
         pack: Callable[[Sequence[O]], Any],
         unpack: Callable[[Any], Sequence[I]],
+        done_writing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._read = read
         self._write = write
         self._pack = pack
         self._unpack = unpack
+        self._done_writing = done_writing
         self._outbox: Outbox[O] = Outbox()
         # Instants are time.monotonic's: uvloop's own clock has whole milliseconds only.
         self._loop = asyncio.get_running_loop()
@@ -132,6 +137,10 @@ class FrameStream(Generic[I, O]):
         tasks = (reader, writer, watch)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if done == {writer} and writer.exception() is None and self._done_writing is not None:
+                # Cancelling a read cancels a client's call, and with it what was written and has not arrived.
+                await self._done_writing()
+                await asyncio.wait({reader}, timeout=GOODBYE_S)
         finally:
             self._closing = True
             if self._linger is not None:

@@ -1,23 +1,35 @@
-"""The gateway in front of the real broker and the real executor; only kubectl is a script."""
+"""The gateway in front of the real broker and the real executor, where only kubectl is a script.
+
+Where it matters when something is said, or that it is wrong, the broker is a script too.
+"""
 
 import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import pytest_asyncio
 
 from gateway.app import build_app
 from gateway.serving import listen, make_server
+from openline import errors
+from openline.channels import SERVER_OPTIONS
 from openline.pipes import Pipes
+from openline.reasons import Reason
 from openline.settings import Address
+from openline.v1 import command_pb2
+from openline.v1 import command_service_pb2 as pb
+from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
+from openline.v1.executor_service_pb2 import HeartbeatAck
 
 PROGRAMS = Path(sys.executable).parent
 
@@ -30,6 +42,8 @@ case "$2" in
   binary) printf 'a\377b' ;;
   slow) echo 'so far'; sleep 30 ;;
   pause) sleep 1; echo done ;;
+  drip) echo one; sleep 0.3; echo oh >&2; sleep 0.3; echo two; sleep 0.3 ;;
+  unique) echo "$$ $(date +%s%N)" ;;
   *) printf '%s\n' "$@" ;;
 esac
 """
@@ -99,17 +113,17 @@ def cluster(broker: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @asynccontextmanager
-async def serving(*brokers: Address) -> AsyncIterator[Address]:
+async def serving(*brokers: Address, ping_s: float = 15.0) -> AsyncIterator[tuple[Address, Pipes]]:
     """A gateway served by uvicorn in this loop, for as long as it is wanted."""
     with listen("127.0.0.1", 0) as listener:
         async with Pipes(brokers, client="test") as pipes:
-            server = make_server(build_app(pipes))
+            server = make_server(build_app(pipes, ping_s=ping_s))
             serve = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 async with asyncio.timeout(10):
                     while not (server.started and any(replica.is_connected for replica in pipes.replicas)):
                         await asyncio.sleep(0.005)
-                yield Address(f"127.0.0.1:{listener.getsockname()[1]}")
+                yield Address(f"127.0.0.1:{listener.getsockname()[1]}"), pipes
             finally:
                 server.should_exit = True
                 await serve
@@ -117,13 +131,131 @@ async def serving(*brokers: Address) -> AsyncIterator[Address]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def gateway(broker: Address, cluster: str) -> AsyncIterator[Address]:
-    async with serving(broker) as address:
+    async with serving(broker) as (address, _):
         yield address
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def api(gateway: Address) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a key that may do everything."""
+    async with client(gateway) as opened:
+        yield opened
+
+
+def client(gateway: Address) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None)
     headers = {"X-API-Key": "test-key"}
-    async with httpx.AsyncClient(base_url=f"http://{gateway}", headers=headers, timeout=20, trust_env=False) as client:
-        yield client
+    return httpx.AsyncClient(base_url=f"http://{gateway}", headers=headers, timeout=20, limits=limits, trust_env=False)
+
+
+class Say:
+    """What a script may do with its call."""
+
+    def __init__(self, broker: "ScriptedBroker", call_id: int) -> None:
+        self._broker = broker
+        self._call_id = call_id
+
+    async def state(self, name: str) -> None:
+        await self.event(state=command_pb2.CommandState.Value(f"COMMAND_STATE_{name}"))
+
+    async def output(self, seq: int, data: bytes, *, stderr: bool = False) -> None:
+        source = command_pb2.OUTPUT_SOURCE_STDERR if stderr else command_pb2.OUTPUT_SOURCE_STDOUT
+        await self.event(output=command_pb2.Output(seq=seq, source=source, data=data))
+
+    async def result(self, **fields: Any) -> None:
+        await self.event(result=command_pb2.CommandResult(**{"outcome": command_pb2.OUTCOME_EXITED, **fields}))
+
+    async def event(self, **event: Any) -> None:
+        await self.reply(event=command_pb2.CommandEvent(**event))
+
+    async def reply(self, **frame: Any) -> None:
+        await self._broker.write(pb.ReplyFrame(call_id=self._call_id, **frame))
+
+
+Script = Callable[[pb.CallerFrame, Say], Awaitable[None]]
+
+
+class ScriptedBroker(CommandServiceServicer):
+    """Speaks the handshake and heartbeats; each call on its pipe is the script's, as a task of its own."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.asked: list[pb.CallerFrame] = []
+        self.abandoned: list[int] = []
+        # What GetCommand finds.
+        self.commands: dict[str, command_pb2.Command] = {}
+        self.looked_up: list[pb.GetCommandRequest] = []
+        self._writing = asyncio.Lock()
+        self._context: Any = None
+
+    async def write(self, *frames: pb.ReplyFrame) -> None:
+        async with self._writing:
+            await self._context.write(pb.PipeResponse(frames=frames))
+
+    async def Pipe(self, _requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        self._context = context
+        await context.read()
+        await self.write(pb.ReplyFrame(welcome=pb.PipeWelcome(heartbeat_interval_s=0.1, heartbeat_timeout_s=5.0)))
+        scripts: list[asyncio.Task[None]] = []
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                for frame in message.frames:
+                    match frame.WhichOneof("frame"):
+                        case "heartbeat":
+                            await self.write(pb.ReplyFrame(heartbeat_ack=HeartbeatAck(seq=frame.heartbeat.seq)))
+                        case "abandon":
+                            self.abandoned.append(frame.call_id)
+                        case _:
+                            self.asked.append(frame)
+                            scripts.append(asyncio.create_task(self._play(frame)))
+        finally:
+            for script in scripts:
+                script.cancel()
+            await asyncio.gather(*scripts, return_exceptions=True)
+
+    async def GetCommand(self, request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:  # type: ignore[override]  # noqa: N802
+        self.looked_up.append(request)
+        if (command := self.commands.get(request.command_id)) is None:
+            status = errors.to_status(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
+            trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such command", trailers)
+        return pb.GetCommandResponse(command=command)
+
+    async def _play(self, frame: pb.CallerFrame) -> None:
+        await self.script(frame, Say(self, frame.call_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A gateway in front of a scripted broker."""
+
+    broker: ScriptedBroker
+    gateway: Address
+    pipes: Pipes
+    api: httpx.AsyncClient
+
+    @property
+    def open_calls(self) -> int:
+        pipe = self.pipes.replicas[0].pipe
+        assert pipe is not None
+        return int(repr(pipe).partition("calls=")[2].partition(" ")[0])
+
+
+@asynccontextmanager
+async def staging(script: Script, *, ping_s: float = 15.0) -> AsyncIterator[Scene]:
+    broker = ScriptedBroker(script)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    add_CommandServiceServicer_to_server(broker, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with serving(Address(f"127.0.0.1:{port}"), ping_s=ping_s) as (gateway, pipes), client(gateway) as api:
+            yield Scene(broker, gateway, pipes, api)
+    finally:
+        await server.stop(0)
+
+
+@pytest.fixture(scope="session")
+def stage() -> Any:
+    """`async with stage(script) as scene`: a gateway in front of a broker that does what the script tells it to."""
+    return staging

@@ -144,7 +144,8 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
     }
     assert set(operations) == {
         "execute", "create_session", "get_session", "delete_session", "list_clusters", "get_cluster",
-        "get_cluster_status", "health", "healthz",
+        "get_cluster_status", "health", "healthz", "run_command", "get_command", "get_operation", "get_output",
+        "watch_command", "cancel_command",
     }  # fmt: skip
     execute = operations["execute"]
     assert execute["security"] == [{"ApiKey": []}, {"Bearer": []}]
@@ -152,4 +153,12 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
     assert document["components"]["schemas"]["ExecuteBody"]["examples"]
     assert {p["name"] for p in execute["parameters"]} >= {"X-Request-Timeout", "X-Correlation-ID", "Prefer"}
     assert "security" not in operations["health"]
+    for streaming in ("execute", "run_command", "watch_command"):
+        assert "text/event-stream" in operations[streaming]["responses"]["200"]["content"]
+    assert "application/json" in operations["run_command"]["responses"]["200"]["content"]
+    assert set(operations["get_output"]["responses"]["200"]["content"]) == {"application/octet-stream"}
+    assert "Last-Event-ID" in {p["name"] for p in operations["watch_command"]["parameters"]}
+    assert {p["name"] for p in operations["get_output"]["parameters"]} > {"offset", "limit", "source", "wait"}
+    assert document["components"]["schemas"]["CommandBody"]["examples"]
+    assert {"410", "499", "504"} < set(operations["run_command"]["responses"])
     assert {p["name"] for p in operations["get_session"]["parameters"]} > {"session_id", "X-Request-ID"}

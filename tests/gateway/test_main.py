@@ -1,6 +1,7 @@
 """The gateway as a program: its flags, its start, its stop, and brokers that come and go."""
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -142,3 +143,35 @@ async def test_a_broker_killed_in_mid_command_is_told_honestly(pair: tuple[Any, 
     assert (answer.status_code, problem["reason"]) == (503, "BROKER_UNAVAILABLE")
     assert (problem["executed"], problem["retryable"]) == ("unknown", False)
     assert "Retry-After" not in answer.headers
+
+
+async def test_a_command_is_found_at_the_replica_that_has_it(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
+    """Followed, looked up and stopped, although the replica that is asked first does not know it."""
+    _, _, api = pair
+    body = {"argv": ["get", "slow"]}
+    async with asyncio.timeout(15):
+        async with api.stream(
+            "POST", "/v1/clusters/local/commands", json=body, headers={"Accept": "text/event-stream"}
+        ) as stream:
+            lines = stream.aiter_lines()
+            async for line in lines:
+                if '"running"' in line:
+                    command_id = json.loads(line.removeprefix("data: "))["command_id"]
+                    break
+            path = f"/v1/commands/{command_id}"
+            assert (await api.get(path)).json()["state"] == "running"
+            assert (await api.delete(path)).status_code == 202
+            assert "event: result" in [line async for line in lines]
+        assert (await api.get(path)).json()["outcome"] == "cancelled"
+        async with api.stream("GET", f"{path}/events") as stream:
+            assert "event: result" in [line async for line in stream.aiter_lines()]
+
+
+async def test_waiting_for_a_cluster_costs_nothing_where_it_is_connected(
+    pair: tuple[Any, Any, httpx.AsyncClient],
+) -> None:
+    """The replica that does not have it is not the one that waits."""
+    _, _, api = pair
+    async with asyncio.timeout(10):
+        response = await api.post("/debug/execute", json={**BODY, "wait_for_cluster_s": 300})
+    assert response.json()["output"] == "ran\n"

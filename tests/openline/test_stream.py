@@ -43,6 +43,7 @@ async def connected(serve: Serve) -> AsyncIterator[Stream]:
             yield FrameStream(
                 read=call.read,
                 write=call.write,
+                done_writing=call.done_writing,
                 pack=lambda frames: pb.PipeRequest(frames=frames),
                 unpack=lambda message: message.frames,
             )

@@ -1,0 +1,110 @@
+"""The shapes of /v1's commands: what is asked, and a command as it is shown while it runs and after."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.models import Argument, CancelOnDisconnect, Token, WaitForCluster
+from openline.limits import DEFAULT_TIMEOUT_S, MAX_ARGUMENTS, MAX_ARGV_BYTES, MAX_TIMEOUT_S
+
+State = Literal["queued", "written", "accepted", "running", "done"]
+End = Literal["exited", "timed_out", "cancelled", "lost", "rejected"]
+Source = Literal["stdout", "stderr"]
+
+# No broker keeps more of one command's output.
+MOST_OUTPUT_BYTES = 64 << 20
+
+
+class CommandBody(BaseModel):
+    """A kubectl command: `argv` as it is, or `command` as it would be typed; nothing is run in a shell."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"argv": ["get", "pods", "-n", "shop"]},
+                {"command": "kubectl get pods -n shop", "timeout_seconds": 30},
+                {"argv": ["logs", "-f", "web-0", "-n", "shop"], "timeout_seconds": 600, "cancel_on_disconnect": True},
+            ]
+        }
+    )
+
+    argv: Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGUMENTS)] | None = Field(
+        None, description="Without the program."
+    )
+    command: Annotated[str, Field(min_length=1, max_length=MAX_ARGV_BYTES)] | None = Field(
+        None, description="Split once, as a shell splits words; a leading `kubectl` is left out."
+    )
+    timeout_seconds: Annotated[float, Field(ge=1, le=MAX_TIMEOUT_S, allow_inf_nan=False)] = DEFAULT_TIMEOUT_S
+    wait_for_cluster_s: WaitForCluster = 0.0
+    session_id: Annotated[str, Field(max_length=200)] | None = None
+    correlation_id: Token | None = None
+    cancel_on_disconnect: CancelOnDisconnect = False
+    max_output_bytes: Annotated[int, Field(ge=1, le=MOST_OUTPUT_BYTES)] | None = Field(
+        None, description="How much of the output is kept, head and tail; the broker's own limit bounds it."
+    )
+
+
+class OutputAnswer(BaseModel):
+    """What became of one stream. Where bytes were cut, they are missing in the middle of what is kept."""
+
+    total_bytes: int = Field(description="What the command wrote, kept or not.")
+    total_lines: int
+    cut_bytes: int
+    cut_lines: int
+
+
+class TimingsAnswer(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    queue_ms: float
+    run_ms: float
+    total_ms: float
+
+
+class FailureAnswer(BaseModel):
+    """Why there is no exit code."""
+
+    reason: str
+    message: str
+    executed: str = Field(description="no, yes or unknown: whether the process was started.")
+
+
+class LinksAnswer(BaseModel):
+    """Where to look further."""
+
+    self: str
+    output: str = Field(description="The exact bytes.")
+    events: str = Field(description="Output as it comes.")
+
+
+class CommandAnswer(BaseModel):
+    """A command. What only its end tells is null until then."""
+
+    command_id: str
+    cluster_id: str
+    session_id: str | None
+    correlation_id: str | None = Field(description="As the caller gave it.")
+    argv: list[str] | None = Field(description="Null where only the result is known.")
+    state: State
+    outcome: End | None
+    exit_code: int | None = Field(description="Null for a command that did not end by itself.")
+    success: bool | None = Field(description="It ended by itself, with exit code 0.")
+    error: FailureAnswer | None
+    stdout: str | None
+    stderr: str | None
+    truncated: bool | None
+    encoding_replaced: bool | None = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
+    stdout_summary: OutputAnswer | None
+    stderr_summary: OutputAnswer | None
+    timings: TimingsAnswer | None
+    created_at: datetime | None
+    finished_at: datetime | None
+    links: LinksAnswer
+
+
+class CancelAnswer(BaseModel):
+    """What became of the wish to stop a command."""
+
+    command_id: str
+    state: State = Field(description="When the request was taken. A command that is done stays as it is.")

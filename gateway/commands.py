@@ -1,0 +1,149 @@
+"""/v1's commands: run one, look at it, follow it, fetch its output, stop it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from gateway.answers import check_answerable
+from gateway.callers import Asking, Caller, read_last_event_id
+from gateway.command_answers import command_answer, done, state_name
+from gateway.command_models import CancelAnswer, CommandAnswer, CommandBody, Source
+from gateway.documentation import EVENTS, LAST_EVENT_ID, OUTPUT
+from gateway.event_text import EventText
+from gateway.executing import answered_problem, replay_headers, run, run_live
+from gateway.leaving import while_there
+from gateway.output import MOST_BYTES, not_yet, output_answer
+from gateway.problems import COMMAND_PROBLEMS
+from gateway.requests import command_request
+from gateway.resuming import resume
+from gateway.sse import EventStream
+from gateway.stubs import TIMEOUT_S, Stubs
+from openline.errors import OpenlineError, error
+from openline.ids import is_cluster_id, is_command_id
+from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
+from openline.pipes import Pipes
+from openline.reasons import Reason
+from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest
+
+# No command lives longer, so nobody watches longer.
+LONGEST_WATCH_S = MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60.0
+
+CommandId = Annotated[str, Path(description="As it was answered when the command was run.")]
+Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the command's end.")]
+
+
+def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
+    routes = APIRouter(tags=["commands"], responses=COMMAND_PROBLEMS)
+
+    async def find(command_id: str, caller: Caller, http: Request, wait_s: float) -> command_pb2.Command:
+        _check(command_id, caller)
+        async with while_there(http.receive):
+            return await stubs.get_command(command_id, caller, wait_s=min(wait_s, caller.wait_s or wait_s))
+
+    @routes.post(
+        "/v1/clusters/{cluster_id}/commands",
+        operation_id="run_command",
+        response_model=CommandAnswer,
+        responses=EVENTS,
+    )
+    async def run_command(cluster_id: str, body: CommandBody, caller: Asking, http: Request) -> Response:
+        """Runs a kubectl command in a cluster and answers when it has ended.
+
+        A command that failed is a 200 with its exit code; one that ran out of time is a 504 and one that was cancelled
+        a 499, with the same fields and the output so far. With `Accept: text/event-stream` the output comes as events
+        while the command runs, and the same answer as the last one.
+        """
+        request = command_request(cluster_id, body, caller)
+        caller.exchange.facts.update(cluster_id=cluster_id, command_id=request.command_id)
+        if not is_cluster_id(cluster_id):
+            raise await stubs.no_such_cluster(cluster_id, caller)
+        if caller.takes_events:
+            return await EventStream.open(
+                run_live(pipes, request, caller),
+                http,
+                text=EventText(request.command_id),
+                end=lambda result: _end(result, request),
+                ping_s=ping_s,
+            )
+        response = await run(pipes, request, caller, http)
+        answer = _end(response.result, request)
+        caller.exchange.facts["outcome"] = answer.outcome or ""
+        if response.result.outcome != command_pb2.OUTCOME_EXITED:
+            return answered_problem(http.scope, response, answer)
+        return Response(answer.model_dump_json(), media_type="application/json", headers=replay_headers(response))
+
+    @routes.get("/v1/commands/{command_id}", operation_id="get_command")
+    @routes.get("/debug/operations/{command_id}", operation_id="get_operation")
+    async def get_command(command_id: CommandId, caller: Asking, http: Request, wait: Wait = 0) -> CommandAnswer:
+        """Shows a command, running or done, until its result expires; `wait` waits for its end."""
+        return command_answer(await find(command_id, caller, http, wait))
+
+    @routes.get(
+        "/v1/commands/{command_id}/output", operation_id="get_output", response_class=Response, responses=OUTPUT
+    )
+    async def get_output(
+        command_id: CommandId,
+        caller: Asking,
+        http: Request,
+        source: Source = "stdout",
+        offset: Annotated[int, Query(ge=0, description="Into what is kept.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=MOST_BYTES)] = MOST_BYTES,
+        wait: Wait = 0,
+    ) -> Response:
+        """Gives the bytes that a command wrote, exactly as they were, as far as they were kept.
+
+        The headers say how many there were and how many are missing, and where. A command that runs has none yet: 409.
+        """
+        command = await find(command_id, caller, http, wait)
+        if not command.HasField("result"):
+            return not_yet(http.scope, command)
+        return output_answer(command.result, source, offset=offset, limit=limit)
+
+    @routes.get(
+        "/v1/commands/{command_id}/events",
+        operation_id="watch_command",
+        response_class=Response,
+        responses=EVENTS,
+        openapi_extra=LAST_EVENT_ID,
+    )
+    async def watch_command(command_id: CommandId, caller: Asking, http: Request) -> Response:
+        """Attaches to a command: its events from the beginning, or after `Last-Event-ID`, to its result."""
+        _check(command_id, caller)
+        text = EventText(command_id)
+        seen = read_last_event_id(http)
+        return await EventStream.open(
+            resume(pipes, command_id, caller, text=text, seen=seen, timeout_s=LONGEST_WATCH_S),
+            http,
+            text=text,
+            end=lambda result: _end(result, ExecuteRequest(command_id=command_id, cluster_id=result.cluster_id)),
+            ping_s=ping_s,
+            for_s=caller.wait_s,
+        )
+
+    @routes.delete(
+        "/v1/commands/{command_id}",
+        operation_id="cancel_command",
+        responses={202: {"model": CancelAnswer, "description": "It will end."}},
+    )
+    async def cancel_command(command_id: CommandId, caller: Asking, response: Response) -> CancelAnswer:
+        """Stops a command: 202 while it runs, 200 when it is done, and then nothing changes. May be repeated."""
+        _check(command_id, caller)
+        request = CancelCommandRequest(command_id=command_id, why="cancelled by its caller")
+        state = await pipes.cancel(request, api_key=caller.api_key, timeout_s=TIMEOUT_S)
+        response.status_code = 200 if state == command_pb2.COMMAND_STATE_DONE else 202
+        return CancelAnswer(command_id=command_id, state=state_name(state))
+
+    return routes
+
+
+def _check(command_id: str, caller: Caller) -> None:
+    """Raises COMMAND_UNKNOWN for what cannot be an id: a broker would call it malformed."""
+    if not is_command_id(command_id):
+        raise OpenlineError(error(Reason.COMMAND_UNKNOWN, "no such command"))
+    caller.exchange.facts["command_id"] = command_id
+
+
+def _end(result: command_pb2.CommandResult, request: ExecuteRequest) -> CommandAnswer:
+    check_answerable(result)
+    return command_answer(done(result, request))

@@ -1,0 +1,62 @@
+"""Running a command for a REST caller: until its answer, or until the caller leaves, whichever is first.
+
+A command whose caller left runs on, unless it was to be cancelled then; the broker sees to that.
+"""
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.types import Scope
+
+from gateway.answers import stopped_early
+from gateway.callers import Caller
+from gateway.leaving import while_there
+from gateway.problems import ProblemResponse, problem
+from openline import watching
+from openline.errors import OpenlineError
+from openline.limits import DEADLINE_ALLOWANCE_S
+from openline.pipes import Pipes
+from openline.reasons import MEANING, reason_of
+from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
+
+# The broker allows the executor so long after the deadline; the gateway allows the broker the same on top.
+WAIT_ALLOWANCE_S = 2 * DEADLINE_ALLOWANCE_S
+
+
+def patience_s(request: ExecuteRequest) -> float:
+    """How long to wait for the broker, all told."""
+    return request.timeout_s + request.wait_for_cluster_s + WAIT_ALLOWANCE_S
+
+
+async def run(pipes: Pipes, request: ExecuteRequest, caller: Caller, http: Request) -> ExecuteResponse:
+    """The result, also of a command that ended in time-out or cancel before an executor had it.
+
+    Raises OpenlineError for any other that has none, and CallerGone.
+    """
+    async with while_there(http.receive):
+        try:
+            return await pipes.execute(request, api_key=caller.api_key, timeout_s=patience_s(request))
+        except OpenlineError as failure:
+            return ExecuteResponse(result=stopped_early(failure))
+
+
+def run_live(pipes: Pipes, request: ExecuteRequest, caller: Caller) -> watching.CommandEvents:
+    """The events, to be owned by whoever shows them."""
+    return watching.execute_stream(pipes, request, api_key=caller.api_key, timeout_s=patience_s(request))
+
+
+def replay_headers(response: ExecuteResponse) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if response.replayed else {}
+
+
+def answered_problem(scope: Scope, response: ExecuteResponse, answer: BaseModel) -> ProblemResponse:
+    """A command that was stopped, as an error with everything that its answer has."""
+    failure = response.result.error
+    members = answer.model_dump(mode="json")
+    return problem(
+        scope,
+        MEANING[reason_of(failure)].http,
+        failure.message or "the command was stopped",
+        failure=failure,
+        members=members,
+        headers=replay_headers(response),
+    )
