@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from executor.output import Kept
+from executor.report import Report
+from openline.capture import Kept
 from openline.v1 import executor_service_pb2 as wire
 
 
@@ -16,16 +17,46 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start kubectl with these arguments and keep at most so much of its output."""
+    """Start kubectl with these arguments. Keep at most so much of its output; if `live`, tell of it as it comes."""
 
     command_id: str
     argv: tuple[str, ...]
     max_bytes: int
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
     """End the command's process group. May come before its process has been started."""
+
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Stop reading the live command's output, so that its process is held up."""
+
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Read the live command's output again."""
+
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Keep a result also where it outlives this process, if there is such a place."""
+
+    report: Report
+    executed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """The result under this id need not be kept there any more."""
 
     command_id: str
 
@@ -39,7 +70,7 @@ class Note:
     warning: bool = False
 
 
-Action = Send | Spawn | Kill | Note
+Action = Send | Spawn | Kill | Hold | Resume | Store | Erase | Note
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ from typing import Protocol, Self
 
 import structlog
 
-from executor.actions import Action, Ended, Kill, Note, NotStarted, Send, Spawn
+from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Resume, Send, Spawn, Store
 from executor.core import Core, Held
+from executor.report import Report, Source
 from executor.runner import Kubectl, Run
+from executor.spool import Spool
 from openline.v1 import executor_service_pb2 as wire
 
 log = structlog.get_logger()
@@ -24,9 +26,10 @@ class Put(Protocol):
 class Commands:
     """All commands of this executor, whatever connection there is. An async context manager: it owns their tasks."""
 
-    def __init__(self, core: Core, kubectl: Kubectl) -> None:
+    def __init__(self, core: Core, kubectl: Kubectl, *, spool: Spool | None = None) -> None:
         self._core = core
         self._kubectl = kubectl
+        self._spool = spool
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
         self._runs: dict[str, Run] = {}
@@ -76,6 +79,10 @@ class Commands:
         self._put = None
         self._core.disconnected()
 
+    def restore(self, report: Report, *, executed: bool) -> None:
+        """A result that an earlier process of this executor left."""
+        self._do(self._core.restore(report, executed=executed, now=self._loop.time()))
+
     # The end
 
     def drain(self, reason: str) -> None:
@@ -104,17 +111,31 @@ class Commands:
                     self._spawn(action)
                 case Kill(command_id):
                     self._runs[command_id].kill()
+                case Hold(command_id):
+                    self._runs[command_id].hold()
+                case Resume(command_id):
+                    self._runs[command_id].resume()
+                case Store(report, executed):
+                    if self._spool is not None:
+                        self._spool.store(report, executed=executed)
+                case Erase(command_id):
+                    if self._spool is not None:
+                        self._spool.erase(command_id)
                 case Note(event, fields, warning):
                     (log.warning if warning else log.info)(event, **fields)
         self._set_timer()
         self._changed.set()
 
     def _spawn(self, spawn: Spawn) -> None:
+        def wrote(source: Source, data: bytes) -> None:
+            self._do(self._core.wrote(spawn.command_id, source, data, self._loop.time()))
+
         run = Run(
             self._kubectl,
             spawn.argv,
             max_bytes=spawn.max_bytes,
             started=lambda: self._do(self._core.started(spawn.command_id)),
+            wrote=wrote if spawn.live else None,
         )
         # Before its task has had a turn, so that a Kill that follows at once finds it.
         self._runs[spawn.command_id] = run

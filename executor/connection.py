@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import grpc
 import structlog
 
+from executor.activity import Activity
 from executor.commands import Commands
 from executor.pace import sane
 from openline import limits
@@ -40,7 +41,8 @@ class End:
 
 
 class Connection:
-    """One Connect call. `welcomed` is called with the Welcome when the connection stands."""
+    """One Connect call. `welcomed` is called with the Welcome when the connection stands, `active` whenever the broker
+    says that the cluster is in use."""
 
     def __init__(
         self,
@@ -49,16 +51,21 @@ class Connection:
         *,
         broker: Address,
         token: str,
+        activity: Activity,
         welcomed: Callable[[wire.Welcome], None],
+        active: Callable[[], None],
     ) -> None:
         self._commands = commands
+        self._activity = activity
         self._welcomed = welcomed
+        self._active = active
         self._log = log.bind(broker=broker)
         self._loop = asyncio.get_running_loop()
         self._call = ExecutorServiceStub(channel).Connect(metadata=(("authorization", f"Bearer {token}"),))
         self._stream: FrameStream[wire.BrokerFrame, wire.ExecutorFrame] = FrameStream(
             read=self._call.read,
             write=self._call.write,
+            done_writing=self._call.done_writing,
             pack=lambda frames: wire.ConnectRequest(frames=frames),
             unpack=lambda message: message.frames,
         )
@@ -68,6 +75,8 @@ class Connection:
         self._reconnect_after_s = 0.0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._beats = 0
+        self._beat_s = limits.HEARTBEAT_INTERVAL_S
+        self._silence_s = limits.HEARTBEAT_TIMEOUT_S
         self._unknown_frames = 0
 
     def close(self) -> None:
@@ -88,8 +97,7 @@ class Connection:
                 welcome, more = await self._shake_hands(hello)
             self._stand(welcome)
             self._received(more)
-            silence_s = sane(welcome.heartbeat_timeout_s, limits.HEARTBEAT_TIMEOUT_S, low=0.1, high=300.0)
-            await self._stream.run(self._received, silence_s=silence_s)
+            await self._stream.run(self._received, silence_s=self._silence_s)
         except TimeoutError:
             return self._end(f"no Welcome within {limits.HELLO_TIMEOUT_S:g} s")
         except (NoWelcome, StreamFrozen, Overflow) as problem:
@@ -141,20 +149,39 @@ class Connection:
         self._log.info("connection.opened")
         self._welcomed(welcome)
         self._commands.welcomed(welcome, self._stream.send)
-        self._beat(sane(welcome.heartbeat_interval_s, limits.HEARTBEAT_INTERVAL_S, low=0.01, high=60.0))
+        self._silence_s = sane(welcome.heartbeat_timeout_s, limits.HEARTBEAT_TIMEOUT_S, low=0.1, high=300.0)
+        self._beat_s = sane(welcome.heartbeat_interval_s, limits.HEARTBEAT_INTERVAL_S, low=0.01, high=60.0)
+        self._beat()
 
-    def _beat(self, interval_s: float) -> None:
+    def _beat(self) -> None:
         running, queued = self._commands.load
         self._beats += 1
         beat = wire.Heartbeat(seq=self._beats, running=running, queued=queued)
         self._stream.send(wire.ExecutorFrame(heartbeat=beat))
-        self._timers["beat"] = self._loop.call_later(interval_s, self._beat, interval_s)
+        self._set_beat()
+
+    def _set_beat(self) -> None:
+        """The next heartbeat, faster while the cluster is in use."""
+        if (timer := self._timers.get("beat")) is not None:
+            timer.cancel()
+        beat_s = self._activity.beat_s(self._beat_s, silence_s=self._silence_s, now=self._loop.time())
+        self._timers["beat"] = self._loop.call_later(beat_s, self._beat)
+
+    def _hear(self, activity: wire.Activity) -> None:
+        now = self._loop.time()
+        before = self._activity.active(now)
+        if self._activity.heard(activity.active_for_s, now):
+            self._active()
+            if not before:
+                self._set_beat()
 
     def _received(self, frames: Sequence[wire.BrokerFrame]) -> None:
         for frame in frames:
             kind = frame.WhichOneof("frame")
             if kind == "go_away":
                 self._move(frame.go_away)
+            elif kind == "activity":
+                self._hear(frame.activity)
             elif kind in KNOWN_FRAMES:
                 self._commands.received(frame)
             else:

@@ -9,7 +9,7 @@ Execute ──▶ QUEUED ──▶ STARTING ──▶ RUNNING ──▶ FINISHED
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from executor.actions import Ended, NotStarted
+from executor.report import Report
 from openline.reasons import Reason
 from openline.v1 import executor_service_pb2 as wire
 
@@ -77,6 +77,7 @@ class Command:
     """One thing to run. Instants are on the clock that `now` is read from."""
 
     execute: wire.Execute
+    report: Report
     received_at: float
     deadline: float
     state: State = State.QUEUED
@@ -84,7 +85,6 @@ class Command:
     ended_at: float | None = None
     executed: bool = False  # its process was started
     stop: Stop | None = None
-    end: Ended | NotStarted | None = None
 
     @property
     def command_id(self) -> str:

@@ -5,12 +5,14 @@ Any status is a reason to dial again; only the wait differs. Nothing here stops 
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import cycle
 
 import grpc
 import structlog
 
+from executor.activity import Activity
 from executor.commands import Commands
 from executor.connection import Connection, End
 from executor.pace import Pace
@@ -34,13 +36,24 @@ log = structlog.get_logger()
 
 
 class Link:
-    """Holds the line while `run` runs. `who` is what Hello says of this executor, without its commands."""
+    """Holds the line while `run` runs. `who` is what Hello says of this executor, without its commands; `active` is
+    called whenever the broker says that the cluster is in use."""
 
-    def __init__(self, settings: ExecutorSettings, who: wire.Hello, commands: Commands, *, pace: Pace) -> None:
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        who: wire.Hello,
+        commands: Commands,
+        *,
+        pace: Pace,
+        active: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._who = who
         self._commands = commands
         self._pace = pace
+        self._activity = Activity()
+        self._active = active
         self._connection: Connection | None = None
         self._stopped = asyncio.Event()
         self._failure = ""  # the last one logged
@@ -82,7 +95,15 @@ class Link:
         hello = wire.Hello(in_flight_ids=held.in_flight_ids, unacked_ids=held.unacked_ids)
         hello.MergeFrom(self._who)
         async with channel:
-            self._connection = Connection(channel, self._commands, broker=address, token=token, welcomed=self._welcomed)
+            self._connection = Connection(
+                channel,
+                self._commands,
+                broker=address,
+                token=token,
+                activity=self._activity,
+                welcomed=self._welcomed,
+                active=self._active,
+            )
             try:
                 return await self._connection.hold(hello)
             finally:

@@ -20,6 +20,8 @@ from executor.link import Link
 from executor.pace import Pace
 from executor.runner import Kubectl, Run
 from executor.settings import PROGRAM, ExecutorSettings, load_settings, misused
+from executor.spool import Spool
+from executor.warmup import Warmup
 from openline import __version__, ids, limits
 from openline.logs import set_up_logs
 from openline.settings import fail
@@ -59,8 +61,12 @@ async def serve(settings: ExecutorSettings) -> None:
         kubectl = Kubectl(path=settings.kubectl, home=Path(home), kubeconfig=settings.kubeconfig)
         who = _introduce(settings, kubectl_version=await _client_version(kubectl))
         core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
-        commands = await stages.enter_async_context(Commands(core, kubectl))
-        link = Link(settings, who, commands, pace=Pace())
+        spool = await _open_spool(stages, settings.spool_dir)
+        commands = await stages.enter_async_context(Commands(core, kubectl, spool=spool))
+        for report, executed in spool.read() if spool else ():
+            commands.restore(report, executed=executed)
+        warmup = Warmup(kubectl)
+        link = Link(settings, who, commands, pace=Pace(), active=warmup.want)
         if settings.health_listen is not None:
             health = serve_health(settings.health_listen, healthy=lambda: link.connected)
             try:
@@ -72,12 +78,26 @@ async def serve(settings: ExecutorSettings) -> None:
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(link.run(), name="link")
-            asking = tasks.create_task(_learn_server_version(kubectl, who), name="server-version")
+            asides = [
+                tasks.create_task(_learn_server_version(kubectl, who), name="server-version"),
+                tasks.create_task(warmup.run(), name="warmup"),
+            ]
             await stop.wait()
-            asking.cancel()
+            for aside in asides:
+                aside.cancel()
             await _drain(commands)
             link.close()
     log.info("executor.stopped")
+
+
+async def _open_spool(stages: AsyncExitStack, directory: Path | None) -> Spool | None:
+    """The spool that was asked for; ends the program when it cannot be had."""
+    if directory is None:
+        return None
+    try:
+        return await stages.enter_async_context(Spool(directory))
+    except OSError as problem:
+        fail(PROGRAM, f"--spool-dir: {problem.strerror}", code=1)
 
 
 async def _drain(commands: Commands) -> None:
@@ -111,7 +131,7 @@ def _introduce(settings: ExecutorSettings, *, kubectl_version: str) -> wire.Hell
         cluster_id=settings.cluster_id,
         executor_id=settings.executor_id,
         instance_id=ids.new_id(),
-        capabilities=wire.Capabilities(verbs=sorted(policy.VERBS)),
+        capabilities=wire.Capabilities(verbs=sorted(policy.VERBS), streaming=True),
         max_concurrency=settings.max_concurrency,
         versions=wire.Versions(executor=__version__, kubectl=kubectl_version),
     )

@@ -23,6 +23,8 @@ class Memory:
 
     def __init__(self) -> None:
         self._finished: OrderedDict[str, Command] = OrderedDict()
+        # What each cost when it came; a live command's result becomes smaller as its output arrives.
+        self._cost: dict[str, int] = {}
         self._bytes = 0
         self._executed: OrderedDict[str, command_pb2.Executed.ValueType] = OrderedDict()
 
@@ -47,7 +49,8 @@ class Memory:
     def keep(self, command: Command) -> list[str]:
         """Keeps the result of a finished command. Returns the ids whose results had to make room; it stays itself."""
         self._finished[command.command_id] = command
-        self._bytes += result_bytes(command)
+        self._cost[command.command_id] = result_bytes(command)
+        self._bytes += self._cost[command.command_id]
         pushed_out = []
         while len(self._finished) > MAX_RESULTS or (self._bytes > MAX_RESULTS_BYTES and len(self._finished) > 1):
             oldest = next(iter(self._finished))
@@ -64,7 +67,7 @@ class Memory:
     def forget(self, command: Command) -> None:
         """Leaves of a command its id, so that it is not run again."""
         if self._finished.pop(command.command_id, None) is not None:
-            self._bytes -= result_bytes(command)
+            self._bytes -= self._cost.pop(command.command_id)
         self._executed[command.command_id] = YES if command.executed else NO
         if len(self._executed) > MAX_IDS:
             self._executed.popitem(last=False)

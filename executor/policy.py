@@ -6,6 +6,7 @@ identity.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from openline import limits
 from openline.errors import error
@@ -43,10 +44,18 @@ BOOL_FLAGS = frozenset({
     "sum", "timestamps",
 })
 # fmt: on
-# A command that never ends needs a caller who reads along; only switching it off is allowed.
-OFF_FLAGS = frozenset({"follow", "watch", "watch-only"})
+# Flags that make a command go on until somebody stops it: for callers who read along. Anybody may switch them off.
+# `rollout status` without the flag watches too, but it ends by itself.
+STREAMING_FLAGS: dict[str, frozenset[str]] = {
+    "events": frozenset({"watch"}),
+    "get": frozenset({"watch", "watch-only"}),
+    "logs": frozenset({"follow"}),
+    "rollout": frozenset({"watch"}),
+}
+STREAMING_NAMES = frozenset().union(*STREAMING_FLAGS.values())
 SHORT_VALUE_FLAGS = {"L": "label-columns", "c": "container", "l": "selector", "n": "namespace", "o": "output"}
 SHORT_BOOL_FLAGS = {"A": "all-namespaces", "p": "previous", "q": "quiet"}
+SHORT_STREAMING_FLAGS = {"f": "follow", "w": "watch"}
 
 # Output formats that read no file; those that end in "=" carry their template inline.
 OUTPUTS = frozenset({"json", "kyaml", "name", "plaintext", "plaintext-openapiv2", "wide", "yaml"})
@@ -67,8 +76,27 @@ class _Refused(Exception):
         self.why = why
 
 
-def check(argv: Sequence[str]) -> command_pb2.Error | None:
-    """Why kubectl may not be run with these arguments (the program's name not among them); None when it may."""
+@dataclass(frozen=True, slots=True)
+class _Streaming:
+    """Which of a verb's flags only streaming calls may have, and whether this is one."""
+
+    flags: frozenset[str]
+    live: bool
+
+    def check(self, name: str, flag: str) -> None:
+        """Whether the flag `name`, written as `flag`, may be switched on."""
+        if name not in self.flags:
+            raise _denied_flag(flag)
+        if not self.live:
+            message = f"{flag} makes a command that goes on until it is stopped: streaming calls only"
+            raise _denied("streaming", message, allowed=f"the same without {flag}, or a streaming call")
+
+
+def check(argv: Sequence[str], *, live: bool = False) -> command_pb2.Error | None:
+    """Why kubectl may not be run with these arguments (the program's name not among them); None when it may.
+
+    `live`: the caller reads the output as it comes.
+    """
     try:
         _check_form(argv)
         verb, arguments = argv[0], list(argv[1:])
@@ -76,7 +104,7 @@ def check(argv: Sequence[str]) -> command_pb2.Error | None:
             raise _denied("verb", f"the verb {verb[:40]!r} is not allowed", allowed=" ".join(VERBS))
         if (sub_verbs := VERBS[verb]) is not None:
             _check_sub_verb(verb, sub_verbs, arguments)
-        names = list(_positional(iter(arguments)))
+        names = list(_positional(iter(arguments), _Streaming(STREAMING_FLAGS.get(verb, frozenset()), live)))
         if verb in ("get", "describe"):
             _check_types(names)
     except _Refused as refused:
@@ -108,7 +136,7 @@ def _check_sub_verb(verb: str, sub_verbs: frozenset[str], arguments: list[str]) 
         raise _denied("sub-verb", f"{verb} takes no arguments here", allowed=verb)
 
 
-def _positional(arguments: Iterator[str]) -> Iterator[str]:
+def _positional(arguments: Iterator[str], streaming: _Streaming) -> Iterator[str]:
     """The arguments that are not flags; refuses flags that are not in the table. Reads as kubectl's parser does."""
     for argument in arguments:
         if argument == "--":
@@ -119,15 +147,17 @@ def _positional(arguments: Iterator[str]) -> Iterator[str]:
                 _check_value(name, value if equals else _next(arguments, argument))
             elif name in BOOL_FLAGS and (not equals or value in ("true", "false")):
                 continue
-            elif not (name in OFF_FLAGS and value == "false"):
-                raise _denied_flag(f"--{name}")
+            elif not (name in STREAMING_NAMES and value == "false"):
+                if equals and value != "true":
+                    raise _denied_flag(f"--{name}")
+                streaming.check(name, f"--{name}")
         elif argument.startswith("-") and argument != "-":
-            _check_short(argument[1:], arguments)
+            _check_short(argument[1:], arguments, streaming)
         else:
             yield argument
 
 
-def _check_short(letters: str, arguments: Iterator[str]) -> None:
+def _check_short(letters: str, arguments: Iterator[str], streaming: _Streaming) -> None:
     """`-A`, `-Ap`, `-n shop`, `-nshop`, `-n=shop`, `-Aojson`: the first letter that takes a value takes the rest."""
     for index, letter in enumerate(letters):
         if letter in SHORT_VALUE_FLAGS:
@@ -135,7 +165,7 @@ def _check_short(letters: str, arguments: Iterator[str]) -> None:
             value = rest.removeprefix("=") if rest else _next(arguments, f"-{letter}")
             return _check_value(SHORT_VALUE_FLAGS[letter], value)
         if letter not in SHORT_BOOL_FLAGS:
-            raise _denied_flag(f"-{letter}")
+            streaming.check(SHORT_STREAMING_FLAGS.get(letter, ""), f"-{letter}")
     return None
 
 
@@ -171,7 +201,4 @@ def _denied(rule: str, message: str, *, allowed: str) -> _Refused:
 
 
 def _denied_flag(flag: str) -> _Refused:
-    if flag[2:] in OFF_FLAGS or flag in ("-f", "-w"):
-        message = f"{flag} is not allowed: it makes a command that never ends, or names a file"
-        return _denied("endless", message, allowed=_ALLOWED_FLAGS)
     return _denied("flag", f"the flag {flag[:40]} is not allowed", allowed=_ALLOWED_FLAGS)

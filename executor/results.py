@@ -1,10 +1,8 @@
 """What is told about a command: frames for the broker and lines for the log, made from a `Command`. No decisions."""
 
-from collections.abc import Iterator
-
 from executor.actions import Ended, Note, NotStarted
 from executor.life import Command
-from executor.output import Kept
+from openline.capture import Kept
 from openline.errors import error
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
@@ -26,6 +24,12 @@ def started(command_id: str) -> wire.ExecutorFrame:
     return wire.ExecutorFrame(started=wire.Started(command_id=command_id))
 
 
+def said(command: Command) -> list[wire.ExecutorFrame]:
+    """What was said of a command when it was taken and started, to be said again: perhaps it has not arrived."""
+    taken = [accepted(command.command_id)]
+    return [*taken, started(command.command_id)] if command.executed else taken
+
+
 def rejected(command_id: str, why: command_pb2.Error) -> wire.ExecutorFrame:
     return wire.ExecutorFrame(rejected=wire.Rejected(command_id=command_id, error=why))
 
@@ -36,36 +40,13 @@ def draining(reason: str) -> wire.ExecutorFrame:
 
 def result_bytes(command: Command) -> int:
     """What keeping the result of a finished command costs."""
-    end = command.end
-    output_bytes = len(end.stdout.data) + len(end.stderr.data) if isinstance(end, Ended) else 0
-    return _RESULT_BYTES + command.execute.ByteSize() + output_bytes
+    return _RESULT_BYTES + command.execute.ByteSize() + command.report.kept_bytes
 
 
-def result_frames(command: Command, now: float, *, frame_bytes: int) -> Iterator[wire.ExecutorFrame]:
-    """The Output frames of a finished command, at most `frame_bytes` of data each, then its Finished."""
-    end = command.end
-    if isinstance(end, Ended):
-        seq = 0
-        for source, kept in (
-            (command_pb2.OUTPUT_SOURCE_STDOUT, end.stdout),
-            (command_pb2.OUTPUT_SOURCE_STDERR, end.stderr),
-        ):
-            for start in range(0, len(kept.data), frame_bytes):
-                piece = kept.data[start : start + frame_bytes]
-                yield wire.ExecutorFrame(
-                    output=command_pb2.Output(command_id=command.command_id, seq=seq, source=source, data=piece)
-                )
-                seq += 1
-    yield wire.ExecutorFrame(finished=finished(command, now))
-
-
-def finished(command: Command, now: float) -> wire.Finished:
-    """How a finished command ended: stopped, refused by the machine, or exited by itself."""
+def finished(command: Command, end: Ended | NotStarted | None, now: float) -> wire.Finished:
+    """How a command ended: stopped, perhaps before it started, refused by the machine, or exited by itself."""
     frame = wire.Finished(command_id=command.command_id)
-    end = command.end
-    ended_at = now if command.ended_at is None else command.ended_at
-    frame.timings.queue_s = (ended_at if command.placed_at is None else command.placed_at) - command.received_at
-    frame.timings.return_s = now - ended_at
+    frame.timings.queue_s = (now if command.placed_at is None else command.placed_at) - command.received_at
     if isinstance(end, Ended):
         frame.timings.run_s = end.run_s
         frame.finished_at.FromMicroseconds(round(end.finished_at * 1e6))
@@ -97,8 +78,7 @@ def rejected_note(execute: wire.Execute, why: command_pb2.Error) -> Note:
     return Note("command.rejected", _who(execute) | {"reason": why.reason})
 
 
-def finished_note(command: Command, now: float) -> Note:
-    frame = finished(command, now)
+def finished_note(command: Command, frame: wire.Finished) -> Note:
     fields = {
         "outcome": command_pb2.Outcome.Name(frame.outcome),
         "exit_code": frame.exit_code,

@@ -12,19 +12,22 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import structlog
 
 from executor.actions import Ended, NotStarted
-from executor.output import Capture, share
+from executor.report import STDERR, STDOUT, Source
 from openline import limits
+from openline.capture import Capture, share
 
 READ_BYTES = 64 << 10  # what a pipe holds on Linux
 # When the process has ended but something it started still holds its output open.
 LINGERING_S = 0.5
+# At the end of a process: all that its pipe holds, and the pipe's end.
+LAST_READS = 3
 # From KILL to the end: the kernel's business, unless it hangs in a driver or on a dead network file system.
 REAP_S = 2.0
 
@@ -52,22 +55,43 @@ class Kubectl:
 
 
 class Run:
-    """One process, from `run` to its end. `started` is called when it exists."""
+    """One process, from `run` to its end. `started` is called when it exists.
+
+    With `wrote`, its output goes there piece by piece and only counts are kept; without, `max_bytes` of it are kept.
+    """
 
     def __init__(
-        self, kubectl: Kubectl, argv: Sequence[str], *, max_bytes: int, started: Callable[[], None] = lambda: None
+        self,
+        kubectl: Kubectl,
+        argv: Sequence[str],
+        *,
+        max_bytes: int,
+        niceness: int = 0,
+        started: Callable[[], None] = lambda: None,
+        wrote: Callable[[Source, bytes], None] | None = None,
     ) -> None:
         self._kubectl = kubectl
         self._argv = argv
-        self._max_bytes = max_bytes
+        self._max_bytes = 0 if wrote else max_bytes
+        self._niceness = niceness
         self._started = started
-        self._stdout = Capture(max_bytes)
-        self._stderr = Capture(max_bytes)
+        self._wrote = wrote
+        self._captured = {STDOUT: Capture(self._max_bytes), STDERR: Capture(self._max_bytes)}
         self._loop = asyncio.get_running_loop()
         self._killed = self._loop.create_future()
         self._exited = self._loop.create_future()  # it is a zombie; the result is when
         self._closed = self._loop.create_future()  # nothing holds its output open any more
-        self._open: set[IO[bytes]] = set()
+        self._open: dict[IO[bytes], Source] = {}
+
+    def hold(self) -> None:
+        """Stops reading: as soon as the pipes are full, the process waits."""
+        for pipe in self._open:
+            self._loop.remove_reader(pipe.fileno())
+
+    def resume(self) -> None:
+        """Reads again."""
+        for pipe in self._open:
+            self._loop.add_reader(pipe.fileno(), self._readable, pipe)
 
     def kill(self) -> None:
         """Ends the process group, TERM first. At any time, also before `run`."""
@@ -100,8 +124,10 @@ class Run:
             return NotStarted(f"pidfd_open: {problem.strerror}")
         try:
             self._loop.add_reader(pidfd, self._has_exited, pidfd)
-            self._read(process.stdout, self._stdout)
-            self._read(process.stderr, self._stderr)
+            if self._niceness:
+                os.setpriority(os.PRIO_PGRP, process.pid, self._niceness)
+            self._read(process.stdout, STDOUT)
+            self._read(process.stderr, STDERR)
             self._started()
             await self._until_over(process)
         finally:
@@ -109,10 +135,13 @@ class Run:
             _kill_group(process, signal.SIGKILL)
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
+            self._read_last()
             for pipe in list(self._open):
                 self._close(pipe)
             exit_code = _reap(process)
-        stdout, stderr = share(self._stdout, self._stderr, max_bytes=self._max_bytes)
+        stdout, stderr = share(self._captured[STDOUT], self._captured[STDERR], max_bytes=self._max_bytes)
+        if self._wrote:  # all of it was passed on
+            stdout, stderr = (replace(kept, cut_bytes=0, cut_lines=0) for kept in (stdout, stderr))
         ended_at = self._exited.result() if self._exited.done() else time.monotonic()
         return Ended(exit_code, stdout, stderr, run_s=ended_at - started_at, finished_at=time.time())
 
@@ -120,9 +149,11 @@ class Run:
         """Waits for the end, or brings it about; every wait but the first is bounded."""
         await asyncio.wait({self._exited, self._killed}, return_when=asyncio.FIRST_COMPLETED)
         if self._exited.done():
+            self._read_last()
             await asyncio.wait({self._closed}, timeout=LINGERING_S)
         else:
             _kill_group(process, signal.SIGTERM)
+            self._read_last()
             await asyncio.wait({self._exited, self._closed}, timeout=limits.KILL_AFTER_S)
         if not (self._exited.done() and self._closed.done()):
             _kill_group(process, signal.SIGKILL)
@@ -134,27 +165,38 @@ class Run:
         self._loop.remove_reader(pidfd)
         self._exited.set_result(time.monotonic())
 
-    def _read(self, pipe: IO[bytes] | None, capture: Capture) -> None:
+    def _read(self, pipe: IO[bytes] | None, source: Source) -> None:
         assert pipe is not None  # noqa: S101  (Popen was asked for pipes)
         os.set_blocking(pipe.fileno(), False)
-        self._open.add(pipe)
-        self._loop.add_reader(pipe.fileno(), self._readable, pipe, capture)
+        self._open[pipe] = source
+        self._loop.add_reader(pipe.fileno(), self._readable, pipe)
 
-    def _readable(self, pipe: IO[bytes], capture: Capture) -> None:
-        """Takes one piece a turn of the loop, so that a flood leaves turns for everything else."""
+    def _readable(self, pipe: IO[bytes]) -> bool:
+        """Takes one piece a turn of the loop, so that a flood leaves turns for others; whether there was one."""
         try:
             chunk = os.read(pipe.fileno(), READ_BYTES)
         except BlockingIOError:
-            return
-        if chunk:
-            capture.feed(chunk)
-        else:
+            return False
+        if not chunk:
             self._close(pipe)
+            return False
+        source = self._open[pipe]
+        self._captured[source].feed(chunk)
+        if self._wrote:
+            self._wrote(source, chunk)
+        return True
+
+    def _read_last(self) -> None:
+        """Takes what is in the pipes of a process that has ended or been told to, also when it is held up."""
+        for pipe in list(self._open):
+            for _ in range(LAST_READS):
+                if not self._readable(pipe):
+                    break
 
     def _close(self, pipe: IO[bytes]) -> None:
         self._loop.remove_reader(pipe.fileno())
         pipe.close()
-        self._open.discard(pipe)
+        del self._open[pipe]
         if not self._open and not self._closed.done():
             self._closed.set_result(None)
 

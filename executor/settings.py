@@ -65,6 +65,9 @@ class ExecutorSettings(ProgramSettings):
     """What kubectl gets as KUBECONFIG. Without it, kubectl uses the service account of the pod it runs in."""
     max_concurrency: int = Field(default=8, ge=1, le=256)
     """Commands at a time; four times as many wait. A kubectl takes 50 MB or so, so 8 fit in half a gigabyte."""
+    spool_dir: Path | None = None
+    """A directory for results until the broker has stored them, so that they outlive this process; for one executor
+    alone, on a disk that outlives the pod. Without it they are kept in memory only."""
     tls_ca: ReadableFile | None = None
     """PEM file with the authorities that the broker's certificate is checked against; without any TLS file the
     connection is not encrypted."""

@@ -18,6 +18,7 @@ from executor.runner import Kubectl
 from executor.settings import load_settings
 from openline import ids, limits
 from openline.channels import SERVER_OPTIONS
+from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
 
@@ -67,6 +68,8 @@ class ScriptedConnection:
         verdict: "wire.VerdictAction.ValueType | None" = None,
         heartbeat_interval_s: float = 5.0,
         heartbeat_timeout_s: float = 20.0,
+        next_seq: int = 0,
+        command_credit_bytes: int = 0,
     ) -> wire.Hello:
         """Takes Hello and answers with Welcome: one verdict on everything that Hello lists."""
         hello = (await self.expect("hello")).hello
@@ -78,15 +81,24 @@ class ScriptedConnection:
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             reconnect=wire.ReconnectPolicy(min_s=0.02, max_s=0.1),
-            verdicts=[wire.Verdict(command_id=command_id, action=verdict) for command_id in listed],
+            limits=wire.StreamLimits(command_credit_bytes=command_credit_bytes),
+            verdicts=[wire.Verdict(command_id=command_id, action=verdict, next_seq=next_seq) for command_id in listed],
         )
         await self.send(wire.BrokerFrame(welcome=welcome))
         return hello
 
-    async def result(self, command_id: str) -> tuple[wire.Finished, bytes, bytes]:
-        """Reads until this command's Finished: that, its stdout and its stderr."""
+    async def grant(self, output: command_pb2.Output) -> None:
+        """Gives back the credit that a frame of output took."""
+        size = len(output.data)
+        await self.send(
+            wire.BrokerFrame(credit=wire.Credit(command_id=output.command_id, bytes=size)),
+            wire.BrokerFrame(credit=wire.Credit(bytes=size)),
+        )
+
+    async def result(self, command_id: str, *, next_seq: int = 0) -> tuple[wire.Finished, bytes, bytes]:
+        """Reads until this command's Finished, giving credit: that, its stdout and its stderr."""
         output = {1: b"", 2: b""}
-        seq = 0
+        seq = next_seq
         while True:
             frame = await self.frame()
             match frame.WhichOneof("frame"):
@@ -95,6 +107,7 @@ class ScriptedConnection:
                     assert len(frame.output.data) <= limits.MAX_FRAME_BYTES
                     seq += 1
                     output[frame.output.source] += frame.output.data
+                    await self.grant(frame.output)
                 case "finished" if frame.finished.command_id == command_id:
                     return frame.finished, output[1], output[2]
 
@@ -175,10 +188,12 @@ def stub_kubectl(tmp_path: Path) -> Callable[[str], Path]:
 def execute() -> Callable[..., wire.BrokerFrame]:
     """Makes an Execute frame with a new command id."""
 
-    def make(*argv: str, timeout_s: float = 20.0, command_id: str = "", max_bytes: int = 0) -> wire.BrokerFrame:
+    def make(
+        *argv: str, timeout_s: float = 20.0, command_id: str = "", max_bytes: int = 0, live: bool = False
+    ) -> wire.BrokerFrame:
         frame = wire.BrokerFrame(
             execute=wire.Execute(
-                command_id=command_id or ids.new_id(), argv=argv or ("get", "pods"), timeout_s=timeout_s
+                command_id=command_id or ids.new_id(), argv=argv or ("get", "pods"), timeout_s=timeout_s, live=live
             )
         )
         frame.execute.output_limits.max_bytes = max_bytes

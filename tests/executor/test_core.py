@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from executor.actions import Action, Ended, Kill, Note, NotStarted, Send, Spawn
-from executor.core import QUEUE_PER_PLACE, Core
-from executor.output import Kept
+from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Resume, Send, Spawn, Store
+from executor.admission import QUEUE_PER_PLACE
+from executor.core import Core
+from executor.report import STDOUT, Report
 from openline import limits
+from openline.capture import Kept
 from openline.errors import error
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 
-def check(argv: Sequence[str]) -> command_pb2.Error | None:
+def check(argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
     return error(Reason.POLICY_DENIED, "no") if argv[0] == "delete" else None
 
 
@@ -24,9 +26,9 @@ def connected(*, max_concurrency: int = 2) -> Core:
     return core
 
 
-def execute(command_id: str, *argv: str, timeout_s: float = 10.0) -> wire.BrokerFrame:
+def execute(command_id: str, *argv: str, timeout_s: float = 10.0, live: bool = False) -> wire.BrokerFrame:
     return wire.BrokerFrame(
-        execute=wire.Execute(command_id=command_id, argv=argv or ("get", "pods"), timeout_s=timeout_s)
+        execute=wire.Execute(command_id=command_id, argv=argv or ("get", "pods"), timeout_s=timeout_s, live=live)
     )
 
 
@@ -38,8 +40,12 @@ def ack(command_id: str) -> wire.BrokerFrame:
     return wire.BrokerFrame(result_ack=wire.ResultAck(command_id=command_id))
 
 
-def verdict(command_id: str, action: wire.VerdictAction.ValueType) -> wire.Welcome:
-    return wire.Welcome(verdicts=[wire.Verdict(command_id=command_id, action=action)])
+def credit(size: int, command_id: str = "") -> wire.BrokerFrame:
+    return wire.BrokerFrame(credit=wire.Credit(command_id=command_id, bytes=size))
+
+
+def verdict(command_id: str, action: wire.VerdictAction.ValueType, *, next_seq: int = 0) -> wire.Welcome:
+    return wire.Welcome(verdicts=[wire.Verdict(command_id=command_id, action=action, next_seq=next_seq)])
 
 
 def ended(stdout: bytes = b"", stderr: bytes = b"", *, exit_code: int = 0) -> Ended:
@@ -60,6 +66,10 @@ def said(actions: list[Action]) -> list[str]:
                 words.append(f"spawn {command_id}")
             case Kill(command_id):
                 words.append(f"kill {command_id}")
+            case Hold(command_id):
+                words.append(f"hold {command_id}")
+            case Resume(command_id):
+                words.append(f"resume {command_id}")
     return words
 
 
@@ -73,9 +83,9 @@ def rejected(actions: list[Action]) -> command_pb2.Error:
     return frame.error
 
 
-def run(core: Core, command_id: str, *, now: float = 0.0) -> None:
+def run(core: Core, command_id: str, *, now: float = 0.0, live: bool = False) -> None:
     """Takes a command as far as RUNNING."""
-    core.received(execute(command_id), now)
+    core.received(execute(command_id, live=live), now)
     core.started(command_id)
 
 
@@ -195,7 +205,7 @@ def test_a_command_runs_on_while_nobody_is_connected() -> None:
     assert said(core.ended("a", ended(b"x"), 1.0)) == ["spawn b"]
     assert said(core.started("b")) == []
     actions = core.welcomed(verdict("a", wire.VERDICT_ACTION_KEEP), 2.0)
-    assert said(actions) == ["accepted", "started", "output", "finished", "accepted", "started"]
+    assert said(actions) == ["accepted", "started", "accepted", "started", "output", "finished"]
     assert finished(actions).timings.return_s == 1.0
 
 
@@ -367,3 +377,133 @@ def test_nothing_for_the_log_tells_what_was_run() -> None:
     actions = [*core.received(execute("a", "get", "hush"), 0.0), *core.ended("a", ended(b"hush"), 1.0)]
     actions += core.received(execute("b", "delete", "hush"), 0.0)
     assert not any("hush" in str(action) for action in actions if isinstance(action, Note))
+
+
+def test_a_live_command_tells_what_it_writes_as_it_comes() -> None:
+    """Nothing waits for the end; Finished has the exact totals and nothing was cut."""
+    core = connected()
+    actions = core.received(execute("a", live=True), 0.0)
+    assert [a.live for a in actions if isinstance(a, Spawn)] == [True]
+    core.started("a")
+    assert said(core.wrote("a", STDOUT, b"one\n", 1.0)) == ["output"]
+    assert said(core.wrote("a", STDOUT, b"two\n", 2.0)) == ["output"]
+    end = Ended(0, Kept(total_bytes=8, total_lines=2), Kept(), run_s=2.0, finished_at=1.7e9)
+    actions = core.ended("a", end, 2.0)
+    assert said(actions) == ["finished"]
+    assert (finished(actions).stdout_summary.total_bytes, finished(actions).stdout_summary.cut_bytes) == (8, 0)
+
+
+def test_the_end_of_a_live_command_waits_for_credit() -> None:
+    """Finished goes after all its output, however late; credit of the stream alone is not enough."""
+    core = connected()
+    run(core, "a", live=True)
+    window = limits.COMMAND_CREDIT_BYTES
+    assert said(core.wrote("a", STDOUT, bytes(window + 1), 1.0)) == ["output"] * 4 + ["hold a"]
+    assert said(core.ended("a", ended(), 2.0)) == []
+    assert said(core.received(credit(1 << 20), 3.0)) == []
+    actions = core.received(credit(1, "a"), 4.0)
+    assert said(actions) == ["output", "finished"]
+    assert finished(actions).timings.return_s == 2.0
+
+
+def test_a_held_up_process_goes_on_with_credit() -> None:
+    core = connected()
+    run(core, "a", live=True)
+    core.wrote("a", STDOUT, bytes(limits.COMMAND_CREDIT_BYTES + 10), 1.0)
+    assert said(core.received(credit(5, "a"), 2.0)) == ["output"]
+    assert said(core.received(credit(5, "a"), 2.0)) == ["output", "resume a"]
+
+
+def test_credit_for_the_unknown_changes_nothing() -> None:
+    assert connected().received(credit(1 << 63, "nobody"), 0.0) == []
+
+
+def test_a_reconnect_goes_on_where_the_broker_is() -> None:
+    """What was sent and has arrived is not sent again; what has not is; then comes what was written meanwhile."""
+    core = connected()
+    run(core, "a", live=True)
+    core.wrote("a", STDOUT, b"one", 1.0)
+    core.wrote("a", STDOUT, b"two", 1.0)
+    core.disconnected()
+    assert said(core.wrote("a", STDOUT, b"three", 2.0)) == ["hold a"]
+    actions = core.welcomed(verdict("a", wire.VERDICT_ACTION_KEEP, next_seq=1), 3.0)
+    assert said(actions) == ["accepted", "started", "output", "output", "resume a"]
+    frames = [a.frame.output for a in actions if isinstance(a, Send) and a.frame.HasField("output")]
+    assert [(frame.seq, frame.data) for frame in frames] == [(1, b"two"), (2, b"three")]
+
+
+def test_output_that_cannot_be_continued_ends_the_command() -> None:
+    """A broker asks for what has been dropped: never a silent gap, but an end that says why."""
+    core = connected()
+    run(core, "a", live=True)
+    core.wrote("a", STDOUT, b"one", 1.0)
+    core.received(credit(3, "a"), 1.0)
+    core.disconnected()
+    core.wrote("a", STDOUT, b"two", 1.0)
+    actions = core.welcomed(verdict("a", wire.VERDICT_ACTION_KEEP, next_seq=0), 2.0)
+    assert said(actions) == ["accepted", "started", "resume a", "kill a"]
+    assert [a.event for a in actions if isinstance(a, Note) and a.warning] == ["output.severed"]
+    assert said(core.wrote("a", STDOUT, b"three", 2.0)) == []
+    frame = finished(core.ended("a", Ended(143, Kept(total_bytes=11), Kept(), 1.0, 0.0), 3.0))
+    assert (frame.outcome, frame.error.executed) == (command_pb2.OUTCOME_CANCELLED, YES)
+    assert "cannot be continued" in frame.error.message
+    assert frame.stdout_summary.cut_bytes == 11
+
+
+def test_cancel_sends_what_was_written_before() -> None:
+    """Also what was read after the kill, and what had to wait for credit."""
+    core = connected()
+    run(core, "a", live=True)
+    core.wrote("a", STDOUT, b"so far", 1.0)
+    assert said(core.received(cancel("a"), 1.0)) == ["kill a"]
+    assert said(core.wrote("a", STDOUT, b"last words", 1.1)) == ["output"]
+    assert said(core.ended("a", ended(exit_code=143), 1.2)) == ["finished"]
+
+
+def test_what_a_dropped_command_writes_is_nobodys() -> None:
+    core = connected()
+    run(core, "a", live=True)
+    core.welcomed(verdict("a", wire.VERDICT_ACTION_DROP), 1.0)
+    assert core.wrote("a", STDOUT, b"x", 1.0) == []
+    assert core.received(credit(1, "a"), 1.0) == []
+
+
+def test_a_result_is_stored_and_erased_when_it_is_acknowledged() -> None:
+    """Once each; what was never finished is never stored."""
+    core = connected()
+    run(core, "a")
+    run(core, "b")
+    kept = [action for action in core.ended("a", ended(b"x"), 1.0) if isinstance(action, Store)]
+    assert [(action.report.command_id, action.executed) for action in kept] == [("a", True)]
+    assert core.received(ack("a"), 2.0) == [Erase("a")]
+    assert core.received(ack("a"), 2.0) == []
+    core.ended("b", ended(), 2.0)
+    assert Erase("b") in core.welcomed(verdict("b", wire.VERDICT_ACTION_STORED), 3.0)
+
+
+def test_a_result_of_an_earlier_process_is_handed_over() -> None:
+    """Listed as unacknowledged, sent when it is to be kept, never run again."""
+    report = Report("a")
+    report.write(STDOUT, b"out")
+    report.close(wire.Finished(command_id="a", exit_code=3), 0.0)
+    core = Core(max_concurrency=1, check=check)
+    assert core.restore(report, executed=True, now=5.0) == []
+    assert core.held().unacked_ids == ("a",)
+    actions = core.welcomed(verdict("a", wire.VERDICT_ACTION_KEEP), 6.0)
+    assert said(actions) == ["accepted", "started", "output", "finished"]
+    assert finished(actions).exit_code == 3
+    assert said(core.received(execute("a"), 7.0)) == ["accepted", "started", "output", "finished"]
+    assert core.received(ack("a"), 8.0) == [Erase("a")]
+    assert rejected(core.received(execute("a"), 9.0)).reason == Reason.RESULT_EXPIRED
+
+
+def test_the_policy_hears_whether_somebody_reads_along() -> None:
+    asked = []
+
+    def ask(argv: Sequence[str], *, live: bool) -> None:
+        asked.append(live)
+
+    core = Core(max_concurrency=1, check=ask)
+    core.received(execute("a", live=True), 0.0)
+    core.received(execute("b"), 0.0)
+    assert asked == [True, False]

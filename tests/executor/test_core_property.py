@@ -1,19 +1,32 @@
-"""The core under any order of events: at most one run an id, every accepted command ends, memory is bounded."""
+"""The core under any order of events: at most one run an id, every accepted command ends, memory is bounded.
 
-from collections.abc import Sequence
+The broker here believes what it is sent, frame by frame, so that it also holds that output has no gap, that it never
+exceeds its credit, and that Finished is the last.
+"""
+
+from collections.abc import Collection, Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from executor.actions import Action, Ended, Kill, NotStarted, Send, Spawn
-from executor.core import QUEUE_PER_PLACE, Core
-from executor.output import Kept
+from executor.actions import Action, Ended, Hold, Kill, NotStarted, Resume, Send, Spawn
+from executor.admission import QUEUE_PER_PLACE
+from executor.core import Core
+from executor.report import STDERR, STDOUT
+from openline.capture import Kept
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 IDS = st.sampled_from([f"c{index}" for index in range(12)])
+PICKS = st.integers(0, 10)
 PLACES = 2
+COMMAND_CREDIT, STREAM_CREDIT = 40, 60
+
+
+def picked(ids: Collection[str], pick: int) -> str:
+    """One of the ids, or none if there is none."""
+    return sorted(ids)[pick % len(ids)] if ids else ""
 
 
 class Executor(RuleBasedStateMachine):
@@ -28,8 +41,15 @@ class Executor(RuleBasedStateMachine):
         self.spawned: list[str] = []
         self.accepted: set[str] = set()
         self.over: set[str] = set()
+        self.live: set[str] = set()
+        self.wrote: dict[str, bytes] = {}
+        self.held: set[str] = set()
+        # What the broker has: whole frames, by id; and what it allows.
+        self.has: dict[str, list[bytes]] = {}
+        self.allowed: dict[str, int] = {}
+        self.taken: dict[str, int] = {}
 
-    def check(self, argv: Sequence[str]) -> command_pb2.Error | None:
+    def check(self, argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
         return None
 
     def do(self, actions: Sequence[Action]) -> None:
@@ -41,16 +61,63 @@ class Executor(RuleBasedStateMachine):
                         self.accepted.add(frame.accepted.command_id)
                     if frame.HasField("finished"):
                         self.over.add(frame.finished.command_id)
+                        self.finish(frame.finished)
+                    if frame.HasField("output"):
+                        self.take(frame.output)
                 case Spawn(command_id):
                     assert command_id in self.accepted
                     self.spawned.append(command_id)
                     self.processes.add(command_id)
                 case Kill(command_id):
                     assert command_id in self.processes
+                case Hold(command_id):
+                    assert command_id in self.processes - self.held
+                    self.held.add(command_id)
+                case Resume(command_id):
+                    self.held.remove(command_id)
+
+    def take(self, output: command_pb2.Output) -> None:
+        """The broker's end of a frame of output."""
+        frames = self.has.setdefault(output.command_id, [])
+        assert output.seq <= len(frames), "a gap"
+        for key in ("", output.command_id):
+            self.allowed[key] = self.allowed.get(key, COMMAND_CREDIT) - len(output.data)
+            self.taken[key] = self.taken.get(key, 0) + len(output.data)
+            assert self.allowed[key] >= 0, "more than was allowed"
+        if output.seq == len(frames):
+            frames.append(output.data)
+        else:
+            assert frames[output.seq] == output.data, "another frame under the same seq"
+
+    def finish(self, finished: wire.Finished) -> None:
+        """The broker's end of Finished: everything the process wrote is here, unless it was said that it is not."""
+        if not finished.stdout_summary.cut_bytes:
+            assert b"".join(self.has.get(finished.command_id, [])) == self.wrote.get(finished.command_id, b"")
+
+    @rule(pick=PICKS, part=st.sampled_from([1, 2, 3]))
+    def grant(self, pick: int, part: int) -> None:
+        """Credit for what was taken, or for a part of it."""
+        self.credit(picked(self.taken, pick), part=part)
+
+    def credit(self, command_id: str, *, part: int = 1) -> None:
+        size = self.taken.get(command_id, 0) // part
+        if self.connected and size:
+            self.taken[command_id] -= size
+            self.allowed[command_id] = self.allowed.get(command_id, COMMAND_CREDIT) + size
+            self.frame(wire.BrokerFrame(credit=wire.Credit(command_id=command_id, bytes=size)))
+
+    @rule(pick=PICKS, data=st.binary(min_size=1, max_size=30), err=st.booleans())
+    def write(self, pick: int, data: bytes, err: bool) -> None:
+        """A live process writes, and is read from unless it is held up."""
+        if command_id := picked((self.processes & self.live) - self.held, pick):
+            self.wrote[command_id] = self.wrote.get(command_id, b"") + data
+            self.do(self.core.wrote(command_id, STDERR if err else STDOUT, data, self.now))
 
     @rule(action=st.sampled_from(wire.VerdictAction.values()))
     def connect(self, action: "wire.VerdictAction.ValueType") -> None:
         self.disconnect()
+        self.allowed = {"": STREAM_CREDIT}
+        self.taken = {}
         held = self.core.held()
         listed = [*held.in_flight_ids, *held.unacked_ids]
         if action == wire.VERDICT_ACTION_DROP:
@@ -58,8 +125,22 @@ class Executor(RuleBasedStateMachine):
         if action == wire.VERDICT_ACTION_STORED:
             self.over.update(held.unacked_ids)
         self.connected = True
-        verdicts = [wire.Verdict(command_id=command_id, action=action) for command_id in listed]
-        self.do(self.core.welcomed(wire.Welcome(verdicts=verdicts), self.now))
+        verdicts = [
+            wire.Verdict(command_id=command_id, action=action, next_seq=len(self.has.get(command_id, [])))
+            for command_id in listed
+        ]
+        allowed = wire.StreamLimits(command_credit_bytes=COMMAND_CREDIT, stream_credit_bytes=STREAM_CREDIT)
+        self.do(self.core.welcomed(wire.Welcome(verdicts=verdicts, limits=allowed), self.now))
+
+    @rule(lost=st.integers(0, 3))
+    def break_off(self, lost: int) -> None:
+        """The connection breaks with frames on the way: the broker never gets the last of each command."""
+        for command_id in self.has:
+            uncredited = self.taken.get(command_id, 0)
+            for _ in range(lost):
+                if self.has[command_id] and uncredited >= len(self.has[command_id][-1]):
+                    uncredited -= len(self.has[command_id].pop())
+        self.disconnect()
 
     @rule()
     def disconnect(self) -> None:
@@ -68,7 +149,15 @@ class Executor(RuleBasedStateMachine):
 
     @rule(command_id=IDS, timeout_s=st.sampled_from([0.0, 1.0, 3.0, 100.0]))
     def execute(self, command_id: str, timeout_s: float) -> None:
-        self.frame(wire.BrokerFrame(execute=wire.Execute(command_id=command_id, argv=["get"], timeout_s=timeout_s)))
+        """Each id is always live or never; a duplicate is sent by a broker that has nothing of the command."""
+        live = int(command_id[1:]) % 2 == 1
+        if live:
+            self.live.add(command_id)
+        if not (live and command_id in self.spawned) and self.connected:
+            self.allowed[command_id] = COMMAND_CREDIT
+            self.taken.pop(command_id, None)
+            execute = wire.Execute(command_id=command_id, argv=["get"], timeout_s=timeout_s, live=live)
+            self.frame(wire.BrokerFrame(execute=execute))
 
     @rule(command_id=IDS)
     def cancel(self, command_id: str) -> None:
@@ -82,16 +171,21 @@ class Executor(RuleBasedStateMachine):
         if self.connected:
             self.do(self.core.received(frame, self.now))
 
-    @rule(command_id=IDS)
-    def start(self, command_id: str) -> None:
-        if command_id in self.processes:
+    @rule(pick=PICKS)
+    def start(self, pick: int) -> None:
+        if command_id := picked(self.processes, pick):
             self.do(self.core.started(command_id))
 
-    @rule(command_id=IDS, fails=st.booleans())
-    def end(self, command_id: str, fails: bool) -> None:
-        if command_id in self.processes:
+    @rule(pick=PICKS, fails=st.booleans())
+    def end(self, pick: int, fails: bool) -> None:
+        if command_id := picked(self.processes, pick):
             self.processes.discard(command_id)
-            kept = Kept(b"x", total_bytes=1)
+            self.held.discard(command_id)
+            total = len(self.wrote.get(command_id, b""))
+            kept = Kept(b"", total_bytes=total)
+            if command_id not in self.live and not fails:
+                self.wrote[command_id] = bytes(100)
+                kept = Kept(bytes(100), total_bytes=100)
             end = NotStarted("no") if fails else Ended(0, kept, Kept(), run_s=0.1, finished_at=0.0)
             self.do(self.core.ended(command_id, end, self.now))
 
@@ -115,11 +209,23 @@ class Executor(RuleBasedStateMachine):
         """Whatever came before: with a connection and an end of the processes, every accepted command has ended."""
         self.connect(wire.VERDICT_ACTION_KEEP)
         self.do(self.core.stop_all("the end", self.now))
-        for command_id in sorted(self.processes):
-            self.end(command_id, fails=False)
+        self.credit_all()
+        assert self.held <= self.core_dropped(), "held up although there is credit"
+        while self.processes:
+            self.end(0, fails=False)
+        self.credit_all()
         assert self.core.running == self.core.queued == 0
         assert self.accepted <= self.over
 
+    def credit_all(self) -> None:
+        while any(self.taken.values()):
+            for command_id in list(self.taken):
+                self.credit(command_id)
+
+    def core_dropped(self) -> set[str]:
+        """Processes that nobody waits for, which are not read from any more."""
+        return self.processes - set(self.core.held().in_flight_ids)
+
 
 TestExecutor = Executor.TestCase
-TestExecutor.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestExecutor.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

@@ -3,6 +3,7 @@
 import pytest
 
 from executor.life import HAS_PLACE, STOPPABLE, TRANSITIONS, Command, Event, State
+from executor.report import Report
 from openline.v1 import executor_service_pb2 as wire
 
 
@@ -34,6 +35,6 @@ def test_a_place_is_held_until_the_process_has_ended() -> None:
 
 
 def test_an_event_that_the_table_does_not_know_changes_nothing() -> None:
-    command = Command(execute=wire.Execute(command_id="a"), received_at=0.0, deadline=1.0)
+    command = Command(wire.Execute(command_id="a"), Report("a"), received_at=0.0, deadline=1.0)
     assert not command.apply(Event.ENDED)
     assert command.state is State.QUEUED

@@ -2,19 +2,18 @@
 
 import pytest
 
-from executor.actions import Ended
 from executor.life import Command, State
 from executor.memory import Memory
-from executor.output import Kept
+from executor.report import STDOUT, Report
 from openline.reasons import YES
 from openline.v1 import executor_service_pb2 as wire
 
 
 def finished(command_id: str, *, output_bytes: int = 0) -> Command:
-    kept = Kept(b"x" * output_bytes, total_bytes=output_bytes)
-    end = Ended(0, kept, Kept(), run_s=0.0, finished_at=0.0)
+    report = Report(command_id)
+    report.write(STDOUT, b"x" * output_bytes)
     execute = wire.Execute(command_id=command_id)
-    return Command(execute, received_at=0.0, deadline=1.0, state=State.FINISHED, executed=True, end=end)
+    return Command(execute, report, received_at=0.0, deadline=1.0, state=State.FINISHED, executed=True)
 
 
 def test_too_many_results_push_out_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:

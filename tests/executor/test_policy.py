@@ -62,15 +62,21 @@ def test_reading_is_allowed(line: str) -> None:
         ("auth reconcile -f rbac.yaml", "sub-verb"),
         ("cluster-info dump", "sub-verb"),
         ("cluster-info -n dump dump", "sub-verb"),
-        ("logs -f web-0", "endless"),
-        ("logs --follow web-0", "endless"),
-        ("logs --follow=true web-0", "endless"),
-        ("get pods -w", "endless"),
-        ("get pods -Aw", "endless"),
-        ("get pods --watch", "endless"),
-        ("get pods --watch-only", "endless"),
-        ("events --watch=1", "endless"),
-        ("get -f /etc/passwd", "endless"),  # -f follows only in `logs`; it is refused everywhere
+        ("logs -f web-0", "streaming"),
+        ("logs --follow web-0", "streaming"),
+        ("logs --follow=true web-0", "streaming"),
+        ("get pods -w", "streaming"),
+        ("get pods -Aw", "streaming"),
+        ("get pods --watch", "streaming"),
+        ("get pods --watch-only", "streaming"),
+        ("events --watch=1", "flag"),
+        ("events -w", "streaming"),
+        ("rollout status deployment/web --watch", "streaming"),
+        ("get -f /etc/passwd", "flag"),  # -f follows in `logs`; elsewhere it names a file
+        ("describe -f /etc/passwd", "flag"),
+        ("rollout status -f /etc/passwd", "flag"),
+        ("events --follow", "flag"),
+        ("logs -w web-0", "flag"),
         ("get --filename=/etc/passwd", "flag"),
         ("get -k /etc", "flag"),
         ("get -R pods", "flag"),
@@ -141,6 +147,39 @@ def test_everything_else_is_denied(line: str, rule: str) -> None:
     assert refusal.metadata["rule"] == rule
     assert refusal.metadata["allowed"]
     assert refusal.executed == NO
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "logs -f web-0",
+        "logs -pf web-0",
+        "logs --follow --tail 5 web-0",
+        "get pods -w",
+        "get pods -Aw",
+        "get pods --watch-only=true",
+        "events -w -n shop",
+        "rollout status deployment/web -w",
+        "get pods",
+    ],
+)
+def test_streaming_calls_may_follow_and_watch(line: str) -> None:
+    assert check(line.split(), live=True) is None
+
+
+@pytest.mark.parametrize(
+    "line", ["get -f /etc/passwd", "logs --follow=1 web-0", "logs -f=true", "get secrets -w", "exec x"]
+)
+def test_a_streaming_call_may_nothing_else(line: str) -> None:
+    refusal = check(line.split(), live=True)
+    assert refusal is not None
+    assert refusal.metadata["rule"] != "streaming"
+
+
+def test_a_refusal_says_that_a_streaming_call_may() -> None:
+    refusal = check(["logs", "-f", "web-0"])
+    assert refusal is not None
+    assert "streaming calls only" in refusal.message
 
 
 def test_a_refusal_does_not_repeat_values() -> None:

@@ -260,10 +260,15 @@ async def test_what_the_policy_denies_is_403(api: httpx.AsyncClient) -> None:
     assert isinstance(problem["detail"], str)
 
 
-async def test_what_is_not_built_is_not_ignored(api: httpx.AsyncClient) -> None:
-    """An Idempotency-Key that nobody would honour is refused rather than dropped."""
-    response = await execute(api, {"args": ["pods"]}, Idempotency_Key="abc")
-    assert response.status_code == 200
+async def test_the_same_idempotency_key_is_the_same_command(api: httpx.AsyncClient) -> None:
+    """The second answer is the first one, and says so; another request with the key is refused."""
+    first = await execute(api, {"args": ["pods"]}, Idempotency_Key="abc")
+    again = await execute(api, {"args": ["pods"]}, Idempotency_Key="abc")
+    other = await execute(api, {"args": ["nodes"]}, Idempotency_Key="abc")
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.json()["command_id"] == again.json()["command_id"]
+    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
+    assert (other.status_code, other.json()["reason"]) == (422, "IDEMPOTENCY_CONFLICT")
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "nonsense", None])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.output import MOST_OUTPUT_BYTES, Capture, Kept, allowance, share
 from openline import limits
+from openline.capture import MOST_OUTPUT_BYTES, Capture, Kept, allowance, share
 
 
 def captured(data: bytes, *, max_bytes: int, piece: int = 7) -> Capture:
