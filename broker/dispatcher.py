@@ -48,8 +48,10 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._streams: dict[Connection, Stream] = {}
         # By command id: who waits for the result, and who watches.
-        self._waiting: dict[str, list[Done]] = {}
+        self._waiting: dict[str, dict[Done, None]] = {}
         self._watches: dict[str, list[Watch]] = {}
+        # By registered cluster: when it was last used, and when its executors were last told that it is.
+        self._used: dict[str, float] = {}
         self._told_active: dict[str, float] = {}
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
@@ -83,15 +85,14 @@ class Dispatcher:
         if command.result is not None:
             done(command)
         else:
-            self._waiting.setdefault(command.command_id, []).append(done)
+            self._waiting.setdefault(command.command_id, {})[done] = None
 
     def leave(self, command: Command, done: Done) -> None:
         """Whoever waited for the command is gone; it runs on."""
-        waiting = self._waiting.get(command.command_id, [])
-        if done in waiting:
-            waiting.remove(done)
-            if not waiting:
-                del self._waiting[command.command_id]
+        waiting = self._waiting.get(command.command_id, {})
+        waiting.pop(done, None)
+        if not waiting:
+            self._waiting.pop(command.command_id, None)
 
     @contextlib.contextmanager
     def watch(self, source: Command | command_pb2.Command, *, from_seq: int) -> Iterator[Watch | Replay]:
@@ -139,7 +140,7 @@ class Dispatcher:
         stream.send(welcome(verdicts))
         self._perform(actions)
         self._presence.refresh(connection.cluster_id)
-        self._told_active.pop(connection.cluster_id, None)
+        self._tell_active(connection, monotonic())
 
     def disconnected(self, connection: Connection) -> None:
         """The connection's stream has ended."""
@@ -166,11 +167,16 @@ class Dispatcher:
 
     def _mark_active(self, cluster_id: str, now: float) -> None:
         self._store.clusters.mark_active(cluster_id, now=now)
-        if now - self._told_active.get(cluster_id, float("-inf")) < TELL_ACTIVE_EVERY_S:
-            return
-        self._told_active[cluster_id] = now
-        activity = executor_service_pb2.Activity(active_for_s=keys.ACTIVE_S)
-        for connection in self._ledger.connections.of_cluster(cluster_id):
+        self._used[cluster_id] = now
+        if now - self._told_active.get(cluster_id, float("-inf")) >= TELL_ACTIVE_EVERY_S:
+            self._told_active[cluster_id] = now
+            for connection in self._ledger.connections.of_cluster(cluster_id):
+                self._tell_active(connection, now)
+
+    def _tell_active(self, connection: Connection, now: float) -> None:
+        left_s = self._used.get(connection.cluster_id, float("-inf")) + keys.ACTIVE_S - now
+        if left_s > 0:
+            activity = executor_service_pb2.Activity(active_for_s=left_s)
             self._send(connection, executor_service_pb2.BrokerFrame(activity=activity))
 
     def _perform(self, actions: Sequence[Action]) -> None:

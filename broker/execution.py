@@ -17,7 +17,7 @@ class Execution:
     A streaming one has `begun` called with what to watch, and is answered only if there is nothing to watch.
     """
 
-    __slots__ = ("_answer", "_begun", "_cancel_on_disconnect", "_dispatcher", "claimed_key", "command", "replayed")
+    __slots__ = ("_answer", "_begun", "_cancel_on_disconnect", "_dispatcher", "_done", "command", "release", "replayed")
 
     def __init__(
         self,
@@ -31,7 +31,9 @@ class Execution:
         self._answer: Callable[[Answer], None] | None = answer
         self._begun = begun
         self._cancel_on_disconnect = cancel_on_disconnect
-        self.claimed_key = ""
+        self._done: Callable[[Command], None] | None = None
+        # Frees the idempotency key that this one has claimed.
+        self.release: Callable[[], None] | None = None
         self.replayed = False
         self.command: Command | None = None
 
@@ -50,6 +52,13 @@ class Execution:
         if tell is not None:
             tell(answer)
 
+    def follow(self, command: Command, done: Callable[[Command], None]) -> None:
+        """It is the execution of this command; `done` is called when that has its result."""
+        self.command = command
+        self._done = done
+        self.begin(command)
+        self._dispatcher.attach(command, done)
+
     def begin(self, source: Source) -> None:
         """Gives a streaming caller what to watch."""
         if self._begun is not None and not self.over:
@@ -58,5 +67,16 @@ class Execution:
     def abandon(self) -> None:
         """The caller is gone: the command runs on, unless it was to be cancelled then."""
         self._answer = None
-        if self.command is not None and self._cancel_on_disconnect:
+        if self.command is None:
+            return
+        # The one that holds the claim stays, to free it should the command not be run.
+        if self._done is not None and self.release is None:
+            self._dispatcher.leave(self.command, self._done)
+        if self._cancel_on_disconnect:
             self._dispatcher.cancel(self.command, why="the caller is gone")
+
+    def free_key(self) -> None:
+        """The command was surely not run: its idempotency key, if it has claimed one, may be used again."""
+        release, self.release = self.release, None
+        if release is not None:
+            release()

@@ -5,9 +5,13 @@ memory and a cluster that is not connected cost a look into Redis, and a task.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 
+import structlog
+
+from broker.core.account import offline
 from broker.core.checks import check_execute
 from broker.core.command import Ask, Command
 from broker.core.credentials import Credentials
@@ -28,6 +32,9 @@ REPLAY_EVERY_S = 0.02
 MAX_WAITING = 10_000
 
 Request = command_service_pb2.ExecuteRequest
+Wait = Callable[[Execution], Awaitable[None]]
+
+log = structlog.get_logger()
 
 
 class Executions:
@@ -68,9 +75,9 @@ class Executions:
             self._registry.require(request.cluster_id)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:
-                self._spawn(self._claim(ask, request.idempotency_key, execution))
+                self._spawn(partial(self._claim, ask, request.idempotency_key), execution)
             elif ask.session_id and not self._in_believed_session(ask):
-                self._spawn(self._in_session(ask, execution))
+                self._spawn(partial(self._in_session, ask), execution)
             else:
                 self._dispatch(ask, execution)
         except errors.OpenlineError as refusal:
@@ -88,25 +95,23 @@ class Executions:
         try:
             command = self._dispatcher.dispatch(ask)
         except ClusterAbsent:
-            self._release(ask, execution)
-            self._spawn(self._say_offline(ask.cluster_id, execution))
+            execution.free_key()
+            self._say_offline(ask.cluster_id, execution)
         else:
             self._follow(command, execution)
 
     def _follow(self, command: Command, execution: Execution) -> None:
-        """The execution is answered, or begun, with this command."""
-        execution.command = command
-        execution.begin(command)
-        self._dispatcher.attach(command, lambda done: self._conclude(done, execution))
+        execution.follow(command, lambda done: self._conclude(done, execution))
 
     def _conclude(self, command: Command, execution: Execution) -> None:
+        """The command has its result. Raises nothing: it is the dispatcher who calls."""
         error = None if command.result is None else command.result.error
         if error is not None and error.executed == NO:
-            self._release(command.ask, execution)
+            execution.free_key()
         if execution.live:
             return
         if error is not None and error.reason == Reason.CLUSTER_OFFLINE:
-            self._spawn(self._say_offline(command.ask.cluster_id, execution))
+            self._say_offline(command.ask.cluster_id, execution)
         else:
             execution.answer(self._response(command.result, replayed=execution.replayed))
 
@@ -115,51 +120,51 @@ class Executions:
     ) -> command_service_pb2.ExecuteResponse:
         return command_service_pb2.ExecuteResponse(result=result, replayed=replayed, degraded=self._store.degraded)
 
-    def _release(self, ask: Ask, execution: Execution) -> None:
-        """A command that was surely not run leaves its idempotency key free to be used again."""
-        if execution.claimed_key:
-            self._store.claims.release(ask.owner, execution.claimed_key)
+    def _say_offline(self, cluster_id: str, execution: Execution) -> None:
+        """Answers CLUSTER_OFFLINE; since when is left out if too many wait for Redis already."""
+        try:
+            self._spawn(partial(self._look_and_say_offline, cluster_id), execution)
+        except errors.OpenlineError:
+            execution.answer(offline(cluster_id))
 
     # What has to wait for Redis
 
     async def _claim(self, ask: Ask, key: str, execution: Execution) -> None:
-        try:
-            own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
-            held = await self._store.claims.claim(ask.owner, key, own)
+        claims = self._store.claims
+        own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
+        runs_s = ask.wait_for_cluster_s + ask.timeout_s
+        until = monotonic() + REPLAY_WAIT_S
+        while (held := await claims.claim(ask.owner, key, own, runs_s=runs_s)) is not None:
             if held.fingerprint != own.fingerprint:
                 conflict = "this idempotency key was used for another request"
                 raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
-            if held.command_id != own.command_id:
-                await self._replay(held.command_id, execution)
-            elif execution.over:
-                self._store.claims.release(ask.owner, key)
-            else:
-                execution.claimed_key = key
-                if ask.session_id and not self._in_believed_session(ask):
-                    await self._in_session(ask, execution)
-                else:
-                    self._dispatch(ask, execution)
-        except errors.OpenlineError as refusal:
-            self._release(ask, execution)
-            execution.answer(refusal.error)
-
-    async def _replay(self, command_id: str, execution: Execution) -> None:
-        """Answers with the command that an earlier request with the same key made."""
-        execution.replayed = True
-        until = monotonic() + REPLAY_WAIT_S
-        while True:
-            if (command := self._dispatcher.find(command_id)) is not None:
-                return self._follow(command, execution)
-            if (stored := await self._store.results.get(command_id)) is not None:
-                execution.begin(stored)
-                if not execution.live:
-                    execution.answer(self._response(stored.result, replayed=True))
-                return None
+            if execution.over or await self._replay(held.command_id, execution):
+                return
             if monotonic() > until:
-                lost = "the command of this idempotency key was asked of a replica that is gone"
+                lost = "the command of this idempotency key is not known any more: its replica or its result is gone"
                 raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost))
-            # Between the claim and the dispatch of the first one, or between its end and the write of its result.
+            # The first one is between its claim and its dispatch, or was refused and is about to free the key.
             await asyncio.sleep(REPLAY_EVERY_S)
+        execution.release = partial(claims.release, ask.owner, key, own)
+        if ask.session_id and not self._in_believed_session(ask):
+            await self._in_session(ask, execution)
+        elif execution.over:
+            execution.free_key()
+        else:
+            self._dispatch(ask, execution)
+
+    async def _replay(self, command_id: str, execution: Execution) -> bool:
+        """Answers with the command that an earlier request with the same key made; False if it cannot be found."""
+        if (command := self._dispatcher.find(command_id)) is not None:
+            execution.replayed = True
+            self._follow(command, execution)
+            return True
+        if (stored := await self._store.results.get(command_id)) is not None:
+            execution.replayed = True
+            execution.begin(stored)
+            if not execution.live:
+                execution.answer(self._response(stored.result, replayed=True))
+        return stored is not None
 
     def _in_believed_session(self, ask: Ask) -> bool:
         """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""
@@ -171,29 +176,41 @@ class Executions:
         return True
 
     async def _in_session(self, ask: Ask, execution: Execution) -> None:
-        try:
-            session = await self._store.sessions.get(ask.session_id)
-            if session is None:
-                raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
-            _check_session(ask, owner=session.owner, cluster_id=session.cluster_id)
-            if execution.over:
-                return
-            self._store.sessions.use(session, now=monotonic(), found=True)
-            self._dispatch(ask, execution)
-        except errors.OpenlineError as refusal:
-            self._release(ask, execution)
-            execution.answer(refusal.error)
+        session = await self._store.sessions.get(ask.session_id)
+        if session is None:
+            raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
+        _check_session(ask, owner=session.owner, cluster_id=session.cluster_id)
+        if execution.over:
+            execution.free_key()
+            return
+        self._store.sessions.use(session, now=monotonic(), found=True)
+        self._dispatch(ask, execution)
 
-    async def _say_offline(self, cluster_id: str, execution: Execution) -> None:
+    async def _look_and_say_offline(self, cluster_id: str, execution: Execution) -> None:
         execution.answer(await self._registry.offline(cluster_id))
 
-    def _spawn(self, waiting: Coroutine[None, None, None]) -> None:
+    def _spawn(self, wait: Wait, execution: Execution) -> None:
+        """Raises STORE_UNAVAILABLE when too many wait already."""
         if len(self._tasks) >= MAX_WAITING:
-            waiting.close()
             raise errors.OpenlineError(errors.error(Reason.STORE_UNAVAILABLE, "too many wait for Redis"))
-        task = asyncio.get_running_loop().create_task(waiting)
+        task = asyncio.get_running_loop().create_task(_answered(wait, execution))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _answered(wait: Wait, execution: Execution) -> None:
+    """Whatever goes wrong on the way, the caller is told."""
+    try:
+        await wait(execution)
+    except errors.OpenlineError as refusal:
+        execution.free_key()
+        execution.answer(refusal.error)
+    except asyncio.CancelledError:
+        execution.free_key()  # nothing waits any more once the command is sent
+        raise
+    except Exception:
+        log.exception("execution.failed")
+        execution.answer(errors.error(Reason.INTERNAL, "internal error; see the broker's log"))
 
 
 def _check_session(ask: Ask, *, owner: str, cluster_id: str) -> None:

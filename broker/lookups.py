@@ -1,4 +1,4 @@
-"""Finds commands by id for those who may see them: here while they run, in the store when they are done."""
+"""Commands by id, for those who may see them: found here while they run, in the store when they are done."""
 
 import asyncio
 import time
@@ -11,6 +11,7 @@ from broker.store.store import Store
 from openline import errors
 from openline.ids import is_command_id, made_at
 from openline.reasons import Reason
+from openline.v1 import command_pb2
 
 # The clock of whoever made an id may be off by so much.
 CLOCK_SLACK_S = 60.0
@@ -43,6 +44,15 @@ class Lookups:
         if found is None and made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
             raise errors.OpenlineError(errors.error(Reason.RESULT_EXPIRED, "the result of this command has expired"))
         raise errors.OpenlineError(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
+
+    async def cancel(self, command_id: str, caller: Caller, *, why: str) -> command_pb2.CommandState.ValueType:
+        """Asks for the command to be stopped; the state it was in. Raises as `find` does."""
+        found = await self.find(command_id, caller)
+        if not isinstance(found, Command):
+            return found.state
+        state = found.state
+        self._dispatcher.cancel(found, why=errors.short(why) or "cancelled by the caller")
+        return state.value
 
     async def until_done(self, command: Command, timeout_s: float) -> None:
         """Waits until the command has its result, or the time is up."""

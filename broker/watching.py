@@ -23,8 +23,8 @@ class Watch:
     def __init__(self, command: Command, *, from_seq: int) -> None:
         self.command = command
         self._seq = from_seq
-        # How many bytes came before `_seq`; not known for a watcher who comes in the middle.
-        self._offset = 0 if from_seq == 0 else None
+        # How many bytes came before `_seq`; None when it is not known.
+        self._offset = command.transcript.offset(from_seq)
         self._state: State | None = None
         self._changed = asyncio.Event()
         self._changed.set()
@@ -59,7 +59,10 @@ class Watch:
             if room <= 0:
                 self._changed.set()
                 return taken
-            taken.append(CommandEvent(output=piece))
+            output = command_pb2.Output(
+                command_id=command.command_id, seq=piece.seq, source=piece.source, data=piece.data
+            )
+            taken.append(CommandEvent(output=output))
             self._seq = piece.seq + 1
             if self._offset is not None:
                 self._offset += len(piece.data)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from broker.core.actions import Action, Conclude, Send
 from broker.core.agenda import Agenda
-from broker.core.command import Command
+from broker.core.command import Command, timed_out
 from broker.core.connections import Connection, Connections, Here, Instance
 from broker.core.life import Event
 from broker.core.queue import FairQueue
@@ -39,10 +39,6 @@ class Account:
 
     def write(self, command: Command, connection: Connection, now: float) -> list[Action]:
         """The command goes out on a stream, for the first time."""
-        if command.waits_until is not None:
-            # Its cluster has come: what it may take counts from now.
-            command.waits_until = None
-            command.clock_from = now
         command.written(instance_id=connection.instance_id, executor_id=connection.executor_id, now=now)
         connection.commands.add(command.command_id)
         self.deadlines.add(command.command_id, command.deadline + DEADLINE_ALLOWANCE_S)
@@ -54,23 +50,41 @@ class Account:
         queue = self.queues.get(cluster_id)
         while queue and isinstance(place := self.connections.place(cluster_id), Here):
             command = queue.pop()
-            if command is not None:
+            if command is not None and command.deadline > now:
                 actions += self.write(command, place.connection, now)
+            elif command is not None:
+                # Its turn comes in the very moment in which its time is up, or after this process stood still.
+                self.deadlines.discard(command.command_id)
+                error = timed_out(command)
+                command.apply(Event.EXPIRED)
+                command.end(command_pb2.OUTCOME_TIMED_OUT, error, now)
+                actions.append(Conclude(command))
         if queue is not None and not queue:
             del self.queues[cluster_id]
         return actions
 
+    def arrive(self, cluster_id: str, now: float) -> None:
+        """The cluster has come: what waited for it waits for a place now, and its timeout begins."""
+        for command in self.queues.get(cluster_id, ()):
+            if command.waits_until is not None:
+                command.waits_until = None
+                command.clock_from = now
+                self.deadlines.add(command.command_id, command.deadline)
+
     def strand(self, cluster_id: str, now: float) -> list[Action]:
-        """Ends what waits for a place in a cluster that has gone, but for those that said they would wait."""
+        """Ends what waits for a place in a cluster that has gone, but for those that said they would wait longer."""
         if self.connections.of_cluster(cluster_id) or any(c.cluster_id == cluster_id for c in self.away.values()):
             return []
-        waiting = self.queues.get(cluster_id, ())
-        stranded = [command for command in waiting if command.waits_until is None]
-        return [
-            action
-            for command in stranded
-            for action in self.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, offline(cluster_id), now)
-        ]
+        actions: list[Action] = []
+        for command in self.queues.get(cluster_id, ()):
+            until = command.created_at + command.ask.wait_for_cluster_s
+            if until > now:
+                command.waits_until = until
+                self.deadlines.add(command.command_id, until)
+            else:
+                error = offline(cluster_id)
+                actions += self.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, error, now)
+        return actions
 
     def end(
         self,

@@ -34,9 +34,9 @@ class Frames:
         kind = frame.WhichOneof("frame")
         if kind not in self._steps:
             return []
-        actions = self._consume(connection, len(frame.output.data)) if kind == "output" else []
         command_id = getattr(frame, kind).command_id
         command = self._account.commands.get(command_id)
+        actions = self._credit(connection, command, command_id, len(frame.output.data)) if kind == "output" else []
         if command is None:
             # Its result was stored and forgotten here; the ResultAck was lost on the way.
             return [*actions, acknowledge(connection, command_id)] if kind == "finished" else actions
@@ -49,13 +49,23 @@ class Frames:
             ended = self._account.end(command, Event.VIOLATED, command_pb2.OUTCOME_LOST, error, now)
             return [*actions, stop(connection, command_id, "out of order"), *ended]
 
-    def _consume(self, connection: Connection, size: int) -> list[Action]:
-        """Output has arrived on a stream, of whatever command: there is room for as much again."""
+    def _credit(self, connection: Connection, command: Command | None, command_id: str, size: int) -> list[Action]:
+        """Output has arrived, of whatever command and had before or not: there is room for as much again."""
+        actions: list[Action] = []
         connection.uncredited_bytes += size
-        if connection.uncredited_bytes < limits.STREAM_CREDIT_BYTES // 2:
-            return []
-        size, connection.uncredited_bytes = connection.uncredited_bytes, 0
-        return [credit(connection, command_id="", size=size)]
+        if connection.uncredited_bytes >= limits.STREAM_CREDIT_BYTES // 2:
+            actions.append(credit(connection, command_id="", size=connection.uncredited_bytes))
+            connection.uncredited_bytes = 0
+        if command is None and size:
+            # Nobody keeps it, but its Finished comes behind it, and only then can the executor forget the command.
+            actions.append(credit(connection, command_id=command_id, size=size))
+        # What a replaced connection still brings was sent on credit that is gone with it.
+        elif command is not None and connection is self._account.connections.of_instance(command.instance):
+            command.uncredited_bytes += size
+            if command.uncredited_bytes >= limits.COMMAND_CREDIT_BYTES // 2:
+                actions.append(credit(connection, command_id=command_id, size=command.uncredited_bytes))
+                command.uncredited_bytes = 0
+        return actions
 
     def _moved(self, command: Command, event: Event) -> list[Action]:
         command.apply(event)
@@ -64,14 +74,8 @@ class Frames:
     def _output(self, command: Command, frame: Frame, _now: float) -> list[Action]:
         if len(frame.output.data) > limits.MAX_FRAME_BYTES:
             raise OutOfOrder(f"an output frame of {len(frame.output.data)} bytes")
-        connection = self._account.connections.of_instance(command.instance)
-        if not command.take(frame.output) or connection is None:
-            return []
-        command.uncredited_bytes += len(frame.output.data)
-        if command.uncredited_bytes < limits.COMMAND_CREDIT_BYTES // 2:
-            return []
-        size, command.uncredited_bytes = command.uncredited_bytes, 0
-        return [credit(connection, command_id=command.command_id, size=size)]
+        command.take(frame.output)
+        return []
 
     def _rejected(self, command: Command, frame: Frame, now: float) -> list[Action]:
         if not command.apply(Event.REJECTED):

@@ -111,6 +111,8 @@ class Ledger:
         account = self._account
         actions: list[Action] = []
         replaced = self.connections.add(connection)
+        # First: what ends below makes room, and what waits is written then.
+        account.arrive(connection.cluster_id, now)
         before = [c for c in account.away.values() if _same_executor(c, connection)]
         if replaced is not None:
             actions.append(Close(replaced, "a newer connection of this executor is open"))
@@ -126,7 +128,8 @@ class Ledger:
                     actions += self._resume(command, connection, held_there, now)
                 else:
                     actions += account.lose(command, "its executor was restarted", now)
-        verdicts = [self._verdict(command_id, connection) for command_id in (*in_flight, *unacked)]
+        verdicts = [self._verdict(command_id, connection, running=True) for command_id in in_flight]
+        verdicts += [self._verdict(command_id, connection, running=False) for command_id in unacked]
         return verdicts, [*actions, *account.fill(connection.cluster_id, now)]
 
     def disconnect(self, connection: Connection, *, now: float) -> tuple[bool, list[Action]]:
@@ -153,10 +156,10 @@ class Ledger:
         """Ends what has run out of time."""
         account = self._account
         actions: list[Action] = []
-        for command_id in account.deadlines.pop(now):
-            command = self.commands.get(command_id)
-            if command is not None:
-                actions += self._expire(command, now)
+        due = [self.commands[command_id] for command_id in account.deadlines.pop(now)]
+        # What waits first: the place of one that ran must not go to another whose time is up as well.
+        for command in sorted(due, key=lambda command: command.state is not State.QUEUED):
+            actions += self._expire(command, now)
         for instance in account.graces.pop(now):
             gone = account.away.pop(instance)
             for command_id in sorted(gone.commands):
@@ -203,8 +206,14 @@ class Ledger:
             return [Send(connection, command.frame(now)), *cancel]
         return self._account.lose(command, "its executor has no memory of it", now)
 
-    def _verdict(self, command_id: str, connection: Connection) -> executor_service_pb2.Verdict:
+    def _verdict(self, command_id: str, connection: Connection, *, running: bool) -> executor_service_pb2.Verdict:
         command = self.commands.get(command_id)
+        if command is not None and command.state is State.DONE:
+            if not running and command.instance[:2] == connection.instance[:2]:
+                # Its result is not stored yet: it is acknowledged to this instance, which may have it from disk.
+                command.instance_id = connection.instance_id
+            else:
+                command = None  # its result is another one: nobody waits for what this one does
         if command is None or command.instance != connection.instance:
             return executor_service_pb2.Verdict(command_id=command_id, action=executor_service_pb2.VERDICT_ACTION_DROP)
         return executor_service_pb2.Verdict(

@@ -5,6 +5,7 @@ output of a live command comes whole: its head and tail are kept here, and for w
 """
 
 from collections import deque
+from dataclasses import dataclass
 
 from broker.core.life import OutOfOrder
 from openline.capture import Capture, Kept, share
@@ -18,6 +19,15 @@ PIECE_BYTES = 200
 STDERR = command_pb2.OUTPUT_SOURCE_STDERR
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An Output frame's content, copied: the frame itself would keep the whole message that it came in."""
+
+    seq: int
+    source: command_pb2.OutputSource.ValueType
+    data: bytes
+
+
 class Transcript:
     """The output of one command, in order."""
 
@@ -26,7 +36,7 @@ class Transcript:
     def __init__(self, *, max_bytes: int, live: bool) -> None:
         self._max_bytes = max_bytes
         self._captures = (Capture(max_bytes), Capture(max_bytes)) if live else None
-        self._pieces: deque[command_pb2.Output] = deque()
+        self._pieces: deque[Piece] = deque()
         self._pieces_bytes = 0
         # The pieces that are here are those from first_seq to next_seq; skipped_bytes came before them.
         self.first_seq = 0
@@ -43,23 +53,28 @@ class Transcript:
         if output.seq > self.next_seq:
             raise OutOfOrder(f"output {output.seq} where {self.next_seq} was due")
         self.next_seq += 1
+        data = output.data
         if self._captures is not None:
-            self._captures[output.source == STDERR].feed(output.data)
-            self._append(output)
+            self._captures[output.source == STDERR].feed(data)
+            self._append(Piece(output.seq, output.source, data))
             while self._pieces_bytes > MAX_RECENT_BYTES and len(self._pieces) > 1:
                 self._skip(self._pieces.popleft())
         else:
             # An executor that does not cut is cut here, without a tail.
-            room = max(0, self._max_bytes - self._pieces_bytes)
-            if len(output.data) > room:
-                output = command_pb2.Output(
-                    command_id=output.command_id, seq=output.seq, source=output.source, data=output.data[:room]
-                )
-            if output.data:
-                self._append(output)
+            data = data[: max(0, self._max_bytes - self._pieces_bytes)]
+            if data:
+                self._append(Piece(output.seq, output.source, data))
         return True
 
-    def since(self, seq: int) -> list[command_pb2.Output]:
+    def offset(self, seq: int) -> int | None:
+        """How many bytes came before this seq; None when that cannot be told (any more, or yet)."""
+        if seq == 0:
+            return 0
+        if not self.first_seq <= seq <= self.next_seq:
+            return None
+        return self.skipped_bytes + sum(len(piece.data) for piece in self._pieces if piece.seq < seq)
+
+    def since(self, seq: int) -> list[Piece]:
         """The pieces from this seq on, as far as they are here."""
         return [piece for piece in self._pieces if piece.seq >= seq]
 
@@ -71,11 +86,11 @@ class Transcript:
         stdout, stderr = (Kept(data, total_bytes=len(data), total_lines=data.count(b"\n")) for data in whole)
         return stdout, stderr
 
-    def _append(self, output: command_pb2.Output) -> None:
-        self._pieces.append(output)
-        self._pieces_bytes += len(output.data) + (PIECE_BYTES if self._captures is not None else 0)
+    def _append(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._pieces_bytes += len(piece.data) + (PIECE_BYTES if self._captures is not None else 0)
 
-    def _skip(self, piece: command_pb2.Output) -> None:
+    def _skip(self, piece: Piece) -> None:
         self._pieces_bytes -= len(piece.data) + PIECE_BYTES
         self.skipped_bytes += len(piece.data)
         self.first_seq = piece.seq + 1

@@ -14,7 +14,6 @@ from broker.lookups import Lookups
 from broker.records import record
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential
-from openline import errors
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
@@ -90,12 +89,9 @@ class CommandService:
     async def CancelCommand(  # noqa: N802
         self, request: pb.CancelCommandRequest, context: Context
     ) -> pb.CancelCommandResponse:
-        source = await self._lookups.find(request.command_id, self._caller(context, "execute"))
-        if not isinstance(source, Command):
-            return pb.CancelCommandResponse(state=source.state)
-        state = source.state
-        self._dispatcher.cancel(source, why=errors.short(request.why) or "cancelled by the caller")
-        return pb.CancelCommandResponse(state=state.value)
+        caller = self._caller(context, "execute")
+        state = await self._lookups.cancel(request.command_id, caller, why=request.why)
+        return pb.CancelCommandResponse(state=state)
 
     def _caller(self, context: Context, scope: str) -> Caller:
         caller = self._credentials.caller(credential(context))

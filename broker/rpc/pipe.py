@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 import structlog
 
-from broker.core.command import Command
 from broker.core.credentials import Credentials
 from broker.dispatcher import Dispatcher
 from broker.execution import Answer, Execution, Source
@@ -118,6 +117,8 @@ class Calls:
         self._open: dict[int, Execution] = {}
         # Calls that take more than one answer, or a look into Redis.
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        # Events wait in line for room on the stream, so that one call looks for it and not two thousand.
+        self._turn = asyncio.Lock()
 
     def handle(self, frames: Sequence[pb.CallerFrame]) -> None:
         for frame in frames:
@@ -132,7 +133,7 @@ class Calls:
                     if self._admit(frame, streaming=True):
                         self._run(frame.call_id, partial(self._watch, frame))
                 case "cancel":
-                    if self._admit(frame, streaming=True):
+                    if self._admit(frame, streaming=False):
                         self._run(frame.call_id, partial(self._cancel, frame))
                 case "abandon":
                     self._abandon(frame.call_id)
@@ -157,7 +158,9 @@ class Calls:
             # Whoever has the id will take this for the end of the first call, which may well have run.
             executed = UNKNOWN if call_id else NO
             self._refuse(call_id, Reason.PROTOCOL_VIOLATION, f"call_id {call_id} is in use", executed=executed)
-        elif len(self._open) >= MAX_OPEN_CALLS or (streaming and len(self._tasks) >= MAX_STREAMING_CALLS):
+        elif (streaming and len(self._tasks) >= MAX_STREAMING_CALLS) or (
+            max(len(self._open), len(self._tasks)) >= MAX_OPEN_CALLS
+        ):
             self._refuse(call_id, Reason.QUOTA_EXCEEDED, "too many open calls on this pipe")
         else:
             return True
@@ -191,22 +194,19 @@ class Calls:
     async def _cancel(self, frame: pb.CallerFrame) -> None:
         caller = self._pipes.credentials.caller(self._key(frame))
         caller.require("execute")
-        source = await self._pipes.lookups.find(frame.cancel.command_id, caller)
-        cancelled = pb.CancelCommandResponse(state=command_pb2.COMMAND_STATE_DONE)
-        if isinstance(source, Command):
-            cancelled.state = source.state.value
-            why = errors.short(frame.cancel.why) or "cancelled by the caller"
-            self._pipes.dispatcher.cancel(source, why=why)
+        state = await self._pipes.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
+        cancelled = pb.CancelCommandResponse(state=state)
         self._stream.send(pb.ReplyFrame(call_id=frame.call_id, cancelled=cancelled))
 
     async def _show(self, call_id: int, source: Source, *, from_seq: int) -> None:
         """Sends a command's events as they come, as fast as the pipe takes them."""
         with self._pipes.dispatcher.watch(source, from_seq=from_seq) as events:
             async for event in events:
-                while self._stream.waiting_bytes > MAX_WAITING_BYTES:
-                    await asyncio.sleep(LOOK_AGAIN_S)
-                # Behind each other, all of them: the result must not overtake output.
-                self._stream.send(pb.ReplyFrame(call_id=call_id, event=event), output=True)
+                async with self._turn:
+                    while self._stream.waiting_bytes > MAX_WAITING_BYTES:
+                        await asyncio.sleep(LOOK_AGAIN_S)
+                    # Behind each other, all of them: the result must not overtake output.
+                    self._stream.send(pb.ReplyFrame(call_id=call_id, event=event), output=True)
         if (execution := self._open.pop(call_id, None)) is not None:
             execution.abandon()
 
@@ -222,9 +222,11 @@ class Calls:
                 log.exception("pipe.call_failed")
                 self._refuse(call_id, Reason.INTERNAL, "internal error; see the broker's log", executed=UNKNOWN)
             finally:
-                self._tasks.pop(call_id, None)
+                # Its id may have been abandoned and be another call's by now.
+                if self._tasks.get(call_id) is task:
+                    del self._tasks[call_id]
 
-        self._tasks[call_id] = asyncio.get_running_loop().create_task(run())
+        self._tasks[call_id] = task = asyncio.get_running_loop().create_task(run())
 
     def _abandon(self, call_id: int) -> None:
         if (task := self._tasks.pop(call_id, None)) is not None:

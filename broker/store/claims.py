@@ -1,13 +1,20 @@
 """Claims of idempotency keys in Redis: who comes first makes the command, everybody else gets its result."""
 
+import asyncio
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
 from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import ask
+from openline import errors
+from openline.ids import new_id
+
+# Deletes a claim, unless it is somebody else's by now. KEYS: the claim. ARGV: what it holds.
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,11 @@ class Claim:
 
     fingerprint: str
     command_id: str
+    # Tells requests with one command id apart.
+    request_id: str = field(default_factory=new_id)
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} {self.command_id} {self.request_id}"
 
 
 class Claims:
@@ -24,17 +36,31 @@ class Claims:
         self._behind = behind
         self._ttl_s = ttl_s
 
-    async def claim(self, owner: str, key: str, claim: Claim) -> Claim:
-        """The claim that holds for this owner's key: the given one, if there was none. Raises STORE_UNAVAILABLE."""
-        name = _name(owner, key)
-        value = f"{claim.fingerprint} {claim.command_id}"
-        _, held = await ask(self._redis, ("SET", name, value, "NX", "EX", self._ttl_s), ("GET", name))
-        fingerprint, _, command_id = (held.decode() if held else value).partition(" ")
-        return Claim(fingerprint, command_id)
+    async def claim(self, owner: str, key: str, claim: Claim, *, runs_s: float) -> Claim | None:
+        """Claims this owner's key: None when it is claimed now, else the claim of an earlier request.
 
-    def release(self, owner: str, key: str) -> None:
-        """The command was not run after all: the key is free again. By who holds the claim; written behind."""
-        self._behind.put("DEL", _name(owner, key))
+        Held for as long as the result can be had of a command that ends within `runs_s`. Raises STORE_UNAVAILABLE.
+        """
+        name = _name(owner, key)
+        expiry_s = self._ttl_s + math.ceil(runs_s)
+        held: bytes | None = None
+        try:
+            while held is None:
+                made, held = await ask(self._redis, ("SET", name, str(claim), "NX", "EX", expiry_s), ("GET", name))
+                if made:
+                    return None
+                # None: released between the two, so that it can be had now.
+        except (errors.OpenlineError, asyncio.CancelledError):
+            # What was lost may be the answer only: nobody would ever run what the key is claimed for.
+            self.release(owner, key, claim)
+            raise
+        # Somebody else's bytes are the claim of another request.
+        fingerprint, command_id, request_id, *_ = *held.decode(errors="replace").split(" "), "", ""
+        return Claim(fingerprint, command_id, request_id)
+
+    def release(self, owner: str, key: str, claim: Claim) -> None:
+        """The command was not run after all: the key is free again, if it is still claimed so. Written behind."""
+        self._behind.put("EVAL", RELEASE, 1, _name(owner, key), str(claim))
 
 
 def fingerprint(*parts: str) -> str:

@@ -42,8 +42,8 @@ def command(command_id: str) -> str:
 
 
 # The claim of an idempotency key, which its owner's requests share: made before anything is dispatched.
-# string, the request's fingerprint and the id of the command that was made for it; --result-ttl; by the replica that
-# takes the first Execute with it.
+# string, the request's fingerprint and the id of the command that was made for it; --result-ttl and as long as the
+# command may wait and run; by the replica that takes the first Execute with it.
 def claim(digest: str) -> str:
     return f"openline:idempotency:{{{digest}}}:claim"
 

@@ -12,7 +12,9 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
+from broker import server
 from broker.core.credentials import Credentials
+from broker.rpc import pipe
 from broker.server import serve
 from broker.settings import BrokerSettings
 from broker.store.client import open_redis
@@ -113,6 +115,9 @@ class ScriptedExecutor:
         self._say = frames
         self._received: list[wire.BrokerFrame] = []
         self.welcome = wire.Welcome()
+        # Activity and Credit come when they do, and are kept apart from what answers the test.
+        self.activities: list[wire.Activity] = []
+        self.credits: list[wire.Credit] = []
 
     async def send(self, *frames: wire.ExecutorFrame) -> None:
         await self.call.write(wire.ConnectRequest(frames=frames))
@@ -127,8 +132,26 @@ class ScriptedExecutor:
                     raise from_rpc_error(failure) from failure
                 if message is grpc.aio.EOF:
                     raise EOFError(await self.call.code())
-                self._received += message.frames
+                for frame in message.frames:
+                    match frame.WhichOneof("frame"):
+                        case "activity":
+                            self.activities.append(frame.activity)
+                        case "credit":
+                            self.credits.append(frame.credit)
+                        case _:
+                            self._received.append(frame)
         return self._received.pop(0)
+
+    async def sync(self) -> None:
+        """Waits until the broker has handled what was sent before, and says nothing else meanwhile."""
+        await self.send(wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=1 << 40)))
+        assert (await self.expect("heartbeat_ack")).seq == 1 << 40
+
+    async def begin_one(self) -> str:
+        """Takes the next Execute, and says that its process runs; the command's id."""
+        command_id: str = (await self.expect("execute")).command_id
+        await self.send(self._say.accepted(command_id), self._say.started(command_id))
+        return command_id
 
     async def expect(self, kind: str) -> Any:
         """The content of the next frame, which must be of this kind."""
@@ -202,12 +225,100 @@ class ScriptedPipe:
             return ended
 
 
+class ScriptedWatcher:
+    """One ExecuteStream or WatchCommand call that is read when the test wants."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    async def next(self) -> command_pb2.CommandEvent:
+        """The next event. Raises OpenlineError when the call has ended with a status, EOFError when it has ended."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                message = await self.call.read()
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc_error(failure) from failure
+        if message is grpc.aio.EOF:
+            raise EOFError(await self.call.code())
+        return message.event
+
+    async def rest(self) -> list[command_pb2.CommandEvent]:
+        """All events up to the end, of which the last must be the result."""
+        events: list[command_pb2.CommandEvent] = []
+        try:
+            while True:
+                events.append(await self.next())
+        except EOFError:
+            assert [event.HasField("result") for event in events] == [False] * (len(events) - 1) + [True]
+            return events
+
+    async def output(self, size: int) -> bytes:
+        """The next output, at least so many bytes; states are passed over, anything else is not expected."""
+        data = b""
+        while len(data) < size:
+            event = await self.next()
+            assert event.WhichOneof("event") in ("output", "state"), event
+            data += event.output.data
+        return data
+
+
+class Inside:
+    """The broker's tables, to see that nothing is left in them."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[Any]] = {}
+
+    def remember(self, name: str, make: Callable[..., Any]) -> Callable[..., Any]:
+        """The same constructor, whose objects are found in `parts`."""
+
+        def remembering(*arguments: Any, **named: Any) -> Any:
+            made = make(*arguments, **named)
+            self.parts.setdefault(name, []).append(made)
+            return made
+
+        return remembering
+
+    def left(self) -> dict[str, int]:
+        """What every table holds, of those that hold anything."""
+        [ledger], [dispatcher], [executions] = (self.parts[name] for name in ("Ledger", "Dispatcher", "Executions"))
+        account = ledger._account
+        tables = {
+            "commands": ledger.commands,
+            "away": account.away,
+            "queues": account.queues,
+            "deadlines": account.deadlines,
+            "graces": account.graces,
+            "waiting": dispatcher._waiting,
+            "watches": dispatcher._watches,
+            "tasks of executions": executions._tasks,
+            "open calls": [call for calls in self.parts.get("Calls", ()) for call in calls._open],
+            "tasks of calls": [call for calls in self.parts.get("Calls", ()) for call in calls._tasks],
+            "on connections": [
+                name
+                for cluster_id in ledger.connections.clusters()
+                for connection in ledger.connections.of_cluster(cluster_id)
+                for name in connection.commands
+            ],
+        }
+        return {name: len(table) for name, table in tables.items() if len(table)}
+
+    async def nothing_left(self) -> None:
+        """Waits until every table is empty."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while self.left():
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"left behind: {self.left()}") from None
+
+
 class RunningBroker:
     """The broker's address, and peers that dial it."""
 
-    def __init__(self, address: str, store: Store, frames: Frames) -> None:
+    def __init__(self, address: str, store: Store, frames: Frames, inside: Inside) -> None:
         self.address = address
         self.store = store
+        self.inside = inside
         self._frames = frames
         self._channels: list[grpc.aio.Channel] = []
         self._names = itertools.count()
@@ -252,6 +363,38 @@ class RunningBroker:
 
         return asyncio.create_task(answer())
 
+    def stream(self, *, key: str = KEY, **fields: Any) -> ScriptedWatcher:
+        """Begins an ExecuteStream."""
+        usual: dict[str, Any] = {"cluster_id": "prod", "argv": ["logs", "-f", "x"], "timeout_s": 20}
+        request = command_service_pb2.ExecuteRequest(**(usual | fields))
+        stub = CommandServiceStub(self.channel())
+        message = command_service_pb2.ExecuteStreamRequest(execute=request)
+        return ScriptedWatcher(stub.ExecuteStream(message, metadata=(("x-api-key", key),)))
+
+    def watch(self, command_id: str, *, from_seq: int = 0, key: str = KEY) -> ScriptedWatcher:
+        """Begins a WatchCommand."""
+        stub = CommandServiceStub(self.channel())
+        request = command_service_pb2.WatchCommandRequest(command_id=command_id, from_seq=from_seq)
+        return ScriptedWatcher(stub.WatchCommand(request, metadata=(("x-api-key", key),)))
+
+    async def get(self, command_id: str, *, wait_s: float = 0.0, key: str = KEY) -> command_pb2.Command:
+        """GetCommand; raises OpenlineError for a status."""
+        request = command_service_pb2.GetCommandRequest(command_id=command_id, wait_s=wait_s)
+        try:
+            call = CommandServiceStub(self.channel()).GetCommand(request, metadata=(("x-api-key", key),))
+            return (await call).command
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc_error(failure) from failure
+
+    async def cancel(self, command_id: str, *, why: str = "", key: str = KEY) -> str:
+        """CancelCommand; the state that the command was in. Raises OpenlineError for a status."""
+        request = command_service_pb2.CancelCommandRequest(command_id=command_id, why=why)
+        try:
+            call = CommandServiceStub(self.channel()).CancelCommand(request, metadata=(("x-api-key", key),))
+            return command_pb2.CommandState.Name((await call).state).removeprefix("COMMAND_STATE_")
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc_error(failure) from failure
+
     async def refused(self, **fields: Any) -> OpenlineError:
         """The error that a unary Execute ends with."""
         with pytest.raises(OpenlineError) as refusal:
@@ -267,7 +410,7 @@ Start = Callable[..., "contextlib.AbstractAsyncContextManager[RunningBroker]"]
 
 
 @pytest.fixture
-def start_broker(store: Store, frames: Frames) -> Start:
+def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts brokers on this test's store, or on another one; the other arguments are settings."""
 
     @contextlib.asynccontextmanager
@@ -278,11 +421,15 @@ def start_broker(store: Store, frames: Frames) -> Start:
                 f"alice:{KEY}:execute+session+read",
                 "bob:the-key-of-bob:execute+session+read",
                 "carol:the-key-of-carol:read",
+                "root:the-key-of-root:execute+read+admin",
             ],
             executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
         )
+        inside = Inside()
+        for module, name in ((server, "Ledger"), (server, "Dispatcher"), (server, "Executions"), (pipe, "Calls")):
+            monkeypatch.setattr(module, name, inside.remember(name, getattr(module, name)))
         async with serve(settings, store, credentials) as address:
-            running = RunningBroker(address, store, frames)
+            running = RunningBroker(address, store, frames, inside)
             try:
                 yield running
             finally:
@@ -293,7 +440,7 @@ def start_broker(store: Store, frames: Frames) -> Start:
 
 @pytest.fixture
 async def broker(start_broker: Start) -> AsyncIterator[RunningBroker]:
-    """The broker, with callers alice, bob and carol (who may only read) and clusters `prod` and `staging`."""
+    """The broker, with callers alice, bob, carol (who may only read) and root (an admin), and clusters `prod` and `staging`."""
     async with start_broker() as running:
         yield running
 

@@ -74,11 +74,7 @@ async def test_reflection_lists_the_five_services(broker: Any) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda channel: CommandServiceStub(channel).GetCommand(command_service_pb2.GetCommandRequest()),
-        lambda channel: CommandServiceStub(channel).CancelCommand(command_service_pb2.CancelCommandRequest()),
         lambda channel: CommandServiceStub(channel).ListCommands(command_service_pb2.ListCommandsRequest()),
-        lambda channel: CommandServiceStub(channel).ExecuteStream(command_service_pb2.ExecuteStreamRequest()).read(),
-        lambda channel: CommandServiceStub(channel).WatchCommand(command_service_pb2.WatchCommandRequest()).read(),
         lambda channel: SessionServiceStub(channel).ListSessions(session_service_pb2.ListSessionsRequest()),
         lambda channel: ClusterServiceStub(channel).WatchClusters(cluster_service_pb2.WatchClustersRequest()).read(),
         lambda channel: AdminServiceStub(channel).Drain(admin_service_pb2.DrainRequest()),
@@ -127,6 +123,10 @@ async def test_every_method_wants_a_key(broker: Any) -> None:
         SessionServiceStub(channel).CreateSession(session_service_pb2.CreateSessionRequest(cluster_id="prod")),
         SessionServiceStub(channel).GetSession(session_service_pb2.GetSessionRequest(session_id="x")),
         SessionServiceStub(channel).DeleteSession(session_service_pb2.DeleteSessionRequest(session_id="x")),
+        CommandServiceStub(channel).GetCommand(command_service_pb2.GetCommandRequest(command_id="x")),
+        CommandServiceStub(channel).CancelCommand(command_service_pb2.CancelCommandRequest(command_id="x")),
+        CommandServiceStub(channel).WatchCommand(command_service_pb2.WatchCommandRequest(command_id="x")).read(),
+        CommandServiceStub(channel).ExecuteStream(command_service_pb2.ExecuteStreamRequest()).read(),
     ):
         assert (await failure(call)).reason is Reason.UNAUTHENTICATED
 

@@ -70,13 +70,16 @@ class Desk:
         return self._keep(actions)
 
     def disconnect(self, connection: Connection, *, now: float = 0.0) -> bool:
-        return self.ledger.disconnect(connection, now=now)
+        """Whether it was its executor's connection until now; what follows for others is in `sent`."""
+        was_current, actions = self.ledger.disconnect(connection, now=now)
+        self.sent = self._keep(actions)
+        return was_current
 
     def say(self, connection: Connection, *frames: wire.ExecutorFrame, now: float = 0.0) -> list[Action]:
         return [action for frame in frames for action in self._keep(self.ledger.receive(connection, frame, now=now))]
 
-    def cancel(self, command: Command) -> list[Action]:
-        return self._keep(self.ledger.cancel(command, why="the caller is gone"))
+    def cancel(self, command: Command, *, now: float = 0.0) -> list[Action]:
+        return self._keep(self.ledger.cancel(command, why="the caller is gone", now=now))
 
     def tick(self, now: float) -> list[Action]:
         return self._keep(self.ledger.tick(now=now))
@@ -90,10 +93,9 @@ class Desk:
 
     def assert_empty(self) -> None:
         """Nothing of any command or of any broken connection is left in any table."""
-        ledger = self.ledger
-        assert ledger.commands == {}
-        assert ledger._away == {}
-        assert len(ledger._deadlines) == len(ledger._graces) == 0
+        ledger, account = self.ledger, self.ledger._account
+        assert ledger.commands == account.away == account.queues == {}
+        assert len(account.deadlines) == len(account.graces) == 0
         assert ledger.next_due() is None
         for cluster_id in ledger.connections.clusters():
             assert [open_.commands for open_ in ledger.connections.of_cluster(cluster_id) if open_.commands] == []

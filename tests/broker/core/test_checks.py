@@ -54,6 +54,15 @@ def test_what_was_given_is_kept() -> None:
     assert (asked.session_id, asked.correlation_id, asked.traceparent) == ("s", "c", TRACE)
 
 
+def test_what_is_asked_for_live_is_live() -> None:
+    """Only a streaming call says so; how long it may wait for its cluster is kept apart from its timeout."""
+    request = command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["logs", "-f", "x"], wait_for_cluster_s=300)
+    asked = check_execute(request, CALLER, max_output_bytes=1024, live=True)
+    assert (asked.live, asked.wait_for_cluster_s, asked.timeout_s) == (True, 300.0, limits.DEFAULT_TIMEOUT_S)
+    assert not check().live
+    assert wrong(wait_for_cluster_s=limits.MAX_WAIT_FOR_CLUSTER_S + 0.001) == ["wait_for_cluster_s"]
+
+
 def test_a_wish_for_more_output_is_bounded() -> None:
     assert check(output_limits={"max_bytes": 1 << 60}).max_output_bytes == 1 << 20
 
@@ -69,19 +78,6 @@ def test_times_at_the_edge() -> None:
     assert check(timeout_s=limits.MAX_TIMEOUT_S).timeout_s == limits.MAX_TIMEOUT_S
     assert check(timeout_s=-0.0).timeout_s == limits.DEFAULT_TIMEOUT_S
     assert check(timeout_s=5e-324).timeout_s > 0
-
-
-@pytest.mark.parametrize(
-    "cluster_id", ["", "-a", "a-", "A", "a_b", "a.b", "a b", "ä", "a\n", "a" * 101, "../x", "{a}", "*"]
-)
-def test_cluster_ids_that_are_none(cluster_id: str) -> None:
-    """They end up in keys of Redis and in logs."""
-    assert wrong(cluster_id=cluster_id) == ["cluster_id"]
-
-
-@pytest.mark.parametrize("cluster_id", ["a", "0", "a-b", "a--b", "a" * 100])
-def test_cluster_ids_at_the_edge(cluster_id: str) -> None:
-    assert check(cluster_id=cluster_id).cluster_id == cluster_id
 
 
 @pytest.mark.parametrize(
@@ -134,8 +130,7 @@ def test_an_empty_argument_is_an_argument() -> None:
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
-    assert wrong(cluster_id="", argv=[], timeout_s=-1, traceparent="x") == [
-        "cluster_id",
+    assert wrong(argv=[], timeout_s=-1, traceparent="x") == [
         "argv",
         "timeout_s",
         "traceparent",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from broker.core.connections import Connection, Connections, Here, Nowhere
+from broker.core.connections import Connection, Connections, Full, Here, Nowhere
 
 New = Callable[..., Connection]
 
@@ -35,8 +35,9 @@ def test_a_draining_connection_takes_no_commands(new_connection: New) -> None:
     draining.draining = True
     assert connections.place("prod") == Nowhere("prod")
     connections.add(other)
-    other.commands |= {str(n) for n in range(100)}
     assert connections.place("prod") == Here(other)
+    other.commands |= {str(n) for n in range(100)}
+    assert connections.place("prod") == Full("prod")
 
 
 def test_the_newest_connection_of_an_executor_wins(new_connection: New) -> None:

@@ -42,15 +42,31 @@ def test_an_absent_cluster_leaves_no_trace(desk: Any, new_connection: New) -> No
     desk.assert_empty()
 
 
-def test_a_command_id_in_use_is_refused(desk: Any, new_connection: New) -> None:
+@pytest.mark.parametrize("other", [{"argv": ("get", "nodes")}, {"owner": "bob"}, {"cluster_id": "staging"}])
+def test_a_command_id_of_another_command_is_refused(desk: Any, new_connection: New, other: dict[str, Any]) -> None:
     """The command that has it is not touched, until its result is stored."""
+    for cluster_id in ("prod", "staging"):
+        desk.connect(new_connection(cluster_id))
+    command = desk.submit()
+    with pytest.raises(OpenlineError) as refusal:
+        desk.submit(command_id=command.command_id, **other)
+    assert refusal.value.reason is Reason.INVALID_COMMAND
+    assert desk.ledger.commands[command.command_id] is command
+
+
+def test_the_same_request_with_the_same_id_is_the_same_command(desk: Any, new_connection: New, frames: Any) -> None:
+    """In every state until its result is stored, whatever timeout is asked for; nothing is sent again."""
     open_ = new_connection()
     desk.connect(open_)
     command = desk.submit()
-    with pytest.raises(OpenlineError) as refusal:
-        desk.submit(command_id=command.command_id)
-    assert refusal.value.reason is Reason.INVALID_COMMAND
-    assert desk.ledger.commands[command.command_id] is command
+    for frame in (None, *frames.ran(command.command_id, b"x")):
+        if frame is not None:
+            desk.say(open_, frame)
+        assert desk.submit(command_id=command.command_id, timeout_s=5.0, live=True) is command
+        assert desk.sent == []
+    assert len(desk.concluded) == 1
+    desk.settle(command)
+    desk.assert_empty()
 
 
 def test_a_full_replica_says_so(new_connection: New, new_ask: Callable[..., Any]) -> None:
@@ -206,6 +222,20 @@ def test_what_the_same_instance_has_finished_is_handed_over(
     assert command.result.stdout == b"onetwo"
 
 
+def test_what_was_had_before_the_break_need_not_come_again(desk: Any, new_connection: New, frames: Any) -> None:
+    """The verdict says which piece is due; the result is whole."""
+    first, second = new_connection(), new_connection()
+    desk.connect(first)
+    command = desk.submit(live=True)
+    name = command.command_id
+    desk.say(first, frames.accepted(name), frames.started(name), *(frames.output(name, n, b"x") for n in range(3)))
+    desk.disconnect(first, now=1.0)
+    verdicts, _ = desk.ledger.connect(second, in_flight=[name], unacked=(), now=2.0)
+    assert [(verdict.command_id, verdict.next_seq) for verdict in verdicts] == [(name, 3)]
+    desk.say(second, frames.output(name, 3, b"y"), frames.finished(name))
+    assert command.result.stdout == b"xxxy"
+
+
 def test_what_the_same_instance_has_forgotten_is_lost(
     desk: Any, new_connection: New, frames: Any, summary: Summary
 ) -> None:
@@ -250,6 +280,45 @@ def test_a_restart_is_noticed_without_the_end_of_the_old_stream(
     assert not desk.disconnect(old, now=3.0)
     desk.settle_all()
     desk.assert_empty()
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_restarted_executor_hands_over_what_its_last_instance_left_on_disk(
+    desk: Any, new_connection: New, frames: Any, summary: Summary, noticed: bool
+) -> None:
+    """It lists the result as unacked: that one is not lost, and the one that was still running is."""
+    old, new = new_connection(instance_id="i-1"), new_connection(instance_id="i-2")
+    desk.connect(old)
+    spooled, running = desk.submit(), desk.submit()
+    for command in (spooled, running):
+        desk.say(old, frames.accepted(command.command_id), frames.started(command.command_id))
+    if noticed:
+        desk.disconnect(old, now=1.0)
+    closed = [] if noticed else ["close"]
+    assert summary(desk.connect(new, unacked=[spooled.command_id], now=2.0)) == [*closed, "conclude LOST"]
+    assert desk.verdicts == {spooled.command_id: "VERDICT_ACTION_KEEP"}
+    assert running.result is not None
+    # Whatever the old stream still brings is not the new instance's word.
+    assert desk.say(old, frames.finished(spooled.command_id, exit_code=9)) == []
+    result = [frames.output(spooled.command_id, 0, b"from disk"), frames.finished(spooled.command_id, exit_code=3)]
+    assert summary(desk.say(new, *result, now=3.0)) == ["conclude EXITED"]
+    assert (spooled.result.stdout, spooled.result.exit_code) == (b"from disk", 3)
+    [ack] = desk.settle(spooled)
+    assert ack.connection is new
+    desk.settle(running)
+    desk.assert_empty()
+
+
+def test_a_restarted_executor_that_says_that_it_still_runs_something_is_not_believed(
+    desk: Any, new_connection: New, frames: Any, summary: Summary
+) -> None:
+    """A process does not survive its executor's instance; only a result on disk does."""
+    old, new = new_connection(instance_id="i-1"), new_connection(instance_id="i-2")
+    desk.connect(old)
+    command = desk.submit()
+    desk.say(old, frames.accepted(command.command_id))
+    assert summary(desk.connect(new, in_flight=[command.command_id], now=2.0)) == ["close", "conclude LOST"]
+    assert desk.verdicts == {command.command_id: "VERDICT_ACTION_DROP"}
 
 
 def test_the_newest_of_two_connections_wins(desk: Any, new_connection: New, frames: Any, summary: Summary) -> None:
@@ -414,6 +483,26 @@ def test_verdicts_say_what_is_waited_for(desk: Any, new_connection: New, frames:
     }
 
 
+def test_what_has_ended_here_is_not_run_on(desk: Any, new_connection: New, frames: Any, summary: Summary) -> None:
+    """It was given up after the grace, and its result waits for Redis: whoever asked was told that it is lost."""
+    first, second = new_connection(), new_connection()
+    desk.connect(first)
+    running, finished = desk.submit(), desk.submit()
+    for command in (running, finished):
+        desk.say(first, frames.accepted(command.command_id))
+    desk.disconnect(first, now=1.0)
+    assert summary(desk.tick(1.0 + GRACE_S)) == ["conclude LOST", "conclude LOST"]
+    assert desk.connect(second, in_flight=[running.command_id], unacked=[finished.command_id], now=12.0) == []
+    assert desk.verdicts == {
+        running.command_id: "VERDICT_ACTION_DROP",
+        # This one may be offered until its end is stored, whose ResultAck follows.
+        finished.command_id: "VERDICT_ACTION_KEEP",
+    }
+    assert desk.say(second, frames.finished(finished.command_id), now=12.0) == []
+    desk.settle_all()
+    desk.assert_empty()
+
+
 def test_the_result_of_a_command_that_ended_while_away_is_acknowledged_on_the_new_connection(
     desk: Any, new_connection: New, frames: Any
 ) -> None:
@@ -540,7 +629,7 @@ def test_its_repr_counts(desk: Any, new_connection: New) -> None:
     desk.connect(open_)
     desk.submit()
     desk.disconnect(open_, now=0.0)
-    assert repr(desk.ledger) == "<Ledger commands=1 connections=0 away=1>"
+    assert repr(desk.ledger) == "<Ledger <Account commands=1 waiting=0 <Connections []> away=1>>"
 
 
 def test_sends_go_to_connections_that_were_registered(desk: Any, new_connection: New) -> None:

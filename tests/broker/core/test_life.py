@@ -12,6 +12,7 @@ from openline.v1 import command_pb2, executor_service_pb2
 ONLY_FROM_THE_LEDGER = {
     Event.WRITTEN,
     Event.CANCELLED,
+    Event.STRANDED,
     Event.EXPIRED,
     Event.VIOLATED,
     Event.RESUMED,
@@ -98,6 +99,6 @@ def test_every_kind_of_frame_is_handled_by_somebody(new_desk: Callable[[], Any])
     """Each frame of the contract is the ledger's or the connection's own; none falls between."""
     kinds = {field.name for field in executor_service_pb2.ExecutorFrame.DESCRIPTOR.oneofs_by_name["frame"].fields}
     of_the_connection = {"hello", "heartbeat", "draining", "credential"}
-    of_the_ledger = set(new_desk().ledger._receive)
+    of_the_ledger = set(new_desk().ledger._frames._steps)
     assert of_the_ledger | of_the_connection == kinds
     assert not of_the_ledger & of_the_connection

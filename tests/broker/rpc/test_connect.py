@@ -187,7 +187,7 @@ async def test_the_result_is_acknowledged_when_redis_has_it(broker: Any) -> None
     asked = broker.execute()
     execute = await executor.run_one(b"x")
     assert (await executor.expect("result_ack")).command_id == execute.command_id
-    assert (await broker.store.results.get(execute.command_id)).stdout == b"x"
+    assert (await broker.store.results.get(execute.command_id)).result.stdout == b"x"
     await asked
 
 

@@ -15,7 +15,11 @@ from broker.core.credentials import Credentials
 from broker.core.ledger import Ledger
 from broker.dispatcher import Dispatcher
 from broker.executions import Executions
+from broker.lookups import Lookups
+from broker.presence import Presence
+from broker.registry import Registry
 from broker.rpc.commands import CommandService
+from broker.rpc.pipe import Pipes
 from broker.store import keys
 from broker.store.embedded import embedded_valkey
 from broker.store.store import Store, open_store
@@ -60,7 +64,9 @@ async def test_a_command_goes_down_the_open_stream_and_comes_back(broker: Any, r
     assert 0 < answer.result.timings.total_s < PATIENCE_S
     assert not answer.degraded
     await executor.expect("result_ack")
-    assert (await broker.store.results.get(execute.command_id)) == answer.result
+    stored = await broker.store.results.get(execute.command_id)
+    assert stored.result == answer.result
+    assert (stored.state, stored.owner, stored.argv) == (command_pb2.COMMAND_STATE_DONE, "alice", execute.argv)
     assert 1 <= await redis.ttl("cluster:active:prod") <= 60
 
 
@@ -232,20 +238,33 @@ async def test_executor_lost_is_not_unavailable(broker: Any) -> None:
     assert errors.from_rpc_error(failure.value).error.executed == UNKNOWN
 
 
-async def test_a_command_id_in_use(broker: Any, command_id: str) -> None:
+@pytest.mark.parametrize("another", [{"argv": ["get", "nodes"]}, {"key": "the-key-of-bob"}, {"cluster_id": "staging"}])
+async def test_a_command_id_of_another_command(broker: Any, command_id: str, another: dict[str, Any]) -> None:
+    """Another request, or another caller: refused, and the first one is not touched."""
     executor = await broker.executor()
     asked = broker.execute(command_id=command_id)
     execute = await executor.expect("execute")
     assert execute.command_id == command_id
-    refusal = await broker.refused(command_id=command_id)
+    refusal = await broker.refused(command_id=command_id, **another)
     assert refusal.reason is Reason.INVALID_COMMAND
     assert refusal.error.violations[0].field == "command_id"
     asked.cancel()
 
 
-@pytest.mark.parametrize("field", [{"idempotency_key": "k"}, {"wait_for_cluster_s": 1.0}])
-async def test_what_is_not_built_is_refused_not_ignored(broker: Any, field: dict[str, Any]) -> None:
-    assert (await broker.refused(**field)).reason is Reason.NOT_BUILT
+async def test_the_same_request_with_the_same_command_id_is_one_command(
+    broker: Any, frames: Any, command_id: str
+) -> None:
+    """It attaches to the command that runs: one Execute, two equal answers."""
+    executor = await broker.executor()
+    asked = [broker.execute(command_id=command_id, timeout_s=20)]
+    execute = await executor.expect("execute")
+    asked.append(broker.execute(command_id=command_id, timeout_s=30))
+    await asyncio.sleep(0.1)
+    await executor.send(*frames.ran(execute.command_id, b"once"))
+    first, second = await asyncio.gather(*asked)
+    assert first == second
+    assert first.result.stdout == b"once"
+    assert (await executor.expect("result_ack")).command_id == command_id
 
 
 # Sessions
@@ -326,7 +345,7 @@ async def test_a_caller_who_leaves_leaves_nothing_waiting(
     await asyncio.sleep(0.1)
     await executor.send(frames.started(execute.command_id), frames.finished(execute.command_id, exit_code=3))
     assert (await executor.expect("result_ack")).command_id == execute.command_id
-    assert (await broker.store.results.get(execute.command_id)).exit_code == 3
+    assert (await broker.store.results.get(execute.command_id)).result.exit_code == 3
     assert [line for line in log_lines if line.get("log_level") in ("error", "warning")] == []
 
 
@@ -391,10 +410,13 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     store: Store, frames: Any, log_lines: list[dict[str, Any]]
 ) -> None:
     """The call is cancelled and its task does not know yet: the executor's stream, which brings it, is not hurt."""
-    dispatcher = Dispatcher(Ledger(reconnect_grace_s=10), store, replica_id="replica-1")
+    ledger = Ledger(reconnect_grace_s=10)
+    dispatcher = Dispatcher(ledger, store, Presence(ledger.connections, store, replica_id="replica-1"))
     credentials = Credentials(api_keys=["alice:the-key-of-alice:execute"], executor_tokens=["prod:token"])
-    executions = Executions(dispatcher, store, credentials, max_output_bytes=1024)
-    service = CommandService(executions, replica_id="replica-1")
+    executions = Executions(dispatcher, store, credentials, Registry(credentials, store), max_output_bytes=1024)
+    lookups = Lookups(dispatcher, store)
+    pipes = Pipes(executions, dispatcher, lookups, credentials, replica_id="replica-1")
+    service = CommandService(executions, dispatcher, lookups, credentials, pipes)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from openline import limits
+from openline import ids, limits
 from openline.errors import OpenlineError
 from openline.reasons import NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_service_pb2 as pb
@@ -95,8 +95,8 @@ async def test_bytes_that_are_no_message(broker: Any, log_lines: list[dict[str, 
 async def test_many_calls_interleave_over_two_executors(broker: Any, frames: Any) -> None:
     """Each answer finds its call, whichever executor ran it and in whatever order they come."""
     executors = [
-        await broker.executor(executor_id="a", instance_id="a"),
-        await broker.executor(executor_id="b", instance_id="b"),
+        await broker.executor(executor_id="a", instance_id="a", max_concurrency=200),
+        await broker.executor(executor_id="b", instance_id="b", max_concurrency=200),
     ]
     pipe = await broker.pipe(key=None)
     count = 300
@@ -183,7 +183,7 @@ async def test_call_id_zero_is_the_pipes_own(broker: Any) -> None:
 
 
 async def test_open_calls_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.rpc.commands.MAX_OPEN_CALLS", 2)
+    monkeypatch.setattr("broker.rpc.pipe.MAX_OPEN_CALLS", 2)
     await broker.executor()
     pipe = await broker.pipe()
     await pipe.send(execute(1), execute(2), execute(3))
@@ -202,7 +202,7 @@ async def test_an_abandoned_call_is_not_answered_and_runs_on(broker: Any, frames
     assert (await pipe.next()).HasField("heartbeat_ack")
     await executor.send(*frames.ran(command.command_id, b"x"))
     assert (await executor.expect("result_ack")).command_id == command.command_id
-    assert (await broker.store.results.get(command.command_id)).stdout == b"x"
+    assert (await broker.store.results.get(command.command_id)).result.stdout == b"x"
     await pipe.send(pb.CallerFrame(heartbeat=wire.Heartbeat(seq=2)))
     assert (await pipe.next()).heartbeat_ack.seq == 2
 
@@ -228,7 +228,7 @@ async def test_a_broken_pipe_lets_its_commands_run_on(
     assert (await executor.expect("cancel")).command_id == cancelled.command_id
     await executor.send(*frames.ran(runs_on.command_id, b"x"))
     await executor.expect("result_ack")
-    assert (await broker.store.results.get(runs_on.command_id)).stdout == b"x"
+    assert (await broker.store.results.get(runs_on.command_id)).result.stdout == b"x"
     await until(lambda: any(line["event"] == "pipe.closed" for line in log_lines))
     assert [line for line in log_lines if line["log_level"] == "error"] == []
 
@@ -242,19 +242,24 @@ async def test_unknown_frames_are_ignored(broker: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame",
+    ("frame", "reason"),
     [
-        {"execute_stream": pb.ExecuteRequest()},
-        {"watch": pb.WatchCommandRequest()},
-        {"cancel": pb.CancelCommandRequest()},
+        ({"execute_stream": pb.ExecuteRequest()}, Reason.CLUSTER_UNKNOWN),
+        ({"execute_stream": pb.ExecuteRequest(cluster_id="prod")}, Reason.INVALID_COMMAND),
+        ({"watch": pb.WatchCommandRequest()}, Reason.INVALID_COMMAND),
+        ({"watch": pb.WatchCommandRequest(command_id=ids.new_id())}, Reason.COMMAND_UNKNOWN),
+        ({"cancel": pb.CancelCommandRequest()}, Reason.INVALID_COMMAND),
+        ({"cancel": pb.CancelCommandRequest(command_id=ids.new_id())}, Reason.COMMAND_UNKNOWN),
     ],
 )
-async def test_frames_that_are_not_built_are_answered(broker: Any, frame: dict[str, Any]) -> None:
+async def test_frames_that_ask_for_what_cannot_be_are_answered(
+    broker: Any, frame: dict[str, Any], reason: Reason
+) -> None:
     """Nobody waits for an answer that will not come."""
     pipe = await broker.pipe()
     await pipe.send(pb.CallerFrame(call_id=9, **frame))
     answer = await pipe.next()
-    assert (answer.call_id, reason_of(answer.error)) == (9, Reason.NOT_BUILT)
+    assert (answer.call_id, reason_of(answer.error)) == (9, reason)
 
 
 async def test_credit_does_not_end_its_call(broker: Any) -> None:

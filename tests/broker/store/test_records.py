@@ -32,18 +32,20 @@ def executor(executor_id: str) -> cluster_service_pb2.ConnectedExecutor:
 
 async def test_a_result_is_found_until_it_expires(store: Store, redis: Redis) -> None:
     """Stored under its id, as it was, for --result-ttl."""
-    result = command_pb2.CommandResult(command_id=ids.new_id(), stdout=b"\xff\x00", exit_code=7)
+    name = ids.new_id()
+    result = command_pb2.CommandResult(command_id=name, stdout=b"\xff\x00", exit_code=7)
+    done = command_pb2.Command(command_id=name, owner="alice", state=command_pb2.COMMAND_STATE_DONE, result=result)
     stored: list[bool] = []
-    assert store.results.put(result, stored.append)
+    assert store.results.put(done, stored.append)
     assert await store.behind.drain(PATIENCE_S)
     assert stored == [True]
-    assert await store.results.get(result.command_id) == result
-    assert 590 < await redis.ttl(keys.result(result.command_id)) <= 600
+    assert await store.results.get(name) == done
+    assert 590 < await redis.ttl(keys.command(name)) <= 600
     assert await store.results.get(ids.new_id()) is None
 
 
 async def test_a_result_that_cannot_be_read_is_none(store: Store, redis: Redis) -> None:
-    await redis.set(keys.result("x"), b"\xff\xff garbage")
+    await redis.set(keys.command("x"), b"\xff\xff garbage")
     assert await store.results.get("x") is None
 
 
@@ -194,7 +196,7 @@ async def test_nothing_is_without_a_ttl(store: Store, redis: Redis) -> None:
     store.sessions.use(made, now=0.0, found=True)
     store.clusters.mark_active("prod", now=0.0)
     store.clusters.present("prod", [executor("a")], gone=["b"])
-    store.results.put(command_pb2.CommandResult(command_id=ids.new_id()), lambda stored: None)
+    store.results.put(command_pb2.Command(command_id=ids.new_id()), lambda stored: None)
     await store.behind.drain(PATIENCE_S)
     names = await redis.keys("*")
     assert len(names) == 6
@@ -210,7 +212,7 @@ async def test_a_cluster_s_keys_share_a_slot(redis: Redis) -> None:
 async def test_what_waits_is_written_when_the_store_closes(valkey: str, redis: Redis) -> None:
     async with open_store(valkey, result_ttl_s=60) as store:
         for n in range(1000):
-            store.results.put(command_pb2.CommandResult(command_id=str(n)), lambda stored: None)
+            store.results.put(command_pb2.Command(command_id=str(n)), lambda stored: None)
     assert await redis.dbsize() == 1000
 
 

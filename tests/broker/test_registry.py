@@ -1,0 +1,58 @@
+"""Which clusters there are."""
+
+from typing import Any, cast
+
+import pytest
+
+from broker.core.credentials import Credentials
+from broker.registry import Registry
+from openline.errors import OpenlineError
+from openline.ids import is_cluster_id
+from openline.reasons import NO, Reason
+
+
+def registry(*clusters: str) -> Registry:
+    """Which clusters there are is known without the store."""
+    tokens = [f"{cluster_id}:token" for cluster_id in clusters]
+    return Registry(Credentials(api_keys=[], executor_tokens=tokens), cast(Any, None))
+
+
+def unknown(cluster_id: str, *clusters: str) -> Any:
+    with pytest.raises(OpenlineError) as refusal:
+        registry(*clusters).require(cluster_id)
+    assert refusal.value.reason is Reason.CLUSTER_UNKNOWN
+    assert refusal.value.error.executed == NO
+    return refusal.value.error
+
+
+@pytest.mark.parametrize(
+    "cluster_id", ["", "-a", "a-", "A", "a_b", "a.b", "a b", "ä", "a\n", "a" * 101, "../x", "{a}", "*"]
+)
+def test_cluster_ids_that_are_none_are_unknown(cluster_id: str) -> None:
+    """They would end up in keys of Redis and in logs; nothing is near to them."""
+    assert not is_cluster_id(cluster_id)
+    assert unknown(cluster_id, "a").metadata["near"] == ""
+
+
+@pytest.mark.parametrize("cluster_id", ["a", "0", "a-b", "a--b", "a" * 100])
+def test_cluster_ids_at_the_edge_can_be_registered(cluster_id: str) -> None:
+    registry(cluster_id).require(cluster_id)
+
+
+def test_a_name_of_megabytes_costs_a_short_answer() -> None:
+    """It is neither compared with the names there are nor sent back."""
+    error = unknown("x" * 2_000_000, "prod")
+    assert error.ByteSize() < 2000
+    assert error.metadata["available"] == "prod"
+
+
+def test_a_near_name_is_said() -> None:
+    error = unknown("prd", "prod", "staging")
+    assert error.metadata["near"] == "prod"
+    assert "did you mean prod?" in error.message
+
+
+def test_a_thousand_clusters_are_not_all_listed() -> None:
+    """The answer travels in a status, which has room for a few kilobytes."""
+    error = unknown("nowhere", *(f"cluster-{n:04}" for n in range(1000)))
+    assert len(error.metadata["available"].split(",")) == 100
