@@ -1,5 +1,6 @@
 """Which clusters are registered, and what a caller is told of one that is not, or that is not connected."""
 
+import asyncio
 import difflib
 
 from broker.core.account import offline
@@ -11,6 +12,8 @@ from openline.reasons import Reason
 from openline.v1 import command_pb2
 
 MAX_LISTED = 100
+# How long a caller is kept waiting to be told since when a cluster is away; that it is away is known already.
+LAST_SEEN_S = 0.2
 
 
 class Registry:
@@ -43,8 +46,11 @@ class Registry:
         """CLUSTER_OFFLINE, with when the cluster was last seen if Redis knows."""
         error = offline(cluster_id)
         try:
-            [cluster] = await self._store.clusters.get([cluster_id])
-        except errors.OpenlineError:
+            if self._store.degraded:
+                raise TimeoutError
+            async with asyncio.timeout(LAST_SEEN_S):
+                [cluster] = await self._store.clusters.get([cluster_id])
+        except (errors.OpenlineError, TimeoutError):
             error.message += "; since when is not known, Redis is out of reach"
         else:
             if cluster.HasField("last_seen"):

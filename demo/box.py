@@ -38,7 +38,10 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
     """Runs everything until the block is left. Raises StartFailed, KubectlMissing."""
     kubectl = kubectl_path()
     brokers = [f"127.0.0.1:{settings.broker_port + index}" for index in range(settings.replicas)]
-    for address in (f"127.0.0.1:{settings.port}", *brokers):
+    addresses = (f"127.0.0.1:{settings.port}", *brokers)
+    if len(set(addresses)) < len(addresses):
+        raise StartFailed("--port is one of the brokers' ports; --broker-port is the first of those")
+    for address in addresses:
         _check_free(address)
     clusters = ["local", *(f"local-{index}" for index in range(2, settings.clusters + 1))]
     tokens = {cluster: secrets.token_urlsafe(32) for cluster in clusters}
@@ -63,7 +66,7 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
         redis_url = f"redis://127.0.0.1:{redis_port}"
         await start("valkey", get_binary_path(), "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "",
                     "--dir", directory)  # fmt: skip
-        await _until_listening(redis_port, programs)
+        await _until_listening(f"127.0.0.1:{redis_port}", programs)
         for index, address in enumerate(brokers, start=1):
             await start(
                 f"broker-{index}", scripts / "openline-broker",
@@ -71,6 +74,8 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
                 OPENLINE_API_KEYS=f"demo:{settings.api_key}:{SCOPES}",
                 OPENLINE_EXECUTOR_TOKENS=",".join(f"{cluster}:{token}" for cluster, token in tokens.items()),
             )  # fmt: skip
+        for address in brokers:
+            await _until_listening(address, programs)
         for cluster, kubeconfig in zip(clusters, kubeconfigs, strict=True):
             await start(
                 f"executor-{cluster}", scripts / "openline-executor",
@@ -101,10 +106,11 @@ def _free_port() -> int:
         return port
 
 
-async def _until_listening(port: int, programs: list[Program]) -> None:
-    async for _ in _patiently("valkey", programs):
+async def _until_listening(address: str, programs: list[Program]) -> None:
+    host, _, port = address.rpartition(":")
+    async for _ in _patiently(address, programs):
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection(host, int(port))
             writer.close()
             return
 
@@ -116,7 +122,8 @@ async def _until_connected(url: str, api_key: str, clusters: list[str], programs
         async for _ in _patiently("a cluster", programs):
             with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
                 answer = await client.get(f"/debug/clusters/{missing[0]}")
-                if answer.json()["status"]["executorReporting"]:
+                # A problem document has a `status` as well, which is a number.
+                if answer.is_success and answer.json()["status"]["executorReporting"]:
                     missing.pop(0)
             if not missing:
                 return
@@ -131,4 +138,5 @@ async def _patiently(what: str, programs: list[Program]) -> AsyncIterator[None]:
                     each.check()
                 yield
                 await asyncio.sleep(0.05)
-    raise StartFailed(f"{what} did not get ready within {READY_TIMEOUT_S:g} s; see {programs[-1].log.parent}")
+    logs = f"; see {programs[-1].log.parent}" if programs else ""
+    raise StartFailed(f"{what} did not get ready within {READY_TIMEOUT_S:g} s{logs}")

@@ -47,7 +47,8 @@ async def program(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
+            # Without the settings that the demo's own shell has for other openline programs.
+            env={**_foreign(os.environ), **(environment or {})},
             # A Ctrl-C in the terminal is the demo's to pass on, in the right order.
             start_new_session=True,
             preexec_fn=_die_with_parent(),
@@ -63,6 +64,10 @@ async def program(
             except TimeoutError:
                 process.kill()
         await process.wait()
+
+
+def _foreign(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith("OPENLINE_")}
 
 
 def _die_with_parent() -> Callable[[], object] | None:

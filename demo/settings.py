@@ -16,5 +16,5 @@ class DemoSettings(ProgramSettings):
     """The gateway's port on 127.0.0.1."""
     broker_port: int = Field(50051, ge=1, le=65000)
     """The first broker's port on 127.0.0.1; the others follow it."""
-    api_key: str = Field("test-key", min_length=1)
+    api_key: str = Field("test-key", pattern=r"^[!-+\-.-~]+$", max_length=200)
     """The API key that may do everything. For trying things out on this machine only."""

@@ -1,4 +1,4 @@
-"""The shapes of the drop-in surface, as REST.md gives them: names, bounds, and what is always present."""
+"""The shapes of the drop-in surface, as today's AI agents know them: names, bounds, and what is always present."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

@@ -1,6 +1,6 @@
 """How gRPC channels and servers are set up, on both ends: keepalive, sizes, reconnecting, TLS files.
 
-Each option is here because the default was seen to fail; DESIGN.md and docs/performance.md tell how.
+Each option is here because the default was seen to fail, in the way that its comment tells.
 """
 
 from pathlib import Path

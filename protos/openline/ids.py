@@ -5,7 +5,7 @@ import uuid
 
 from uuid_utils import uuid7
 
-# DNS labels, as REST.md gives it for cluster ids; at most 100 characters.
+# DNS labels, as the drop-in API has them for cluster ids; at most 100 characters.
 _CLUSTER_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
 # Correlation, session and executor ids are shown in logs and headers: printable ASCII without spaces.
 _TOKEN = re.compile(r"[!-~]{1,200}")

@@ -14,8 +14,8 @@ MAX_WAIT_FOR_CLUSTER_S = 300.0
 MAX_FRAME_BYTES = 64 << 10
 DEFAULT_MAX_OUTPUT_BYTES = 1 << 20
 
-# Output on its way, sent and not yet taken: what one flood may put in front of other commands, and what its sender keeps
-# for a reconnect. The stream's is enough for four floods at full speed.
+# Output on its way, sent and not yet taken: what one flood may put in front of other commands, and what its sender
+# keeps for a reconnect. The stream's is enough for four floods at full speed.
 COMMAND_CREDIT_BYTES = 256 << 10
 STREAM_CREDIT_BYTES = 1 << 20
 

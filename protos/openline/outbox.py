@@ -1,8 +1,8 @@
 """What waits to leave on one stream, and when it may: the batching rule, without I/O.
 
-One message costs about the same whether it carries one frame or five hundred (docs/performance.md). So at most one
-message is unanswered at a time; what collects meanwhile leaves together when the peer's next message arrives or the
-linger has passed. A stream that is idle sends at once.
+One message costs about the same, some 100 µs of CPU on each side, whether it carries one frame or five hundred. So at
+most one message is unanswered at a time; what collects meanwhile leaves together when the peer's next message arrives
+or the linger has passed. A stream that is idle sends at once.
 """
 
 from collections import deque

@@ -1,6 +1,6 @@
 """The table of reasons: why something could not be done, and what each protocol calls that.
 
-Pure data that every program reads; DESIGN.md section 4 is its source. Nothing here knows about gRPC or HTTP libraries.
+Pure data that every program reads; docs/errors.md shows it. Nothing here knows about gRPC or HTTP libraries.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Reason(StrEnum):
     COMMAND_TIMEOUT = "COMMAND_TIMEOUT"
     CANCELLED = "CANCELLED"
     RESULT_EXPIRED = "RESULT_EXPIRED"
-    # Beyond DESIGN.md's table, for what it does not name (docs/decisions.md):
+    # Beyond the design's table, for what it does not name (docs/decisions.md):
     COMMAND_UNKNOWN = "COMMAND_UNKNOWN"  # no such id, or one that the key may not see
     EXECUTOR_FAILED = "EXECUTOR_FAILED"  # the executor could not start the process
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"  # Redis is needed for this and out of reach
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 class Meaning:
     """What a reason is in each protocol.
 
-    `grpc` is the name of a grpc.StatusCode; `http` the status on `/v1` (REST.md names where the drop-in surface
+    `grpc` is the name of a grpc.StatusCode; `http` the status on `/v1` (docs/errors.md names where the drop-in surface
     differs); `executed` the default where the one who raises it does not know better; `retryable` whether the same
     request may succeed later.
     """

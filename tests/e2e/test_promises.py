@@ -1,4 +1,4 @@
-"""The promises of the README's table, one test of the same name for each row that is built."""
+"""Promises of the README's table that a demo can show; `test_delivery` has those that need a connection to be cut."""
 
 import os
 import signal

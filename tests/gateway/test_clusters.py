@@ -1,4 +1,4 @@
-"""/debug/clusters and /cluster, row by row of REST.md."""
+"""/debug/clusters and /cluster, row by row of the drop-in API."""
 
 from datetime import datetime
 from typing import Any

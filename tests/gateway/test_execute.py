@@ -1,4 +1,4 @@
-"""POST /debug/execute, row by row of REST.md, through a real broker and executor."""
+"""POST /debug/execute, row by row of the drop-in API, through a real broker and executor."""
 
 from datetime import datetime
 from typing import Any

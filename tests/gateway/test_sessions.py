@@ -1,4 +1,4 @@
-"""/debug/session, row by row of REST.md."""
+"""/debug/session, row by row of the drop-in API."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime

@@ -32,7 +32,7 @@ def test_anything_else_is_no_command_id(text: str) -> None:
     ("", False), ("-a", False), ("a-", False), ("A", False), ("a_b", False), ("a" * 101, False), ("a\n", False),
 ])  # fmt: skip
 def test_cluster_ids_are_dns_labels(text: str, good: bool) -> None:
-    """As REST.md gives them."""
+    """As the drop-in API has them."""
     assert is_cluster_id(text) is good
 
 

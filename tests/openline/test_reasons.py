@@ -1,5 +1,7 @@
 """The table of reasons."""
 
+from pathlib import Path
+
 import grpc
 
 from openline.reasons import EXECUTED_TEXT, MEANING, Reason, reason_of
@@ -22,7 +24,7 @@ def test_what_may_have_run_is_never_said_to_be_unavailable() -> None:
 
 
 def test_the_design_has_these_rows() -> None:
-    """DESIGN.md section 4, the rows that clients are written against."""
+    """The rows that clients are written against."""
     rows = {
         "CLUSTER_UNKNOWN": ("NOT_FOUND", 404, "no"),
         "CLUSTER_OFFLINE": ("UNAVAILABLE", 503, "no"),
@@ -47,3 +49,16 @@ def test_the_design_has_these_rows() -> None:
 def test_a_reason_of_a_newer_version_counts_as_internal() -> None:
     """An unknown reason is no reason to fail."""
     assert reason_of(command_pb2.Error(reason="MOON_PHASE")) is Reason.INTERNAL
+
+
+def test_the_page_of_errors_shows_the_table() -> None:
+    """docs/errors.md has a row for each reason, with what it is in each protocol."""
+    page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+    rows = {
+        cells[0].strip("`"): cells
+        for cells in (line[2:-2].split(" | ") for line in page.splitlines())
+        if len(cells) == 6
+    }
+    assert set(Reason) <= set(rows)
+    for reason, meaning in MEANING.items():
+        assert rows[reason][2:4] == [meaning.grpc, str(meaning.http)], reason

@@ -315,7 +315,7 @@ class Error(_message.Message):
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """A value of the table in DESIGN.md: CLUSTER_OFFLINE, POLICY_DENIED, …"""
+    """A value of the table in docs/errors.md: CLUSTER_OFFLINE, POLICY_DENIED, …"""
     message: _builtins.str
     """One sentence for a person."""
     executed: Global___Executed.ValueType

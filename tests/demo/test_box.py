@@ -1,0 +1,31 @@
+"""The box while it opens."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo import box
+from demo.programs import StartFailed
+
+
+async def test_a_gateway_without_brokers_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers with a problem document, whose `status` is a number: not ready, and no reason to fall over."""
+    monkeypatch.setattr(box, "READY_TIMEOUT_S", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [
+        Path(sys.executable).parent / "openline-gateway",
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--broker",
+        "127.0.0.1:9",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as gateway:
+        try:
+            with pytest.raises(StartFailed, match="did not get ready"):
+                await box._until_connected(f"http://127.0.0.1:{port}", "test-key", ["local"], [])
+        finally:
+            gateway.terminate()
