@@ -8,13 +8,13 @@ import structlog
 import uvloop
 
 from broker.core.credentials import Credentials
-from broker.server import CannotListen, serve
+from broker.server import CannotListen, check_listen, serve
 from broker.settings import BrokerSettings
-from broker.store.embedded import EmbeddedFailed, embedded_valkey
+from broker.store.embedded import DirectoryUnusable, EmbeddedFailed, embedded_valkey
 from broker.store.store import open_store
 from openline import __version__
 from openline.logs import set_up_logs
-from openline.settings import fail, load
+from openline.settings import fail, fail_to_listen, load
 
 PROGRAM = "openline-broker"
 
@@ -32,7 +32,13 @@ def main() -> None:
     except ValueError as mistake:
         fail(PROGRAM, str(mistake))
     try:
+        check_listen(settings.listen)
+    except OSError as failure:
+        fail_to_listen(PROGRAM, settings.listen, failure)
+    try:
         uvloop.run(_run(settings, credentials))
+    except DirectoryUnusable as failure:
+        fail(PROGRAM, f"--data-dir: {failure}")
     except (CannotListen, EmbeddedFailed, OSError) as failure:
         fail(PROGRAM, str(failure), code=1)
 

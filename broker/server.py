@@ -101,27 +101,28 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
         await server.stop(STOP_GRACE_S)
 
 
-def _cannot_listen(listen: Address) -> CannotListen:
-    return CannotListen(f"cannot listen on {listen}: is the port in use?")
-
-
-def _check_free(listen: Address) -> None:
-    """Raises CannotListen for a port in use. gRPC finds out as well, but says so on stderr with lines of its own."""
-    for family, kind, protocol, _, address in socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+def check_listen(listen: Address) -> None:
+    """Raises OSError for an address that cannot be had. gRPC finds out as well, but not why, nor before it serves."""
+    failures: list[OSError] = []
+    found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
-            except OSError as failure:
-                if failure.errno == errno.EADDRINUSE:
-                    raise _cannot_listen(listen) from None
+        except OSError as failure:
+            if failure.errno == errno.EADDRINUSE:
+                raise
+            failures.append(failure)
+    # A name may stand for an IPv6 address, which this machine has not, and another.
+    if len(failures) == len(found):
+        raise failures[0]
 
 
 def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
     def read(path: Path | None) -> bytes | None:
         return None if path is None else path.read_bytes()
 
-    _check_free(settings.listen)
     try:
         if settings.tls_cert is None:
             port = server.add_insecure_port(settings.listen)
@@ -131,5 +132,5 @@ def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
             credentials = grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
             port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        raise _cannot_listen(settings.listen) from None
+        raise CannotListen(f"--listen: cannot listen on {settings.listen}: is the port in use?") from None
     return Address(f"{settings.listen.rpartition(':')[0]}:{port}")

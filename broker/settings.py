@@ -2,14 +2,14 @@
 
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from broker.store.client import SCHEMES, check_url
 from openline import limits
-from openline.settings import Address, ProgramSettings, split_commas
+from openline.settings import Address, CertificateFile, ProgramSettings, ReadableFile, check_tls_pair, split_commas
 
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas)]
 
@@ -29,11 +29,11 @@ class BrokerSettings(ProgramSettings):
     """Callers' keys: NAME:KEY:SCOPE+SCOPE,… with scopes of execute, session, read, admin, audit."""
     executor_tokens: Secrets = ()
     """Executors' tokens: CLUSTER:TOKEN,… A cluster may have several."""
-    tls_cert: Path | None = None
+    tls_cert: CertificateFile | None = None
     """The server's certificate chain, PEM. Without it the broker speaks plaintext."""
-    tls_key: Path | None = Field(None, validate_default=True)
+    tls_key: ReadableFile | None = None
     """The key of --tls-cert, PEM."""
-    tls_client_ca: Path | None = None
+    tls_client_ca: CertificateFile | None = None
     """Clients must show a certificate of this authority, PEM."""
     result_ttl: int = Field(3600, ge=1, le=30 * 24 * 3600)
     """How long a result can be fetched by its id, seconds."""
@@ -51,13 +51,10 @@ class BrokerSettings(ProgramSettings):
             check_url(url)
         return url
 
-    @field_validator("tls_key", "tls_client_ca")
-    @classmethod
-    def _complete(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
         """Half of what TLS needs must not end in plaintext."""
-        cert = info.data.get("tls_cert")
-        if path is not None and cert is None:
-            raise ValueError("has no effect without --tls-cert")
-        if path is None and cert is not None and info.field_name == "tls_key":
-            raise ValueError("--tls-cert needs its key")
-        return path
+        check_tls_pair(self.tls_cert, self.tls_key)
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("--tls-client-ca: has no effect without --tls-cert")
+        return self

@@ -24,7 +24,7 @@ from executor.spool import Spool
 from executor.warmup import Warmup
 from openline import __version__, ids, limits
 from openline.logs import set_up_logs
-from openline.settings import fail
+from openline.settings import fail, fail_to_listen
 from openline.v1 import executor_service_pb2 as wire
 
 # kubectl answers with its own version in a tenth of a second, also on a machine that is busy.
@@ -72,7 +72,7 @@ async def serve(settings: ExecutorSettings) -> None:
             try:
                 await stages.enter_async_context(health)
             except OSError as problem:
-                fail(PROGRAM, f"--health-listen: {problem.strerror}", code=1)
+                fail_to_listen(PROGRAM, settings.health_listen, problem, flag="--health-listen")
         log.info(
             "executor.started", cluster_id=who.cluster_id, executor_id=who.executor_id, instance_id=who.instance_id
         )

@@ -80,7 +80,7 @@ def rejected_note(execute: wire.Execute, why: command_pb2.Error) -> Note:
 
 def finished_note(command: Command, frame: wire.Finished) -> Note:
     fields = {
-        "outcome": command_pb2.Outcome.Name(frame.outcome),
+        "outcome": command_pb2.Outcome.Name(frame.outcome).removeprefix("OUTCOME_").lower(),
         "exit_code": frame.exit_code,
         "queue_ms": round(frame.timings.queue_s * 1000),
         "run_ms": round(frame.timings.run_s * 1000),

@@ -1,16 +1,24 @@
 """The executor's flags and variables."""
 
-import os
 import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from openline import ids
-from openline.settings import Address, Addresses, ProgramSettings, fail, load
+from openline.settings import (
+    Address,
+    Addresses,
+    CertificateFile,
+    ProgramSettings,
+    ReadableFile,
+    check_tls_pair,
+    fail,
+    load,
+)
 
 PROGRAM = "openline-executor"
 MAX_TOKEN_CHARACTERS = 4096
@@ -28,21 +36,12 @@ def _executor_id(text: str) -> str:
     return text
 
 
-def _readable(path: Path) -> Path:
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise ValueError(f"there is no file {path} that can be read")
-    return path.absolute()
-
-
 def _executable(path: Path) -> Path:
     """A path, or a name that is looked up on PATH, as an absolute path."""
     found = shutil.which(path)
     if found is None:
         raise ValueError(f"there is no program {path}; give its path with --kubectl PATH")
     return Path(found).absolute()
-
-
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 class ExecutorSettings(ProgramSettings):
@@ -68,15 +67,20 @@ class ExecutorSettings(ProgramSettings):
     spool_dir: Path | None = None
     """A directory for results until the broker has stored them, so that they outlive this process; for one executor
     alone, on a disk that outlives the pod. Without it they are kept in memory only."""
-    tls_ca: ReadableFile | None = None
+    tls_ca: CertificateFile | None = None
     """PEM file with the authorities that the broker's certificate is checked against; without any TLS file the
     connection is not encrypted."""
-    tls_cert: ReadableFile | None = None
+    tls_cert: CertificateFile | None = None
     """PEM file with this executor's own certificate, for mutual TLS. Read anew for every connection."""
     tls_key: ReadableFile | None = None
     """PEM file with the key of --tls-cert."""
     health_listen: Address | None = None
     """HOST:PORT for `GET /healthz`. Off by default: only an orchestrator needs it."""
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Self:
+        check_tls_pair(self.tls_cert, self.tls_key)
+        return self
 
     def read_token(self) -> str:
         """The token as it is now. Raises OSError for a file that cannot be read, ValueError for an unusable token."""
@@ -95,8 +99,6 @@ def load_settings(arguments: Sequence[str] | None = None) -> ExecutorSettings:
         misused("--token: give a token with --token or --token-file")
     if settings.token is not None and settings.token_file is not None:
         misused("--token-file: cannot be given together with --token")
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        misused("--tls-cert: --tls-cert and --tls-key go together")
     try:
         settings.read_token()
     except (OSError, ValueError) as problem:

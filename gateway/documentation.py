@@ -15,7 +15,8 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Request-ID": ("Names this request in the logs. Echoed.", {"type": "string"}),
     "Prefer": ("`handling=strict`: a command that runs out of time is a 504.", {"type": "string"}),
     "Idempotency-Key": (
-        "The same key again gives the same command, with `Idempotency-Replayed: true`.",
+        "The same key and request again give the same command, with `Idempotency-Replayed: true`; another request with "
+        "the key of an earlier one is a 422. Keys are the caller's own, and forgotten with the result.",
         {"type": "string"},
     ),
     "traceparent": ("W3C trace context, passed on.", {"type": "string"}),
@@ -68,6 +69,9 @@ LAST_EVENT_ID: dict[str, Any] = {
     ]
 }
 
+# Only they take an Idempotency-Key.
+_RUNNING = frozenset({"run_command", "execute"})
+
 # Tagged so, a route asks for no key.
 OPEN_TAG = "health"
 
@@ -91,5 +95,10 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             if OPEN_TAG not in operation["tags"]:
                 operation["security"] = [{scheme: []} for scheme in _SECURITY_SCHEMES]
-                operation["parameters"] = operation.get("parameters", []) + headers
+                taken = [
+                    header
+                    for header in headers
+                    if header["name"] != "Idempotency-Key" or operation["operationId"] in _RUNNING
+                ]
+                operation["parameters"] = operation.get("parameters", []) + taken
     return document

@@ -13,7 +13,7 @@ from gateway.settings import GatewaySettings
 from openline import __version__
 from openline.logs import set_up_logs
 from openline.pipes import Pipes
-from openline.settings import fail, load
+from openline.settings import fail_to_listen, load
 
 PROGRAM = "openline-gateway"
 
@@ -26,7 +26,7 @@ def main() -> None:
     try:
         listener = listen(settings.listen.host, settings.listen.port)
     except OSError as failure:
-        fail(PROGRAM, f"cannot listen on {settings.listen}: {failure.strerror or failure}", code=1)
+        fail_to_listen(PROGRAM, settings.listen, failure)
     with listener:
         uvloop.run(_serve(settings, listener))
 

@@ -36,7 +36,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "No API key, or one that is not known.",
         403: "The key lacks a scope, or the policy forbids it.",
         404: "No such cluster, session or command.",
+        413: "The body is too large.",
         422: "The request is not valid.",
+        429: "The cluster is busy, or the key has too much open.",
+        501: "The broker does not do this yet.",
+        502: "Its executor is lost, or could not start the command.",
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
     }.items()
 }
@@ -45,9 +49,7 @@ COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     for status, description in {
         409: "The command has not ended (of its output).",
         410: "Its result has expired.",
-        429: "The cluster is busy.",
         499: "The command was cancelled (when it is run).",
-        502: "Its executor is lost, or could not start it.",
         504: "The command ran out of time (when it is run).",
     }.items()
 }

@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,14 +28,70 @@ STALL_TIMEOUT_S = 60.0
 GRACE_S = 20
 
 
+class PlainParser:
+    """httptools' parser, but `Upgrade` is ignored, as RFC 9110 section 7.8 allows. Java's client always asks for h2c.
+
+    The usual one drops the body of a request that asks for an upgrade. Here its head is read again without that header.
+    """
+
+    def __init__(self, protocol: "BoundedHttp") -> None:
+        self._protocol = protocol
+        self._renew()
+
+    def _renew(self) -> None:
+        self._parser: Any = httptools.HttpRequestParser(self._protocol)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    @property
+    def is_head_to_read_again(self) -> bool:
+        """CONNECT is an upgrade as well, and stays one: there is nothing that it could be read as."""
+        return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
+
+    def feed_data(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.is_head_to_read_again:
+                    raise
+                head = self._head()
+                rest = rest[upgrade.args[0] :]
+                self._renew()
+                self._parser.feed_data(head)
+            else:
+                return
+
+    def _head(self) -> bytes:
+        version = self._parser.get_http_version().encode("ascii")
+        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._protocol.url, version)]
+        lines += [b"%b: %b" % header for header in self._protocol.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def should_upgrade(self) -> bool:
+        return False
+
+    def should_keep_alive(self) -> bool:
+        return bool(self._parser.should_keep_alive())
+
+    def get_method(self) -> bytes:
+        return bytes(self._parser.get_method())
+
+    def get_http_version(self) -> str:
+        return str(self._parser.get_http_version())
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol with what it lacks: bounds in time and size on a request's head, and in time on a stall."""
+
+    parser: PlainParser  # type: ignore[assignment]  # it has all of the usual one that is used
 
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.parser = PlainParser(self)
         super().connection_made(transport)
         self._await_head()
 
@@ -56,8 +114,13 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._head_done()
-        super().on_headers_complete()
+        if not self.parser.is_head_to_read_again:
+            self._head_done()
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.is_head_to_read_again:
+            super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -65,6 +128,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """CONNECT only: nothing that whoever runs the gateway could help by installing a library."""
 
     def _stall_over(self) -> None:
         if self._stall_timer is not None:

@@ -1,22 +1,10 @@
 """The gateway's flags and variables."""
 
-from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
-from openline.settings import Address, Addresses, ProgramSettings
-
-
-def _readable(file: Path) -> Path:
-    try:
-        file.read_bytes()
-    except OSError as failure:
-        raise ValueError(f"cannot read {file}: {failure.strerror}") from None
-    return file
-
-
-PemFile = Annotated[Path, AfterValidator(_readable)]
+from openline.settings import Address, Addresses, CertificateFile, ProgramSettings, ReadableFile, check_tls_pair
 
 
 class GatewaySettings(ProgramSettings):
@@ -26,15 +14,14 @@ class GatewaySettings(ProgramSettings):
     """Where to serve HTTP, HOST:PORT. Port 0 takes any free one and logs it."""
     broker: Addresses = (Address("127.0.0.1:50051"),)
     """Broker replicas, HOST:PORT[,HOST:PORT…]; the first is preferred while it is healthy."""
-    tls_ca: PemFile | None = None
+    tls_ca: CertificateFile | None = None
     """Who must have signed the brokers' certificates (PEM). Without a TLS file, brokers are spoken to in plain."""
-    tls_cert: PemFile | None = None
+    tls_cert: CertificateFile | None = None
     """The gateway's own certificate (PEM), where brokers ask for one."""
-    tls_key: PemFile | None = None
+    tls_key: ReadableFile | None = None
     """Its key (PEM)."""
 
     @model_validator(mode="after")
     def _check_pair(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("--tls-cert and --tls-key go together")
+        check_tls_pair(self.tls_cert, self.tls_key)
         return self

@@ -64,11 +64,11 @@ class Pipes:
             unpack=lambda message: message.frames,
         )
         first, *rest = await first_frames(stream, name="PipeHello")
-        if len(first.hello.client) > MAX_CLIENT_CHARACTERS:
-            raise violation(f"client must have at most {MAX_CLIENT_CHARACTERS} characters")
+        if len(client := first.hello.client) > MAX_CLIENT_CHARACTERS or not (client.isascii() and client.isprintable()):
+            raise violation(f"client must have at most {MAX_CLIENT_CHARACTERS} characters, of printable ASCII")
         stream.send(pb.ReplyFrame(welcome=self._welcome()))
         calls = Calls(self, stream, credential(context))
-        lines = log.bind(client=first.hello.client, peer=context.peer())
+        lines = log.bind(client=client, peer=context.peer())
         lines.info("pipe.opened")
         self._streams.add(stream)
         why = "the connection was lost"

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 from redis.exceptions import RedisError
@@ -33,6 +34,10 @@ class EmbeddedFailed(Exception):
     """The embedded Valkey did not start."""
 
 
+class DirectoryUnusable(EmbeddedFailed):
+    """The data directory is none, or cannot be written to."""
+
+
 @contextlib.asynccontextmanager
 async def embedded_valkey(data_dir: Path | None) -> AsyncIterator[str]:
     """Runs a Valkey and gives its URL. Without a directory it keeps nothing beyond its end. Raises EmbeddedFailed."""
@@ -40,12 +45,19 @@ async def embedded_valkey(data_dir: Path | None) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="openline-", ignore_cleanup_errors=True) as run:
         # Absolute: Valkey changes into it before it opens its log.
         directory = (Path(run) if data_dir is None else data_dir).absolute()
-        directory.mkdir(parents=True, exist_ok=True)
         socket = Path(run) / "valkey.sock"
-        with (directory / "lock").open("w") as lock:
+        with _open_lock(directory) as lock:
             await _acquire(lock.fileno(), directory)
             async with _process(socket, directory, lock=lock.fileno(), persist=data_dir is not None):
                 yield f"unix://{socket}"
+
+
+def _open_lock(directory: Path) -> TextIO:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return (directory / "lock").open("w")
+    except OSError as failure:
+        raise DirectoryUnusable(f"cannot keep data in {directory}: {failure.strerror}") from None
 
 
 async def _acquire(lock: int, directory: Path) -> None:

@@ -4,9 +4,10 @@ A line is a noun and a verb, then fields: `command.finished command_id=… exit_
 info.
 """
 
+import io
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
@@ -20,14 +21,13 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _escape_values,
     ]
     render: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
         # Plain tracebacks: the rich ones show local variables, and with them secrets and output.
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_escaped_traceback)
     )
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -46,3 +46,29 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
         )
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+def escape(text: str) -> str:
+    """`text` without characters that a terminal would act on: what callers send can be in a line, but is not obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode("ascii") for each in text
+    )
+
+
+def _escape_values(
+    _logger: structlog.typing.WrappedLogger, _method: str, fields: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escapes the fields that are strings; of the others, the repr is shown, which escapes."""
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.isprintable():
+            fields[name] = escape(value)
+    return fields
+
+
+def _escaped_traceback(out: TextIO, raised: structlog.typing.ExcInfo) -> None:
+    """A traceback on lines of its own; the message of the exception may hold anything."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, raised)
+    out.write("\n".join(map(escape, text.getvalue().split("\n"))))

@@ -4,9 +4,12 @@ A flag wins over its variable. A mistake is one line that names the flag, and ex
 """
 
 import argparse
+import errno
 import ipaddress
+import ssl
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError
@@ -68,6 +71,43 @@ def _not_empty(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
 Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(split_commas), AfterValidator(_not_empty)]
 
 
+def _readable(file: Path) -> Path:
+    try:
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{file} is not a file")
+        with file.open("rb"):
+            return file.absolute()
+    except OSError as failure:
+        raise ValueError(f"cannot read {file}: {failure.strerror}") from None
+
+
+def _certificates(file: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        raise ValueError(f"there is no PEM certificate in {file}") from None
+    return file
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+CertificateFile = Annotated[ReadableFile, AfterValidator(_certificates)]
+
+
+def check_tls_pair(cert: Path | None, key: Path | None) -> None:
+    """Raises ValueError, naming the flag, unless both or neither are there, and the key is that of the certificate."""
+    if (cert is None) != (key is None):
+        raise ValueError("--tls-cert and --tls-key go together")
+    if cert is None or key is None:
+        return
+    try:
+        # The empty password keeps OpenSSL from asking for one; gRPC takes no encrypted keys.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as failure:
+        if failure.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"--tls-key: {key} is not the key of {cert}") from None
+        raise ValueError(f"--tls-key: there is no PEM key in {key} that can be used with {cert}") from None
+
+
 class ProgramSettings(BaseSettings):
     """What every program has."""
 
@@ -105,6 +145,12 @@ def fail(program: str, message: str, *, code: int = 2) -> NoReturn:
     raise SystemExit(code)
 
 
+def fail_to_listen(program: str, address: Address, failure: OSError, *, flag: str = "--listen") -> NoReturn:
+    """Ends the program: with code 1 when somebody else has the address, else with that of a wrong flag."""
+    code = 1 if failure.errno == errno.EADDRINUSE else 2
+    fail(program, f"{flag}: cannot listen on {address}: {failure.strerror or failure}", code=code)
+
+
 def load(settings: type[S], *, program: str, arguments: Sequence[str] | None = None) -> S:
     """Reads flags (default: those of this process) and variables; ends the process with code 2 on a mistake."""
     parser = _Parser(
@@ -120,7 +166,9 @@ def load(settings: type[S], *, program: str, arguments: Sequence[str] | None = N
         return CliApp.run(settings, cli_args=given, cli_settings_source=source)
     except ValidationError as mistakes:
         first = mistakes.errors(include_input=False, include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        fail(program, f"--{name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}")
+        message = first["msg"].removeprefix("Value error, ")
+        # What is wrong with several settings together has no place; its message names them.
+        flag = f"--{str(first['loc'][0]).replace('_', '-')}: " if first["loc"] else ""
+        fail(program, flag + message)
     except SettingsError as mistake:
         fail(program, str(mistake))

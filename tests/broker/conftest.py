@@ -440,7 +440,7 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 async def broker(start_broker: Start) -> AsyncIterator[RunningBroker]:
-    """The broker, with callers alice, bob, carol (who may only read) and root (an admin), and clusters `prod` and `staging`."""
+    """The broker, with clusters `prod` and `staging`; callers alice, bob, carol (may only read) and root (an admin)."""
     async with start_broker() as running:
         yield running
 

@@ -145,16 +145,38 @@ def test_a_port_in_use_is_one_line(start: Start) -> None:
         _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     [line] = err.splitlines()
-    assert line == f"openline-broker: cannot listen on {address}: is the port in use?"
+    assert line == f"openline-broker: --listen: cannot listen on {address}: Address already in use"
 
 
 def test_a_data_dir_that_cannot_be_is_one_line(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    process = start("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "file"), "--log-level", "warning")
+    process = start("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "file"))
     _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
+    assert process.returncode == 2
     [line] = err.splitlines()
-    assert "file" in line
+    assert line == f"openline-broker: --data-dir: cannot keep data in {tmp_path / 'file'}: File exists"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--listen", "nosuchhost.invalid:1"), "--listen: cannot listen on nosuchhost.invalid:1: "),
+        (
+            ("--listen", "203.0.113.7:5000"),
+            "--listen: cannot listen on 203.0.113.7:5000: Cannot assign requested address",
+        ),
+        (("--data-dir", "/proc/x"), "--data-dir: cannot keep data in /proc/x: No such file or directory"),
+        (("--tls-cert", "/nope"), "--tls-cert: cannot read /nope: No such file or directory"),
+        (("--tls-cert", __file__, "--tls-key", __file__), "--tls-cert: there is no PEM certificate in "),
+    ],
+)
+def test_what_the_machine_does_not_have_is_one_line(start: Start, arguments: tuple[str, ...], said: str) -> None:
+    """Exit code 2, before anything is started that would have to be stopped."""
+    process = start(*arguments, OPENLINE_LISTEN="127.0.0.1:0")
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 2
+    [line] = err.splitlines()
+    assert line.startswith(f"openline-broker: {said}")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

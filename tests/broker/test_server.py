@@ -209,7 +209,7 @@ async def test_a_port_in_use(broker: Any, start_broker: Any) -> None:
 
 async def test_a_tls_file_that_is_not_there(start_broker: Any, tmp_path: Path) -> None:
     missing = tmp_path / "missing.pem"
-    with pytest.raises(OSError, match=r"missing\.pem"):
+    with pytest.raises(ValueError, match=r"missing\.pem"):
         async with start_broker(tls_cert=missing, tls_key=missing):
             pass
 

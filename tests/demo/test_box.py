@@ -23,7 +23,7 @@ async def test_a_gateway_without_brokers_is_waited_for(monkeypatch: pytest.Monke
         "--broker",
         "127.0.0.1:9",
     ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as gateway:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as gateway:  # noqa: ASYNC220  (a test may wait)
         try:
             with pytest.raises(StartFailed, match="did not get ready"):
                 await box._until_connected(f"http://127.0.0.1:{port}", "test-key", ["local"], [])

@@ -162,3 +162,48 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
     assert document["components"]["schemas"]["CommandBody"]["examples"]
     assert {"410", "499", "504"} < set(operations["run_command"]["responses"])
     assert {p["name"] for p in operations["get_session"]["parameters"]} > {"session_id", "X-Request-ID"}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_request_to_upgrade_is_answered_as_what_it_is(
+    gateway: Address, cluster: str, caplog: pytest.LogCaptureFixture, chunked: bool
+) -> None:
+    """Java's client asks for h2c by default: its body counts, however the bytes arrive; nothing is logged about it."""
+    body = b'{"cluster_id":"local","args":["pods"]}'
+    told = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    head = (
+        b"POST /debug/execute HTTP/1.1\r\nHost: here\r\nX-API-Key: test-key\r\nContent-Type: application/json\r\n"
+        b"Connection: Upgrade, HTTP2-Settings%b\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n%b\r\n\r\n"
+    )
+    # Two on one connection, of which the second closes it; in one piece, and byte by byte.
+    requests = head % (b"", told) + sent + head % (b", close", told) + sent
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    for piece in (requests[i : i + 1] for i in range(len(requests))):
+        writer.write(piece)
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        slowly = await reader.read()
+    writer.close()
+    for answered in (await raw(gateway, requests, timeout_s=20), slowly):
+        assert answered.count(b"HTTP/1.1 200 OK") == 2
+    assert "upgrade" not in caplog.text.lower()
+
+
+async def test_connect_is_refused(gateway: Address) -> None:
+    """It is an upgrade that is nothing else."""
+    assert (await raw(gateway, b"CONNECT there:443 HTTP/1.1\r\nHost: there\r\n\r\n")).startswith(b"HTTP/1.1 4")
+
+
+async def test_the_documents_problems_are_those_that_happen(api: httpx.AsyncClient) -> None:
+    """Also the ones that any route can answer; an Idempotency-Key is taken where commands are run."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    execute = paths["/debug/execute"]["post"]
+    assert {"401", "403", "404", "413", "422", "429", "501", "502", "503"} <= set(execute["responses"])
+    taking = {
+        operation["operationId"]
+        for path in paths.values()
+        for operation in path.values()
+        if any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", []))
+    }
+    assert taking == {"execute", "run_command"}

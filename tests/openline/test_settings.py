@@ -1,9 +1,21 @@
 """Flags and variables."""
 
-import pytest
-from pydantic import Field, SecretStr
+from pathlib import Path
+from typing import Self
 
-from openline.settings import Address, Addresses, ProgramSettings, load
+import pytest
+import trustme
+from pydantic import Field, SecretStr, model_validator
+
+from openline.settings import (
+    Address,
+    Addresses,
+    CertificateFile,
+    ProgramSettings,
+    ReadableFile,
+    check_tls_pair,
+    load,
+)
 
 
 class Settings(ProgramSettings):
@@ -15,6 +27,15 @@ class Settings(ProgramSettings):
     """A secret."""
     ttl: float = Field(3600, gt=0)
     """How long, seconds."""
+    tls_cert: CertificateFile | None = None
+    """A certificate."""
+    tls_key: ReadableFile | None = None
+    """Its key."""
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Self:
+        check_tls_pair(self.tls_cert, self.tls_key)
+        return self
 
 
 def read(*arguments: str) -> Settings:
@@ -84,3 +105,46 @@ def test_secrets_do_not_show() -> None:
 def test_loopback_is_known(text: str, loopback: bool) -> None:
     """What may be plaintext."""
     assert Address.parse(text).is_loopback is loopback
+
+
+@pytest.fixture
+def pems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory, which is the current one, with a certificate, its key and another key."""
+    authority = trustme.CA()
+    own, other = authority.issue_cert("own.test"), authority.issue_cert("other.test")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    own.private_key_pem.write_to_path(tmp_path / "key")
+    other.private_key_pem.write_to_path(tmp_path / "other")
+    (tmp_path / "text").write_text("hello")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_certificate_and_its_key_are_taken(pems: Path) -> None:
+    """As absolute paths, wherever the program goes from here."""
+    settings = read("--tls-cert", "cert", "--tls-key", "key")
+    assert (settings.tls_cert, settings.tls_key) == (pems / "cert", pems / "key")
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "said"),
+    [
+        ("missing", "key", "--tls-cert: cannot read missing: No such file or directory"),
+        (".", "key", "--tls-cert: . is not a file"),
+        ("text", "key", "--tls-cert: there is no PEM certificate in {}/text"),
+        ("key", "key", "--tls-cert: there is no PEM certificate in {}/key"),
+        ("cert", "missing", "--tls-key: cannot read missing: No such file or directory"),
+        ("cert", "text", "--tls-key: there is no PEM key in {}/text that can be used with {}/cert"),
+        ("cert", "other", "--tls-key: {}/other is not the key of {}/cert"),
+        ("cert", None, "--tls-cert and --tls-key go together"),
+        (None, "key", "--tls-cert and --tls-key go together"),
+    ],
+)
+def test_tls_files_that_do_not_fit(
+    pems: Path, cert: str | None, key: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, which names the flag once and says what is wrong with its file."""
+    with pytest.raises(SystemExit) as ended:
+        read(*(["--tls-cert", cert] if cert else []), *(["--tls-key", key] if key else []))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"openline-test: {said.replace('{}', str(pems))}\n"

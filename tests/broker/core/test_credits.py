@@ -85,7 +85,7 @@ def test_output_of_unknown_commands_does_not_use_the_stream_up(desk: Any, open_:
 def test_output_that_was_had_before_is_credited_as_well(
     desk: Any, new_connection: New, open_: Connection, frames: Any, running: Callable[..., Command]
 ) -> None:
-    """An executor that sends all of it again after a reconnect must not come to a stop before it reaches what is new."""
+    """An executor that sends all of it again after a reconnect must not stop before it comes to what is new."""
     command = running()
     name = command.command_id
     again = [frames.output(name, seq, FRAME) for seq in range(3 * PER_COMMAND)]
@@ -135,5 +135,8 @@ def test_a_frame_that_is_too_large_ends_its_command(
     desk.say(open_, frames.output(command.command_id, 0, FRAME + b"x"))
     assert command.state is State.DONE
     assert open_.uncredited_bytes == MAX_FRAME_BYTES + 1
+    # Another one, of the command that has ended: nothing is left to end.
+    desk.say(open_, frames.output(command.command_id, 1, FRAME + b"x"))
+    assert desk.concluded == [command]
     desk.say(open_, frames.output(other.command_id, 0, FRAME))
     assert other.state is State.RUNNING

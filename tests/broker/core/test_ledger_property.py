@@ -11,7 +11,6 @@ from broker.core.actions import Action, Conclude, Send
 from broker.core.ledger import ClusterAbsent
 from broker.core.life import State
 from broker.core.transcript import MAX_RECENT_BYTES
-from openline.errors import OpenlineError
 from openline.limits import COMMAND_CREDIT_BYTES, MAX_FRAME_BYTES
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2
@@ -240,10 +239,7 @@ def test_nobody_is_starved(
                 del passed[pair]
 
     for n, (owner, finish) in enumerate(steps):
-        try:
-            desk.submit(owner=owner, correlation_id=f"c-{n}")
-        except OpenlineError as busy:
-            assert busy.reason is Reason.CLUSTER_BUSY
+        desk.submit(owner=owner, correlation_id=f"c-{n}")
         if finish and open_.commands:
             served(desk.say(open_, *frames.ran(min(open_.commands))))
     while open_.commands:

@@ -123,7 +123,7 @@ def test_who_waits_too_long_for_a_place_times_out(desk: Any, full: Connection, s
 
 
 def test_who_is_next_too_late_is_not_sent(desk: Any, frames: Any, full: Connection, summary: Summary) -> None:
-    """This process stood still, and everything is overdue at once: what frees a place does not send what has expired."""
+    """This process stood still, and much is overdue at once: what frees a place does not send what has expired."""
     late = [desk.submit(now=0.0, timeout_s=1.0 + n) for n in range(5)]
     in_time = desk.submit(now=0.0, timeout_s=100.0)
     actions = desk.say(full, *frames.ran(min(full.commands)), now=50.0)
@@ -137,14 +137,8 @@ def test_everything_is_overdue_at_once(desk: Any, new_connection: New, summary: 
     """The places that the expired ones leave are not given to those who have expired as well."""
     desk.connect(new_connection(max_concurrency=1))
     commands = [desk.submit(now=0.0, timeout_s=timeout_s) for timeout_s in (1.0, 1.0, 5.0, 6.0)]
-    assert summary(desk.tick(1000.0)) == [
-        "cancel",
-        "conclude TIMED_OUT",
-        "conclude TIMED_OUT",
-        "conclude TIMED_OUT",
-        "cancel",
-        "conclude TIMED_OUT",
-    ]
+    waiting, sent = ["conclude TIMED_OUT"] * 2, ["cancel", "conclude TIMED_OUT"] * 2
+    assert summary(desk.tick(1000.0)) == [*waiting, *sent]
     assert [command.result.error.executed for command in commands] == [UNKNOWN, UNKNOWN, NO, NO]
     desk.settle_all()
     desk.assert_empty()
@@ -240,7 +234,7 @@ def test_a_cluster_that_does_not_come_in_time(desk: Any, summary: Summary) -> No
 
 
 def test_a_cluster_that_comes_with_too_few_places(desk: Any, new_connection: New, frames: Any) -> None:
-    """Everybody's timeout begins when it comes; those without a place wait for one, and nobody is told it is offline."""
+    """Everybody's timeout begins when it comes; those without a place wait for one, and nobody is told OFFLINE."""
     waiting = [desk.submit(now=0.0, wait_for_cluster_s=30.0, timeout_s=60.0) for _ in range(4)]
     open_ = new_connection(max_concurrency=1)
     assert len(executes(desk.connect(open_, now=29.0))) == 2

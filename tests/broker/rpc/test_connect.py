@@ -205,6 +205,21 @@ async def test_a_reconnect_hands_the_result_over(broker: Any, frames: Any) -> No
     assert (await asked).result.stdout == b"late"
 
 
+async def test_a_restart_hands_over_what_is_on_disk(broker: Any, frames: Any) -> None:
+    """The next instance has the result that the last one left: nothing of it is lost."""
+    first = await broker.executor()
+    asked = broker.execute()
+    name = await first.begin_one()
+    first.call.cancel()
+    second = broker.dial()
+    [verdict] = (await second.hello(instance_id="instance-2", unacked_ids=[name])).verdicts
+    assert (verdict.command_id, verdict.action) == (name, wire.VERDICT_ACTION_KEEP)
+    await second.send(frames.output(name, 0, b"from disk"), frames.finished(name))
+    assert (await asked).result.stdout == b"from disk"
+    assert (await second.expect("result_ack")).command_id == name
+    await broker.inside.nothing_left()
+
+
 async def test_a_restart_loses_what_ran(broker: Any, frames: Any) -> None:
     """EXECUTOR_LOST with executed=unknown, at the new Hello."""
     first = await broker.executor()
@@ -328,6 +343,76 @@ async def test_a_credential_in_band_is_checked(broker: Any) -> None:
     await executor.expect("heartbeat_ack")
     await executor.send(wire.ExecutorFrame(credential=wire.Credential(token="wrong")))
     assert (await executor.status()).reason is Reason.UNAUTHENTICATED
+
+
+# Activity
+
+
+async def test_the_first_command_is_followed_by_activity(broker: Any, frames: Any) -> None:
+    """Behind it, so that it costs the command nothing; then not again for 15 s, however many commands come."""
+    executor = await broker.executor()
+    asked = broker.execute()
+    raw = [frame async for frame in _raw(executor, 2)]
+    assert [frame.WhichOneof("frame") for frame in raw] == ["execute", "activity"]
+    assert 59 < raw[1].activity.active_for_s <= 60
+    await executor.send(*frames.ran(raw[0].execute.command_id))
+    await asked
+    await executor.expect("result_ack")
+    for _ in range(20):
+        asked = broker.execute()
+        await executor.run_one()
+        await asked
+        await executor.expect("result_ack")
+    await executor.sync()
+    assert executor.activities == []
+
+
+async def _raw(executor: Any, count: int) -> Any:
+    """The next frames, also of those kinds that are kept apart."""
+    while count > 0:
+        for frame in (await executor.call.read()).frames:
+            count -= 1
+            yield frame
+
+
+async def test_activity_is_told_again_while_it_lasts(broker: Any, frames: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 15 s of a cluster in use (here sooner), and to every executor of the cluster, and of no other."""
+    monkeypatch.setattr("broker.dispatcher.TELL_ACTIVE_EVERY_S", 0.2)
+    executor = await broker.executor()
+    beside = await broker.executor(executor_id="exec-2")
+    other = broker.dial(token="the-token-of-staging")
+    await other.hello(cluster_id="staging")
+    for _ in range(3):
+        asked = [broker.execute() for _ in range(2)]
+        running = [(one, await one.begin_one()) for one in (executor, beside)]
+        for one, name in running:
+            await one.send(frames.finished(name))
+            await one.expect("result_ack")
+        await asyncio.gather(*asked)
+        await asyncio.sleep(0.25)
+    for one in (executor, beside, other):
+        await one.sync()
+    assert (len(executor.activities), len(beside.activities), len(other.activities)) == (3, 3, 0)
+
+
+async def test_an_executor_that_comes_while_its_cluster_is_active_is_told(broker: Any) -> None:
+    """Asked for while nobody was there: it is wanted, for the rest of the minute. One that nobody asked for is not."""
+    assert (await broker.refused()).reason is Reason.CLUSTER_OFFLINE
+    asked = broker.execute(wait_for_cluster_s=20)
+    await asyncio.sleep(0.1)
+    for instance_id in ("instance-1", "instance-2"):
+        executor = await broker.executor(instance_id=instance_id)
+        if instance_id == "instance-1":
+            await executor.run_one()
+            await executor.expect("result_ack")
+        await executor.sync()
+        [activity] = executor.activities
+        assert 40 < activity.active_for_s < 60
+    await asked
+    unwanted = broker.dial(token="the-token-of-staging")
+    await unwanted.hello(cluster_id="staging")
+    await unwanted.sync()
+    assert unwanted.activities == []
 
 
 async def test_presence_comes_and_goes_with_the_connection(broker: Any, redis: Any) -> None:

@@ -267,6 +267,105 @@ async def test_the_same_request_with_the_same_command_id_is_one_command(
     assert (await executor.expect("result_ack")).command_id == command_id
 
 
+# Waiting
+
+
+async def test_a_cluster_that_comes_in_time(broker: Any) -> None:
+    """The command leaves when it is there, and its timeout begins then: it waited longer than that."""
+    asked = broker.execute(wait_for_cluster_s=20, timeout_s=0.5)
+    await asyncio.sleep(0.7)
+    assert not asked.done()
+    executor = await broker.executor()
+    execute = await executor.run_one(b"x")
+    assert 0.3 < execute.timeout_s <= 0.5
+    answer = await asked
+    assert answer.result.stdout == b"x"
+    assert answer.result.timings.queue_s > 0.5
+    await executor.expect("result_ack")
+    await broker.inside.nothing_left()
+
+
+async def test_a_cluster_that_does_not_come_in_time(broker: Any) -> None:
+    """The same answer as without waiting, with when it was last seen."""
+    executor = await broker.executor()
+    await executor.call.done_writing()
+    with pytest.raises(EOFError):
+        await executor.next()
+    await broker.store.behind.drain(PATIENCE_S)
+    refusal = await broker.refused(wait_for_cluster_s=0.2, timeout_s=20)
+    assert (refusal.reason, refusal.error.executed) == (Reason.CLUSTER_OFFLINE, NO)
+    assert refusal.error.retry_after_s > 0
+    assert refusal.error.metadata["last_seen"].startswith("20")
+    await broker.inside.nothing_left()
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_cluster_offline_however_many_wait_for_redis(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]], full: bool
+) -> None:
+    """Since when is then left out; it is said by the dispatcher's timer, which must not be hurt by it."""
+    monkeypatch.setattr("broker.executions.MAX_WAITING", 0 if full else 1)
+    told = await asyncio.gather(*(broker.refused(wait_for_cluster_s=0.2) for _ in range(10)), broker.refused())
+    assert {(one.reason, one.error.executed) for one in told} == {(Reason.CLUSTER_OFFLINE, NO)}
+    await broker.inside.nothing_left()
+    assert [line for line in log_lines if line["log_level"] == "error"] == []
+    executor = await broker.executor()
+    asked = broker.execute()
+    await executor.run_one(b"x")
+    assert (await asked).result.stdout == b"x"
+
+
+async def test_a_busy_cluster(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RESOURCE_EXHAUSTED with when to ask again; another caller still has room."""
+    monkeypatch.setattr("broker.core.queue.MAX_WAITING_OF_SHARE", 1)
+    executor = await broker.executor(max_concurrency=1)
+    asked = [broker.execute() for _ in range(2)]
+    for _ in asked:
+        await executor.expect("execute")
+    waiting = broker.execute()
+    await until(lambda: broker.inside.left().get("queues") == 1)
+    refusal = await broker.refused()
+    assert (refusal.reason, refusal.error.executed) == (Reason.CLUSTER_BUSY, NO)
+    assert refusal.error.retry_after_s > 0
+    other = broker.execute(key="the-key-of-bob")
+    await until(lambda: broker.inside.left()["commands"] == 4)
+    for one in (*asked, waiting, other):
+        one.cancel()
+
+
+async def test_a_caller_who_leaves_the_queue(broker: Any) -> None:
+    """With `cancel_on_disconnect` its command is never sent; without, it is sent in its turn."""
+    asked = [broker.execute(wait_for_cluster_s=30, cancel_on_disconnect=n == 0, argv=["get", str(n)]) for n in range(2)]
+    await until(lambda: broker.inside.left().get("commands") == 2)
+    for one in asked:
+        one.cancel()
+    await until(lambda: broker.inside.left().get("commands") == 1)
+    executor = await broker.executor()
+    assert (await executor.run_one()).argv == ["get", "1"]
+    await executor.expect("result_ack")
+    await executor.sync()
+    await broker.inside.nothing_left()
+
+
+async def test_a_stranded_queue_is_told(start_broker: Any) -> None:
+    """Its executor went and stays away: what had been sent is lost, what waited for a place is surely not run."""
+    async with start_broker(reconnect_grace=0.2) as broker:
+        executor = await broker.executor(max_concurrency=1)
+        sent = [broker.execute() for _ in range(2)]
+        for _ in sent:
+            await executor.expect("execute")
+        waited = broker.execute()
+        await until(lambda: broker.inside.left().get("queues") == 1)
+        executor.call.cancel()
+        for asked, reason, executed in ((waited, Reason.CLUSTER_OFFLINE, NO), (sent[0], Reason.EXECUTOR_LOST, UNKNOWN)):
+            with pytest.raises(OpenlineError) as ended:
+                await asked
+            assert (ended.value.reason, ended.value.error.executed) == (reason, executed)
+        with pytest.raises(OpenlineError):
+            await sent[1]
+        await broker.inside.nothing_left()
+
+
 # Sessions
 
 

@@ -1,6 +1,7 @@
 """Pipe: many calls over one stream, over real gRPC."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from openline import ids, limits
 from openline.errors import OpenlineError
 from openline.reasons import NO, UNKNOWN, Reason, reason_of
+from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1 import executor_service_pb2 as wire
 
@@ -38,6 +40,16 @@ async def test_welcome(broker: Any) -> None:
     welcome = (await pipe.next()).welcome
     assert (welcome.protocol_version, welcome.replica_id) == (limits.PROTOCOL_VERSION, "replica-1")
     assert welcome.heartbeat_timeout_s > welcome.heartbeat_interval_s > 0
+
+
+@pytest.mark.parametrize("client", ["x" * 201, "a\x1b[2J", "a\0", "\u202e"])
+async def test_a_client_that_cannot_be_logged(broker: Any, client: str) -> None:
+    """Its name is for the logs: what a terminal would act on is refused."""
+    pipe = broker.open_pipe()
+    await pipe.send(pb.CallerFrame(hello=pb.PipeHello(protocol_version=limits.PROTOCOL_VERSION, client=client)))
+    refusal = await pipe.status()
+    assert refusal.reason is Reason.PROTOCOL_VIOLATION
+    assert "printable" in refusal.error.message
 
 
 async def test_no_hello_in_time(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,3 +317,280 @@ async def test_a_caller_that_does_not_read_costs_its_own_pipe_only(
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert (await broker.pipe()) is not None
+
+
+# Streaming
+
+
+def stream(call_id: int, **fields: Any) -> pb.CallerFrame:
+    frame = execute(call_id, **fields)
+    return pb.CallerFrame(call_id=call_id, api_key=frame.api_key, execute_stream=frame.execute)
+
+
+def watch(call_id: int, command_id: str, *, from_seq: int = 0, key: str = "") -> pb.CallerFrame:
+    request = pb.WatchCommandRequest(command_id=command_id, from_seq=from_seq)
+    return pb.CallerFrame(call_id=call_id, api_key=key, watch=request)
+
+
+def cancel(call_id: int, command_id: str, *, key: str = "") -> pb.CallerFrame:
+    request = pb.CancelCommandRequest(command_id=command_id)
+    return pb.CallerFrame(call_id=call_id, api_key=key, cancel=request)
+
+
+async def events(pipe: Any, call_id: int) -> list[Any]:
+    """A call's events up to its result; frames of other calls are not expected."""
+    found = []
+    while not found or not found[-1].HasField("result"):
+        frame = await pipe.next()
+        assert (frame.call_id, frame.WhichOneof("frame")) == (call_id, "event"), frame
+        found.append(frame.event)
+    return found
+
+
+async def test_output_comes_as_it_is_written(broker: Any, frames: Any) -> None:
+    """Each piece before the next is written, stdout and stderr apart; the result is last and ends the call."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    await pipe.send(stream(1))
+    name = await executor.begin_one()
+    while (event := (await pipe.next()).event).state != command_pb2.COMMAND_STATE_RUNNING:
+        assert event.HasField("state")
+    for seq, stderr in enumerate([False, True, False]):
+        await executor.send(frames.output(name, seq, b"%d" % seq, stderr=stderr))
+        output = (await pipe.next()).event.output
+        assert (output.seq, output.data) == (seq, b"%d" % seq)
+        assert (output.source == command_pb2.OUTPUT_SOURCE_STDERR) is stderr
+    await executor.send(frames.finished(name, exit_code=2))
+    [last] = await events(pipe, 1)
+    assert (last.result.exit_code, last.result.stdout, last.result.stderr) == (2, b"02", b"1")
+    await executor.expect("result_ack")
+    await broker.inside.nothing_left()
+    # The id is free again.
+    await pipe.send(execute(1))
+    await executor.run_one(b"again")
+    assert (await pipe.next()).response.result.stdout == b"again"
+
+
+async def test_watching_from_a_seq(broker: Any, frames: Any) -> None:
+    """What another call started, while it runs and when it is done; and by its owner only."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    asked = broker.stream()
+    name = await executor.begin_one()
+    await executor.send(*(frames.output(name, seq, b"%d" % seq) for seq in range(3)))
+    await asked.output(3)
+    await pipe.send(watch(1, name, from_seq=1), watch(2, name, key="the-key-of-bob"), watch(3, name, key="wrong"))
+    refused, seen = {}, []
+    while len(seen) < 3 or len(refused) < 2:
+        frame = await pipe.next()
+        if frame.HasField("error"):
+            refused[frame.call_id] = reason_of(frame.error)
+        else:
+            assert frame.call_id == 1
+            seen.append(frame.event)
+    assert refused == {2: Reason.COMMAND_UNKNOWN, 3: Reason.UNAUTHENTICATED}
+    assert [event.output.data for event in seen[1:]] == [b"1", b"2"]
+    await executor.send(frames.finished(name))
+    assert len(await events(pipe, 1)) == 1
+    await executor.expect("result_ack")
+    await broker.inside.nothing_left()
+    await pipe.send(watch(1, name))
+    assert (await events(pipe, 1))[0].output.data == b"012"
+
+
+async def test_cancel_reaches_the_executor(broker: Any, frames: Any) -> None:
+    """It answers with the state the command was in; twice is as good as once, and a done one stays as it is."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    await pipe.send(execute(1))
+    name = await executor.begin_one()
+    for call_id in (2, 3):
+        await pipe.send(cancel(call_id, name))
+        answer = await pipe.next()
+        assert (answer.call_id, answer.cancelled.state) == (call_id, command_pb2.COMMAND_STATE_RUNNING)
+        assert (await executor.expect("cancel")).command_id == name
+    await pipe.send(cancel(4, name, key="the-key-of-bob"))
+    assert reason_of((await pipe.next()).error) is Reason.COMMAND_UNKNOWN
+    await executor.send(frames.finished(name, outcome=command_pb2.OUTCOME_CANCELLED))
+    assert (await pipe.next()).response.result.outcome == command_pb2.OUTCOME_CANCELLED
+    await executor.expect("result_ack")
+    await pipe.send(cancel(5, name))
+    assert (await pipe.next()).cancelled.state == command_pb2.COMMAND_STATE_DONE
+    await executor.sync()
+    await broker.inside.nothing_left()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("broken", [False, True])
+async def test_who_abandons_a_stream(broker: Any, frames: Any, wanted: bool, broken: bool) -> None:
+    """Or whose pipe breaks: the command runs on, unless it asked that it be cancelled; no event follows."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    await pipe.send(stream(1, cancel_on_disconnect=wanted))
+    name = await executor.begin_one()
+    await executor.send(frames.output(name, 0, b"x"))
+    while not (await pipe.next()).event.HasField("output"):
+        pass
+    if broken:
+        pipe.call.cancel()
+    else:
+        await pipe.send(pb.CallerFrame(call_id=1, abandon=pb.Abandon()))
+        await pipe.send(pb.CallerFrame(heartbeat=wire.Heartbeat(seq=1)))
+        assert (await pipe.next()).HasField("heartbeat_ack")
+    if wanted:
+        assert (await executor.expect("cancel")).command_id == name
+    await executor.send(frames.output(name, 1, b"y"), frames.finished(name))
+    assert (await executor.expect("result_ack")).command_id == name
+    assert (await broker.get(name)).result.stdout == b"xy"
+    await broker.inside.nothing_left()
+    if not broken:
+        await pipe.send(pb.CallerFrame(heartbeat=wire.Heartbeat(seq=2)))
+        assert (await pipe.next()).heartbeat_ack.seq == 2
+
+
+async def test_an_id_that_is_abandoned_and_used_again_at_once(broker: Any, frames: Any) -> None:
+    """The end of the first call does not forget the second one: it ends with its pipe."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    asked = broker.execute()
+    name = await executor.begin_one()
+    await pipe.send(watch(1, name))
+    assert (await pipe.next()).event.state == command_pb2.COMMAND_STATE_RUNNING
+    for _ in range(3):
+        await pipe.send(pb.CallerFrame(call_id=1, abandon=pb.Abandon()), watch(1, name))
+        assert (await pipe.next()).event.state == command_pb2.COMMAND_STATE_RUNNING
+    assert broker.inside.left()["tasks of calls"] == 1
+    pipe.call.cancel()
+    await until(lambda: "watches" not in broker.inside.left())
+    await executor.send(frames.finished(name))
+    await asked
+    await executor.expect("result_ack")
+    await broker.inside.nothing_left()
+
+
+async def test_streaming_calls_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a task. Ordinary calls are not held up by them, and a cancel least of all."""
+    monkeypatch.setattr("broker.rpc.pipe.MAX_STREAMING_CALLS", 2)
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    await pipe.send(stream(1))
+    name = await executor.begin_one()
+    await pipe.send(watch(2, name))
+    await until(lambda: broker.inside.left()["watches"] == 1 and len(broker.inside.parts["Calls"][0]._tasks) == 2)
+    await pipe.send(stream(3), watch(4, name), cancel(5, name), execute(6))
+    refused, cancelled = {}, None
+    while len(refused) < 2 or cancelled is None:
+        frame = await pipe.next()
+        if frame.HasField("error"):
+            refused[frame.call_id] = reason_of(frame.error)
+        elif frame.HasField("cancelled"):
+            cancelled = frame.call_id
+    assert refused == {3: Reason.QUOTA_EXCEEDED, 4: Reason.QUOTA_EXCEEDED}
+    assert cancelled == 5
+    kinds = {(await executor.next()).WhichOneof("frame") for _ in range(2)}
+    assert kinds == {"execute", "cancel"}
+
+
+async def test_a_pipe_that_is_not_read_is_shown_gaps_and_holds_up_nobody(
+    broker: Any, frames: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood costs it no memory, and not its pipe: it is told, to the byte, what it missed."""
+    monkeypatch.setattr("broker.rpc.pipe.MAX_WAITING_BYTES", 256 << 10)
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    await pipe.send(stream(1))
+    name = await executor.begin_one()
+    [calls] = broker.inside.parts["Calls"]
+    size, count, most = limits.MAX_FRAME_BYTES, 320, 0
+    for first in range(0, count, 4):
+        await executor.send(*(frames.output(name, seq, b"x" * size) for seq in range(first, first + 4)))
+        await executor.sync()
+        most = max(most, calls._stream.waiting_bytes)
+    assert most <= (256 << 10) + 2 * size
+    other = await broker.pipe()
+    await other.send(execute(1))
+    await executor.run_one(b"unhurt")
+    assert (await other.next()).response.result.stdout == b"unhurt"
+    await executor.send(frames.finished(name))
+    due = missed = 0
+    for event in await events(pipe, 1):
+        if event.HasField("output"):
+            assert event.output.seq == due
+            due += 1
+        elif event.HasField("gap"):
+            assert event.gap.missed_bytes == (event.gap.next_seq - due) * size
+            missed += event.gap.missed_bytes
+            due = event.gap.next_seq
+    assert due == count
+    assert missed > 0
+
+
+async def test_those_who_abandon_are_not_kept_until_the_end(broker: Any, frames: Any) -> None:
+    """A command may run for an hour, and be asked for and given up a thousand times meanwhile."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+    name = ids.new_id()
+    await pipe.send(execute(1, command_id=name))
+    await executor.begin_one()
+    for _ in range(20):
+        again = [execute(2, command_id=name), pb.CallerFrame(call_id=2, abandon=pb.Abandon())]
+        await pipe.send(*again * 50)
+    await pipe.send(pb.CallerFrame(heartbeat=wire.Heartbeat(seq=1)))
+    assert (await pipe.next()).HasField("heartbeat_ack")
+    [dispatcher] = broker.inside.parts["Dispatcher"]
+    assert len(dispatcher._waiting[name]) == 1
+    await executor.send(frames.finished(name))
+    assert (await pipe.next()).call_id == 1
+
+
+async def test_nothing_is_left_of_anything(broker: Any, frames: Any) -> None:
+    """Calls of every kind, answered, refused, abandoned and cut off: every table is empty in the end."""
+    executor = await broker.executor(max_concurrency=64)
+    pipes = [await broker.pipe() for _ in range(4)]
+
+    async def run_all() -> None:
+        for n in itertools.count():
+            frame = await executor.next()
+            if not frame.HasField("execute"):
+                continue
+            name = frame.execute.command_id
+            match n % 4:
+                case 0:
+                    await executor.send(frames.rejected(name))
+                case 1:
+                    await executor.send(frames.accepted(name), frames.finished(name, outcome=99))
+                case _:
+                    await executor.send(*frames.ran(name, b"x" * 1000))
+
+    running = asyncio.create_task(run_all())
+    for n, pipe in enumerate(pipes):
+        sent = [ids.new_id() for _ in range(30)]
+        said: list[pb.CallerFrame] = []
+        for call_id, name in enumerate(sent, start=1):
+            fields = {"command_id": name, "cancel_on_disconnect": call_id % 2 == 0}
+            match call_id % 5:
+                case 0:
+                    said.append(stream(call_id, **fields))
+                case 1:
+                    said.append(execute(call_id, idempotency_key=f"k-{n}-{call_id % 3}", **fields))
+                case 2:
+                    said.append(execute(call_id, cluster_id="staging", wait_for_cluster_s=0.2, **fields))
+                case 3:
+                    said.append(stream(call_id, cluster_id="staging", wait_for_cluster_s=60, **fields))
+                case 4:
+                    said += [execute(call_id, **fields), watch(call_id + 100, name), cancel(call_id + 200, name)]
+            if call_id % 3 == 0:
+                said.append(pb.CallerFrame(call_id=call_id, abandon=pb.Abandon()))
+        said += [cancel(1000 + call_id, name) for call_id, name in enumerate(sent) if call_id % 5 == 2]
+        await pipe.send(*said)
+    await asyncio.sleep(0.3)
+    for pipe in pipes[:2]:
+        pipe.call.cancel()
+    await asyncio.sleep(0.1)
+    # What waits for a cluster that does not come is stopped by an admin.
+    [ledger] = broker.inside.parts["Ledger"]
+    for name in list(ledger.commands):
+        await broker.cancel(name, key="the-key-of-root")
+    await broker.inside.nothing_left()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

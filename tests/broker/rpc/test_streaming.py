@@ -223,7 +223,7 @@ async def test_a_frozen_watcher_holds_up_nobody_and_is_shown_a_gap(broker: Any, 
 
 
 async def test_who_comes_late_is_shown_what_is_gone(broker: Any, frames: Any) -> None:
-    """Exactly how much, from the beginning; from a seq that is gone, that there is a gap; none from one that is here."""
+    """From the beginning, exactly how much; from a seq that is gone, that there is a gap; else there is none."""
     executor = await broker.executor()
     reader = broker.stream()
     name = await executor.begin_one()

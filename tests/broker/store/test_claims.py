@@ -92,7 +92,7 @@ async def test_a_claim_whose_answer_is_lost_does_not_hold_the_key(valkey: str, r
 
     async def there_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())  # type: ignore[arg-type]
-        back, there = await asyncio.open_unix_connection(valkey.removeprefix("unix://"))
+        _back, there = await asyncio.open_unix_connection(valkey.removeprefix("unix://"))
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 there.write(data)
