@@ -16,7 +16,7 @@ from executor.pace import sane
 from openline import limits
 from openline.outbox import Overflow
 from openline.settings import Address
-from openline.stream import FrameStream, StreamFrozen
+from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 
@@ -100,7 +100,7 @@ class Connection:
             await self._stream.run(self._received, silence_s=self._silence_s)
         except TimeoutError:
             return self._end(f"no Welcome within {limits.HELLO_TIMEOUT_S:g} s")
-        except (NoWelcome, StreamFrozen, Overflow) as problem:
+        except (NoWelcome, StreamFrozen, StreamGarbled, Overflow) as problem:
             return self._end(str(problem))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The second is what a write to a call that has just ended gets; the call knows the status.
