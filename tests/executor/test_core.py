@@ -101,6 +101,8 @@ def test_a_command_is_accepted_then_spawned_then_started_then_finished() -> None
     assert (frame.outcome, frame.exit_code) == (command_pb2.OUTCOME_EXITED, 3)
     assert not frame.HasField("error")
     assert frame.timings.run_s == 0.5
+    [note] = [a for a in actions if isinstance(a, Note) and a.event == "command.finished"]
+    assert note.fields["outcome"] == "exited"  # as the broker's log has it
 
 
 def test_control_frames_do_not_wait_behind_output() -> None:
