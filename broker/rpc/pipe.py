@@ -115,8 +115,9 @@ class Calls:
         self._stream = stream
         self._pipe_key = pipe_key
         self._open: dict[int, Execution] = {}
-        # Calls that take more than one answer, or a look into Redis.
+        # Calls that take more than one answer, or a look into Redis; and every task until it has ended.
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         # Events wait in line for room on the stream, so that one call looks for it and not two thousand.
         self._turn = asyncio.Lock()
 
@@ -147,10 +148,9 @@ class Calls:
 
     async def close(self) -> None:
         """The pipe is gone, and with it everyone who waited on it."""
-        tasks = list(self._tasks.values())
         for call_id in [*self._open, *self._tasks]:
             self._abandon(call_id)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _admit(self, frame: pb.CallerFrame, *, streaming: bool) -> bool:
         call_id = frame.call_id
@@ -169,7 +169,7 @@ class Calls:
     def _execute(self, frame: pb.CallerFrame) -> None:
         call_id = frame.call_id
         execution = self._pipes.executions.start(
-            frame.execute, self._key(frame), lambda answer: self._answer(call_id, answer)
+            frame.execute, frame.api_key or self._pipe_key, lambda answer: self._answer(call_id, answer)
         )
         if not execution.over:
             self._open[call_id] = execution
@@ -178,7 +178,7 @@ class Calls:
         call_id = frame.call_id
         execution = self._pipes.executions.start(
             frame.execute_stream,
-            self._key(frame),
+            frame.api_key or self._pipe_key,
             lambda answer: self._answer(call_id, answer),
             begun=lambda source: self._run(call_id, partial(self._show, call_id, source, from_seq=0)),
         )
@@ -186,13 +186,13 @@ class Calls:
             self._open[call_id] = execution
 
     async def _watch(self, frame: pb.CallerFrame) -> None:
-        caller = self._pipes.credentials.caller(self._key(frame))
+        caller = self._pipes.credentials.caller(frame.api_key or self._pipe_key)
         caller.require("read")
         source = await self._pipes.lookups.find(frame.watch.command_id, caller)
         await self._show(frame.call_id, source, from_seq=frame.watch.from_seq)
 
     async def _cancel(self, frame: pb.CallerFrame) -> None:
-        caller = self._pipes.credentials.caller(self._key(frame))
+        caller = self._pipes.credentials.caller(frame.api_key or self._pipe_key)
         caller.require("execute")
         state = await self._pipes.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
         cancelled = pb.CancelCommandResponse(state=state)
@@ -227,6 +227,8 @@ class Calls:
                     del self._tasks[call_id]
 
         self._tasks[call_id] = task = asyncio.get_running_loop().create_task(run())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _abandon(self, call_id: int) -> None:
         if (task := self._tasks.pop(call_id, None)) is not None:
@@ -245,6 +247,3 @@ class Calls:
         self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO
     ) -> None:
         self._stream.send(pb.ReplyFrame(call_id=call_id, error=errors.error(reason, message, executed=executed)))
-
-    def _key(self, frame: pb.CallerFrame) -> str | None:
-        return frame.api_key or self._pipe_key

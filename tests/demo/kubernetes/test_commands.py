@@ -82,7 +82,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "logs toolbox": ("ready",),
     "logs deploy/web --tail=3": ("GET /",),
     "logs -l app=web --all-containers --prefix --tail=1": ("/web]", "/log-shipper]"),
-    "logs -n payments deploy/payments-api": ("payments-db", "5433: connect: connection refused", "giving up"),
+    "logs -n payments deploy/payments-api --previous": (
+        "payments-db",
+        "5433: connect: connection refused",
+        "giving up",
+    ),
     "logs -n payments deploy/payments-api --previous --tail=1": ("FATAL",),
     "logs -n payments payments-db-0 --tail=3": ("listening on port 5432",),
     "logs -n shop deploy/catalog --since=5s --timestamps": ('{"level":', "000Z "),
