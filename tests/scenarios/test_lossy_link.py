@@ -44,8 +44,7 @@ class LossyLink(RuleBasedStateMachine):
         self.words = words
         self.world = new_world(note)
         self.world.erased = self.erased
-        # Commands whose executor's process died while they were there, and those whose process ended by itself.
-        self.orphans: set[str] = set()
+        # Commands whose process ended by itself: their exit code, and what they wrote.
         self.exits: dict[str, tuple[int, dict[int, bytes]]] = {}
         self.told_not_executed: set[str] = set()
 
@@ -244,17 +243,14 @@ class LossyLink(RuleBasedStateMachine):
         if result.error.executed == YES:
             assert began
         if "restarted" in result.error.message:
-            assert command_id in self.orphans or not began
+            # Not always while it was there: the Hello of the process before may arrive after that of the next one.
+            assert self.world.executors[command.executor_id].instances > 1
         if "no memory" in result.error.message:
             raise AssertionError("an executor has forgotten what it had accepted")
         if result.error.reason == Reason.CANCELLED:
             assert command.cancel_why or not began
 
     def restart(self, executor: Any) -> None:
-        held = executor.core.held()
-        self.orphans.update(held.in_flight_ids)
-        if executor.spool is None:
-            self.orphans.update(held.unacked_ids)
         executor.lose_link()
         executor.start()
         assert set(executor.core.held().unacked_ids) == set(executor.spool or ())
@@ -314,6 +310,7 @@ def test_lossy_link(new_world: Any, new_executor: Any, words: Callable[[Any], st
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
+            print_blob=False,
             suppress_health_check=list(HealthCheck),
         ),
     )
