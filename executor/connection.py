@@ -4,6 +4,7 @@ What the frames about commands mean is `core`'s business; when to dial again is 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,7 @@ class Connection:
             pack=lambda frames: wire.ConnectRequest(frames=frames),
             unpack=lambda message: message.frames,
         )
+        self._patience: asyncio.Timeout | None = None  # with the handshake
         self._stood_at: float | None = None
         self._moving_at: float | None = None  # since GoAway
         self._why = "ended by the broker"
@@ -83,6 +85,11 @@ class Connection:
         """Ends `hold` when what is queued has been written; at once when there has been no Welcome yet."""
         if self._stood_at is None:
             self._call.cancel()
+            # A write that waits for the call to begin does not notice that it was cancelled. A handshake that is over
+            # cannot be hurried.
+            if self._patience is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._patience.reschedule(self._loop.time())
         else:
             self._close("this executor is stopping")
 
@@ -93,7 +100,7 @@ class Connection:
     async def hold(self, hello: wire.Hello) -> End:
         """Holds the connection until it ends, for whatever reason; only a cancelled task raises."""
         try:
-            async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
+            async with asyncio.timeout(limits.HELLO_TIMEOUT_S) as self._patience:
                 welcome, more = await self._shake_hands(hello)
             self._stand(welcome)
             self._received(more)
