@@ -171,7 +171,8 @@ class Cluster:
 
     def request(self, name: str, what: str = "", **fields: Any) -> pb.ExecuteRequest:
         argv = ["get", "pods", name, *(["-n", what] if what else [])]
-        return pb.ExecuteRequest(**({"cluster_id": self._cluster_id, "argv": argv, "timeout_s": 60} | fields))
+        usual: dict[str, Any] = {"cluster_id": self._cluster_id, "argv": argv, "timeout_s": 60}
+        return pb.ExecuteRequest(**(usual | fields))
 
     def execute(self, name: str, what: str = "", **fields: Any) -> "asyncio.Task[pb.ExecuteResponse]":
         """Begins a command; its task raises OpenlineError for a status."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 import structlog
+import uvloop
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
@@ -48,7 +49,7 @@ class Arbitrary:
     def message(self, kind: type[M], depth: int = 0) -> M:
         """Any message of this kind; of each oneof one member, or none."""
         made = kind()
-        descriptor = kind.DESCRIPTOR
+        descriptor: Any = kind.DESCRIPTOR
         for oneof in descriptor.oneofs:
             if self.dice.random() < 0.97:
                 self._fill(made, self.dice.choice(oneof.fields), depth)
@@ -63,7 +64,7 @@ class Arbitrary:
             (b"\xff\xff\xff", b"\n\x05ab", self.dice.randbytes(self.dice.randrange(200)), b"\n\xff\xff\xff\xff\x0f")
         )
 
-    def _fill(self, made: Message, field: FieldDescriptor, depth: int) -> None:
+    def _fill(self, made: Message, field: Any, depth: int) -> None:
         if depth >= DEEPEST:
             return
         many = self.dice.choice((0, 1, 1, 2, 3, 3, 70)) if field.is_repeated else 1
@@ -80,7 +81,7 @@ class Arbitrary:
         else:
             setattr(made, field.name, self._value(field))
 
-    def _value(self, field: FieldDescriptor) -> Any:
+    def _value(self, field: Any) -> Any:
         match field.cpp_type:
             case F.CPPTYPE_STRING if field.type == F.TYPE_BYTES:
                 return b"x" * self.dice.choice(_SIZES)
@@ -189,6 +190,13 @@ class LoopbackChannel:
 def _lost() -> grpc.aio.AioRpcError:
     nothing = grpc.aio.Metadata()
     return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, details="lost")
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[asyncio.Runner]:
+    """One loop for all of this: grpc.aio loses events when they come for a loop that has been closed meanwhile."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
 
 
 @pytest.fixture

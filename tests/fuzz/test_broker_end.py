@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-import uvloop
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -109,11 +108,11 @@ async def serving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
         api_keys=[f"alice:{KEY}:execute+session+read"],
         executor_tokens=[f"{name}:the-token-of-{name}" for name in ("prod", "slow", "fuzzed")],
     )
-    configured = BrokerSettings(listen="127.0.0.1:0", replica_id="r1", reconnect_grace=0.05)
+    chosen: dict[str, Any] = {"listen": "127.0.0.1:0", "replica_id": "r1", "reconnect_grace": 0.05}
     async with (
         embedded_valkey(None) as url,
         open_store(url, result_ttl_s=60) as inside.store,
-        server.serve(configured, inside.store, credentials) as inside.address,
+        server.serve(BrokerSettings(**chosen), inside.store, credentials) as inside.address,
     ):
         yield inside
 
@@ -125,7 +124,7 @@ class WellBehaved:
         self._cluster_id = cluster_id
         self._takes_s = takes_s
         token = f"Bearer the-token-of-{cluster_id}"
-        self._call = ExecutorServiceStub(channel).Connect(metadata=(("authorization", token),))
+        self._call: Any = ExecutorServiceStub(channel).Connect(metadata=(("authorization", token),))
         self._waiting: deque[tuple[float, str]] = deque()
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._speak())]
 
@@ -204,10 +203,10 @@ class Theatre:
 
 
 @pytest.fixture
-def theatre(monkeypatch: pytest.MonkeyPatch) -> Iterator[Theatre]:
+def theatre(monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner) -> Iterator[Theatre]:
     # A defect is one line and an INTERNAL for the peer; its traceback is wanted here.
     capture = structlog.testing.capture_logs(processors=[structlog.processors.format_exc_info])
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, capture as lines:
+    with capture as lines:
         stack = contextlib.AsyncExitStack()
 
         async def start() -> tuple[Inside, grpc.aio.Channel, list[WellBehaved]]:
@@ -267,11 +266,11 @@ def _message(made: Any, kind: Any, keep: Callable[[Any], bool]) -> Any:
 
 
 def _about_commands(frame: Any) -> bool:
-    return frame.WhichOneof("frame") not in ("hello", "credential", "draining")
+    return str(frame.WhichOneof("frame")) not in ("hello", "credential", "draining")
 
 
 def _not_hello(frame: Any) -> bool:
-    return frame.WhichOneof("frame") != "hello"
+    return str(frame.WhichOneof("frame")) != "hello"
 
 
 def ask_for_commands(inside: Inside, cluster_id: str) -> None:
@@ -290,14 +289,14 @@ def fuzz(count: int) -> Callable[[Callable[..., None]], Callable[[], None]]:
         checked = settings(
             max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
         )
-        return checked(given(seed=SEEDS, length=st.integers(1, 18))(session))  # type: ignore[return-value]
+        return checked(given(seed=SEEDS, length=st.integers(1, 18))(session))
 
     return decorate
 
 
 METHODS = {
-    "Connect": server.executor_service_pb2.DESCRIPTOR.services_by_name["ExecutorService"].methods_by_name["Connect"],
-    "Pipe": server.command_service_pb2.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["Pipe"],
+    "Connect": wire.DESCRIPTOR.services_by_name["ExecutorService"].methods_by_name["Connect"],
+    "Pipe": pb.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["Pipe"],
 }
 
 

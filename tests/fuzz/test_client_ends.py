@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import pytest
-import uvloop
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -46,7 +45,7 @@ def fuzz(count: int) -> Callable[[Callable[..., None]], Callable[[], None]]:
         checked = settings(
             max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
         )
-        return checked(given(seed=SEEDS, length=st.integers(1, 18))(session))  # type: ignore[return-value]
+        return checked(given(seed=SEEDS, length=st.integers(1, 18))(session))
 
     return decorate
 
@@ -99,7 +98,9 @@ class ExecutorUnderTest:
         assert self.core.queued <= 4 * PLACES
 
 
-def test_executor_frames(arbitrary: Any, loopback: Any, loopback_channel: Any, sessions: int, tmp_path: Path) -> None:
+def test_executor_frames(
+    arbitrary: Any, loopback: Any, loopback_channel: Any, sessions: int, runner: asyncio.Runner, tmp_path: Path
+) -> None:
     """The executor's end of Connect, at the frames."""
 
     async def play(executor: ExecutorUnderTest, seed: int, length: int) -> None:
@@ -149,24 +150,23 @@ def test_executor_frames(arbitrary: Any, loopback: Any, loopback_channel: Any, s
     kubectl = tmp_path / "kubectl"
     kubectl.write_text("#!/bin/sh\necho done\n")
     kubectl.chmod(0o755)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        stack = contextlib.AsyncExitStack()
+    stack = contextlib.AsyncExitStack()
 
-        async def start() -> ExecutorUnderTest:
-            core = Core(max_concurrency=PLACES, check=policy.check)
-            commands = Commands(core, Kubectl(path=kubectl, home=tmp_path))
-            return ExecutorUnderTest(await stack.enter_async_context(commands), core)
+    async def start() -> ExecutorUnderTest:
+        core = Core(max_concurrency=PLACES, check=policy.check)
+        commands = Commands(core, Kubectl(path=kubectl, home=tmp_path))
+        return ExecutorUnderTest(await stack.enter_async_context(commands), core)
 
-        executor = runner.run(start())
+    executor = runner.run(start())
 
-        @fuzz(sessions)
-        def session(seed: int, length: int) -> None:
-            note(f"Arbitrary({seed}, words=WORDS), {length} messages")
-            runner.run(play(executor, seed, length))
+    @fuzz(sessions)
+    def session(seed: int, length: int) -> None:
+        note(f"Arbitrary({seed}, words=WORDS), {length} messages")
+        runner.run(play(executor, seed, length))
 
-        session()
-        runner.run(serve_well(executor))
-        runner.run(stack.aclose())
+    session()
+    runner.run(serve_well(executor))
+    runner.run(stack.aclose())
 
 
 async def call_for_everything(pipe: Pipe, api_key: str) -> list["asyncio.Task[object]"]:
@@ -178,7 +178,7 @@ async def call_for_everything(pipe: Pipe, api_key: str) -> list["asyncio.Task[ob
                 pass
 
     request = pb.ExecuteRequest(cluster_id="prod", argv=["get"])
-    times = {"api_key": api_key, "timeout_s": 5.0}
+    times: dict[str, Any] = {"api_key": api_key, "timeout_s": 5.0}
     calls: list[Any] = [pipe.execute(request, **times) for _ in range(2)]
     calls += [events(pipe.execute_stream(request, **times)), events(pipe.watch(pb.WatchCommandRequest(), **times))]
     calls.append(pipe.cancel(pb.CancelCommandRequest(command_id="c1"), **times))
@@ -215,7 +215,9 @@ def pipe_welcome(made: Any) -> pb.PipeResponse:
     return pb.PipeResponse(frames=[frame])
 
 
-def test_pipe_frames(arbitrary: Any, loopback: Any, loopback_channel: Any, sessions: int) -> None:
+def test_pipe_frames(
+    arbitrary: Any, loopback: Any, loopback_channel: Any, sessions: int, runner: asyncio.Runner
+) -> None:
     """The caller's end of Pipe, at the frames."""
 
     async def play(seed: int, length: int) -> None:
@@ -233,14 +235,12 @@ def test_pipe_frames(arbitrary: Any, loopback: Any, loopback_channel: Any, sessi
 
         await play_pipe(lambda: Pipe.open(loopback_channel(call), client="fuzz"), feed)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    @fuzz(sessions)
+    def session(seed: int, length: int) -> None:
+        note(f"Arbitrary({seed}, words=WORDS), {length} messages")
+        runner.run(play(seed, length))
 
-        @fuzz(sessions)
-        def session(seed: int, length: int) -> None:
-            note(f"Arbitrary({seed}, words=WORDS), {length} messages")
-            runner.run(play(seed, length))
-
-        session()
+    session()
 
 
 class Shouting:
@@ -256,9 +256,6 @@ class Shouting:
             await context.write(content)
             await asyncio.sleep(0)
 
-    def service(self, handler_call_details: Any) -> Any:
-        return grpc.stream_stream_rpc_method_handler(self.stream)
-
 
 class Generic(grpc.GenericRpcHandler):
     """Every path is this stream."""
@@ -271,7 +268,7 @@ class Generic(grpc.GenericRpcHandler):
 
 
 @pytest.mark.parametrize("end", ["executor", "pipe"])
-def test_bytes(end: str, arbitrary: Any, sessions: int, tmp_path: Path) -> None:
+def test_bytes(end: str, arbitrary: Any, sessions: int, runner: asyncio.Runner, tmp_path: Path) -> None:
     """Both clients over grpc, as bytes: garbage and messages that are too large as well."""
 
     async def play(address: str, server: Shouting, executor: ExecutorUnderTest, seed: int, length: int) -> None:
@@ -294,27 +291,26 @@ def test_bytes(end: str, arbitrary: Any, sessions: int, tmp_path: Path) -> None:
             else:
                 await play_pipe(lambda: Pipe.open(channel, client="fuzz"), nothing)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        stack = contextlib.AsyncExitStack()
+    stack = contextlib.AsyncExitStack()
 
-        async def start() -> tuple[str, Shouting, ExecutorUnderTest]:
-            shouting = Shouting()
-            server = grpc.aio.server(options=SERVER_OPTIONS)
-            server.add_generic_rpc_handlers((Generic(shouting),))
-            port = server.add_insecure_port("127.0.0.1:0")
-            await server.start()
-            stack.push_async_callback(server.stop, 0)
-            core = Core(max_concurrency=PLACES, check=policy.check)
-            commands = Commands(core, Kubectl(path=Path("/bin/true"), home=tmp_path))
-            await stack.enter_async_context(commands)
-            return f"127.0.0.1:{port}", shouting, ExecutorUnderTest(commands, core)
+    async def start() -> tuple[str, Shouting, ExecutorUnderTest]:
+        shouting = Shouting()
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server.add_generic_rpc_handlers((Generic(shouting),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stack.push_async_callback(server.stop, 0)
+        core = Core(max_concurrency=PLACES, check=policy.check)
+        commands = Commands(core, Kubectl(path=Path("/bin/true"), home=tmp_path))
+        await stack.enter_async_context(commands)
+        return f"127.0.0.1:{port}", shouting, ExecutorUnderTest(commands, core)
 
-        address, shouting, executor = runner.run(start())
+    address, shouting, executor = runner.run(start())
 
-        @fuzz(max(1, sessions // 10))
-        def session(seed: int, length: int) -> None:
-            note(f"Arbitrary({seed}, words=WORDS), {length} messages")
-            runner.run(play(address, shouting, executor, seed, length))
+    @fuzz(max(1, sessions // 10))
+    def session(seed: int, length: int) -> None:
+        note(f"Arbitrary({seed}, words=WORDS), {length} messages")
+        runner.run(play(address, shouting, executor, seed, length))
 
-        session()
-        runner.run(stack.aclose())
+    session()
+    runner.run(stack.aclose())

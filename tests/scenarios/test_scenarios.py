@@ -102,9 +102,9 @@ class Stage:
 
     def connect(self, name: str, *, instance: str = "a", cluster: str = "prod", places: str = "4", **held: str) -> None:
         """> connect e1 instance=a in-flight=c1 unacked=c2,c3 -- the next connection of e1 is e1#2"""
-        ids = {field.replace("-", "_") + "_ids": listed.split(",") for field, listed in held.items()}
+        listed: dict[str, Any] = {field.replace("-", "_") + "_ids": ids.split(",") for field, ids in held.items()}
         executor_id = name.partition("#")[0]
-        hello = wire.Hello(cluster_id=cluster, executor_id=executor_id, max_concurrency=int(places), **ids)
+        hello = wire.Hello(cluster_id=cluster, executor_id=executor_id, max_concurrency=int(places), **listed)
         hello.instance_id = instance
         link = self.world.link(hello)
         assert link.name == name, f"it is {link.name}"
