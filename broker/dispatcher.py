@@ -13,13 +13,13 @@ from time import monotonic
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.activity import Activity
 from broker.core.actions import Action, Close, Conclude, Send
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
 from broker.core.ledger import Ledger
 from broker.presence import Presence
 from broker.records import record
-from broker.store import keys
 from broker.store.store import Store
 from broker.watching import Replay, Watch
 from openline.stream import FrameStream
@@ -27,9 +27,6 @@ from openline.v1 import command_pb2, executor_service_pb2
 
 Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
 Done = Callable[[Command], None]
-
-# How often the executors of a cluster in use are told that it is: often enough that one missed frame does not matter.
-TELL_ACTIVE_EVERY_S = keys.ACTIVE_S / 4
 
 log = structlog.get_logger()
 
@@ -50,9 +47,7 @@ class Dispatcher:
         # By command id: who waits for the result, and who watches.
         self._waiting: dict[str, dict[Done, None]] = {}
         self._watches: dict[str, list[Watch]] = {}
-        # By registered cluster: when it was last used, and when its executors were last told that it is.
-        self._used: dict[str, float] = {}
-        self._told_active: dict[str, float] = {}
+        self._activity = Activity(store.clusters)
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
         self._epoch = 0
@@ -75,6 +70,10 @@ class Dispatcher:
         finally:
             # Behind the command, and also when the cluster is absent: it is wanted.
             self._mark_active(ask.cluster_id, now)
+
+    def may_be_done(self, command_id: str) -> bool:
+        """Whether the store may have a result under this id, so that it is to be asked before `dispatch`."""
+        return self._ledger.may_be_done(command_id, clock_s=time.time())
 
     def find(self, command_id: str) -> Command | None:
         """A command that this replica holds: it is not done, or its result is not stored yet."""
@@ -166,15 +165,12 @@ class Dispatcher:
     # Carrying out
 
     def _mark_active(self, cluster_id: str, now: float) -> None:
-        self._store.clusters.mark_active(cluster_id, now=now)
-        self._used[cluster_id] = now
-        if now - self._told_active.get(cluster_id, float("-inf")) >= TELL_ACTIVE_EVERY_S:
-            self._told_active[cluster_id] = now
+        if self._activity.mark(cluster_id, now=now):
             for connection in self._ledger.connections.of_cluster(cluster_id):
                 self._tell_active(connection, now)
 
     def _tell_active(self, connection: Connection, now: float) -> None:
-        left_s = self._used.get(connection.cluster_id, float("-inf")) + keys.ACTIVE_S - now
+        left_s = self._activity.left_s(connection.cluster_id, now=now)
         if left_s > 0:
             activity = executor_service_pb2.Activity(active_for_s=left_s)
             self._send(connection, executor_service_pb2.BrokerFrame(activity=activity))

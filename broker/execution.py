@@ -55,6 +55,7 @@ class Execution:
     def follow(self, command: Command, done: Callable[[Command], None]) -> None:
         """It is the execution of this command; `done` is called when that has its result."""
         self.command = command
+        command.callers += 1
         self._done = done
         self.begin(command)
         self._dispatcher.attach(command, done)
@@ -65,15 +66,17 @@ class Execution:
             self._begun(source)
 
     def abandon(self) -> None:
-        """The caller is gone: the command runs on, unless it was to be cancelled then."""
+        """The caller is gone: the command runs on, unless it was to be cancelled then and nobody else asked for it."""
         self._answer = None
-        if self.command is None:
+        command, self.command = self.command, None
+        if command is None:
             return
+        command.callers -= 1
         # The one that holds the claim stays, to free it should the command not be run.
         if self._done is not None and self.release is None:
-            self._dispatcher.leave(self.command, self._done)
-        if self._cancel_on_disconnect:
-            self._dispatcher.cancel(self.command, why="the caller is gone")
+            self._dispatcher.leave(command, self._done)
+        if self._cancel_on_disconnect and not command.callers:
+            self._dispatcher.cancel(command, why="the caller is gone")
 
     def free_key(self) -> None:
         """The command was surely not run: its idempotency key, if it has claimed one, may be used again."""

@@ -76,6 +76,8 @@ class Executions:
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:
                 self._spawn(partial(self._claim, ask, request.idempotency_key), execution)
+            elif request.command_id and self._dispatcher.may_be_done(ask.command_id):
+                self._spawn(partial(self._find_or_go_on, ask), execution)
             elif ask.session_id and not self._in_believed_session(ask):
                 self._spawn(partial(self._in_session, ask), execution)
             else:
@@ -146,25 +148,42 @@ class Executions:
             # The first one is between its claim and its dispatch, or was refused and is about to free the key.
             await asyncio.sleep(REPLAY_EVERY_S)
         execution.release = partial(claims.release, ask.owner, key, own)
+        await self._find_or_go_on(ask, execution)
+
+    async def _replay(self, command_id: str, execution: Execution) -> bool:
+        """Answers with the command that an earlier request with the same key made; False if it cannot be found."""
+        execution.replayed = True
+        if (command := self._dispatcher.find(command_id)) is not None:
+            self._follow(command, execution)
+            return True
+        if (stored := await self._store.results.get(command_id)) is not None:
+            self._show(stored, execution)
+        return stored is not None
+
+    def _show(self, stored: command_pb2.Command, execution: Execution) -> None:
+        """Answers with a command that is done."""
+        execution.begin(stored)
+        if not execution.live:
+            execution.answer(self._response(stored.result, replayed=execution.replayed))
+
+    async def _find_or_go_on(self, ask: Ask, execution: Execution) -> None:
+        """A command id that is not new may have a result, which is the answer: nothing runs twice."""
+        if self._dispatcher.may_be_done(ask.command_id):
+            stored = await self._store.results.get(ask.command_id)
+            if stored is not None and not ask.is_same(stored):
+                wrong = [("command_id", "another command has it")]
+                raise errors.OpenlineError(
+                    errors.error(Reason.INVALID_COMMAND, "command_id is in use", violations=wrong)
+                )
+            if stored is not None:
+                self._show(stored, execution)
+                return
         if ask.session_id and not self._in_believed_session(ask):
             await self._in_session(ask, execution)
         elif execution.over:
             execution.free_key()
         else:
             self._dispatch(ask, execution)
-
-    async def _replay(self, command_id: str, execution: Execution) -> bool:
-        """Answers with the command that an earlier request with the same key made; False if it cannot be found."""
-        if (command := self._dispatcher.find(command_id)) is not None:
-            execution.replayed = True
-            self._follow(command, execution)
-            return True
-        if (stored := await self._store.results.get(command_id)) is not None:
-            execution.replayed = True
-            execution.begin(stored)
-            if not execution.live:
-                execution.answer(self._response(stored.result, replayed=True))
-        return stored is not None
 
     def _in_believed_session(self, ask: Ask) -> bool:
         """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""

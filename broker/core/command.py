@@ -38,9 +38,9 @@ class Ask:
         """Whose turn it takes in a queue: the caller's, apart for each session or conversation."""
         return self.owner, self.session_id or self.correlation_id
 
-    def is_same(self, other: "Ask") -> bool:
+    def is_same(self, other: "Ask | command_pb2.Command") -> bool:
         """Whether it asks for the same thing, for whatever else it is another request."""
-        return (self.owner, self.cluster_id, self.argv) == (other.owner, other.cluster_id, other.argv)
+        return (self.owner, self.cluster_id, self.argv) == (other.owner, other.cluster_id, tuple(other.argv))
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +64,8 @@ class Command:
     # Output that has arrived and for which the executor has no new credit yet.
     uncredited_bytes: int = 0
     result: command_pb2.CommandResult | None = None
+    # Those who asked for it and are still there: an idempotency key or an id may be asked for many times.
+    callers: int = 0
 
     def __post_init__(self) -> None:
         self.clock_from = self.created_at

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from openline.ids import made_before
 from openline.v1 import executor_service_pb2
 
 # One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word:
@@ -37,6 +38,11 @@ class Connection:
     @property
     def instance(self) -> Instance:
         return self.cluster_id, self.executor_id, self.instance_id
+
+    def is_outdated_by(self, other: "Connection") -> bool:
+        """Whether the other one is of a later process of the same executor, as far as the instance ids tell."""
+        same = (self.cluster_id, self.executor_id) == (other.cluster_id, other.executor_id)
+        return same and made_before(self.instance_id, other.instance_id)
 
     @property
     def load(self) -> float:
@@ -94,10 +100,14 @@ class Connections:
     def clusters(self) -> list[str]:
         return list(self._by_cluster)
 
+    def of_executor(self, cluster_id: str, executor_id: str) -> Connection | None:
+        """The connection that this executor has now, whichever instance's."""
+        return self._by_cluster.get(cluster_id, {}).get(executor_id)
+
     def of_instance(self, instance: Instance) -> Connection | None:
         """The connection that this executor has now, if it is this instance's."""
         cluster_id, executor_id, _ = instance
-        current = self._by_cluster.get(cluster_id, {}).get(executor_id)
+        current = self.of_executor(cluster_id, executor_id)
         return current if current is not None and current.instance == instance else None
 
     def add(self, connection: Connection) -> Connection | None:

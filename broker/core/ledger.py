@@ -15,6 +15,7 @@ from broker.core.connections import Connection, Connections, Full, Here, Nowhere
 from broker.core.frames import Frame, Frames
 from broker.core.life import Event, State
 from broker.core.queue import FairQueue
+from broker.core.recent import Recent
 from openline import errors
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, executor_service_pb2
@@ -30,6 +31,10 @@ class ClusterAbsent(Exception):
         self.cluster_id = cluster_id
 
 
+class Outdated(Exception):
+    """A later process of the same executor is connected; the connection was not registered."""
+
+
 class Ledger:
     """Commands from their submission until their result is stored and acknowledged."""
 
@@ -38,6 +43,7 @@ class Ledger:
         self._max_commands = max_commands
         self._account = Account()
         self._frames = Frames(self._account)
+        self._recent = Recent()
 
     def __repr__(self) -> str:
         return f"<Ledger {self._account!r}>"
@@ -51,6 +57,10 @@ class Ledger:
         return self._account.connections
 
     # What callers ask
+
+    def may_be_done(self, command_id: str, *, clock_s: float) -> bool:
+        """Whether the store may have a result under this id, so that it is to be asked before `submit`."""
+        return command_id not in self.commands and self._recent.may_be_done(command_id, clock_s=clock_s)
 
     def submit(self, ask: Ask, *, asked_at: Timestamp, now: float) -> tuple[Command, list[Action]]:
         """Records a command and places it, or finds the one that was asked for before under this id.
@@ -95,6 +105,7 @@ class Ledger:
     def settled(self, command: Command, *, stored: bool) -> list[Action]:
         """This replica forgets the command; its executor may as well, if the result is in Redis."""
         del self.commands[command.command_id]
+        self._recent.add(command.command_id)
         connection = self.connections.of_instance(command.instance)
         return [acknowledge(connection, command.command_id)] if stored and connection is not None else []
 
@@ -107,13 +118,21 @@ class Ledger:
 
         A result that an instance left behind on disk is not lost: the next one lists it as unacked. Returns the
         verdicts for Welcome, which must be written before the actions are carried out.
+
+        The Hello of a process that was killed may be read after that of the next one. Raises Outdated while that one
+        is connected; while it is away, what it holds waits for it.
         """
         account = self._account
+        current = self.connections.of_executor(connection.cluster_id, connection.executor_id)
+        if current is not None and connection.is_outdated_by(current):
+            raise Outdated("a later process of this executor is connected")
         actions: list[Action] = []
         replaced = self.connections.add(connection)
         # First: what ends below makes room, and what waits is written then.
         account.arrive(connection.cluster_id, now)
-        before = [c for c in account.away.values() if _same_executor(c, connection)]
+        before = [
+            c for c in account.away.values() if _same_executor(c, connection) and not connection.is_outdated_by(c)
+        ]
         if replaced is not None:
             actions.append(Close(replaced, "a newer connection of this executor is open"))
             before.append(replaced)

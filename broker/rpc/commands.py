@@ -1,6 +1,8 @@
 """CommandService but for the Pipe: commands asked for, watched, looked up and cancelled one at a time."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -14,10 +16,14 @@ from broker.lookups import Lookups
 from broker.records import record
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential
+from openline import errors
+from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
 MAX_WAIT_S = 60.0
+# Calls that wait or watch, outside a Pipe, at one time: each costs a task and a stream.
+MAX_WAITING_CALLS = 5_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,6 +42,7 @@ class CommandService:
         self._lookups = lookups
         self._credentials = credentials
         self._pipes = pipes
+        self._waiting_calls = 0
 
     async def Pipe(self, _requests: Any, context: Context) -> None:  # noqa: N802
         await self._pipes.carry(context)
@@ -58,23 +65,24 @@ class CommandService:
     async def ExecuteStream(self, request: pb.ExecuteStreamRequest, context: Context) -> None:  # noqa: N802
         """Writes the command's events as they come, to a caller who may read them as slowly as it likes."""
         begun: asyncio.Future[Answer | Source] = asyncio.get_running_loop().create_future()
-        execution = self._executions.start(request.execute, credential(context), _once(begun), begun=_once(begun))
-        try:
-            source = await begun
-            if isinstance(source, Command | command_pb2.Command):
-                with self._dispatcher.watch(source, from_seq=0) as events:
-                    async for event in events:
-                        await context.write(pb.ExecuteStreamResponse(event=event))
-                return
-        except BaseException:
-            execution.abandon()
-            raise
+        with self._place():
+            execution = self._executions.start(request.execute, credential(context), _once(begun), begun=_once(begun))
+            try:
+                source = await begun
+                if isinstance(source, Command | command_pb2.Command):
+                    with self._dispatcher.watch(source, from_seq=0) as events:
+                        async for event in events:
+                            await context.write(pb.ExecuteStreamResponse(event=event))
+                    return
+            except BaseException:
+                execution.abandon()
+                raise
         if isinstance(source, command_pb2.Error):
             await abort(context, source)
 
     async def WatchCommand(self, request: pb.WatchCommandRequest, context: Context) -> None:  # noqa: N802
         source = await self._lookups.find(request.command_id, self._caller(context, "read"))
-        with self._dispatcher.watch(source, from_seq=request.from_seq) as events:
+        with self._place(), self._dispatcher.watch(source, from_seq=request.from_seq) as events:
             async for event in events:
                 await context.write(pb.WatchCommandResponse(event=event))
 
@@ -82,7 +90,8 @@ class CommandService:
         source = await self._lookups.find(request.command_id, self._caller(context, "read"))
         if isinstance(source, Command):
             if request.wait_s > 0:
-                await self._lookups.until_done(source, min(request.wait_s, MAX_WAIT_S))
+                with self._place():
+                    await self._lookups.until_done(source, min(request.wait_s, MAX_WAIT_S))
             source = record(source)
         return pb.GetCommandResponse(command=source)
 
@@ -92,6 +101,17 @@ class CommandService:
         caller = self._caller(context, "execute")
         state = await self._lookups.cancel(request.command_id, caller, why=request.why)
         return pb.CancelCommandResponse(state=state)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the calls that may wait. Raises QUOTA_EXCEEDED."""
+        if self._waiting_calls >= MAX_WAITING_CALLS:
+            raise errors.OpenlineError(errors.error(Reason.QUOTA_EXCEEDED, "too many calls wait", retry_after_s=1.0))
+        self._waiting_calls += 1
+        try:
+            yield
+        finally:
+            self._waiting_calls -= 1
 
     def _caller(self, context: Context, scope: str) -> Caller:
         caller = self._credentials.caller(credential(context))

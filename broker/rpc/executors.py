@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
+from broker.core.ledger import Outdated
 from broker.dispatcher import Dispatcher, Replaced, Stream
 from broker.rpc.handshake import first_frames, violation
 from broker.rpc.service import abort_stream, credential
@@ -24,6 +25,8 @@ Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor
 BrokerFrame = executor_service_pb2.BrokerFrame
 
 MAX_LISTED_IDS = 10_000
+# No executor starts so many processes; what it says beyond this would only move the queue from here to there.
+MAX_CONCURRENCY = 4096
 # What an executor says of itself is kept while it is connected, and written to Redis every few seconds.
 MAX_DESCRIPTION_BYTES = 16 << 10
 
@@ -54,13 +57,17 @@ class ExecutorService:
             instance_id=connection.instance_id,
             epoch=connection.epoch,
         )
-        self._dispatcher.connected(
-            connection,
-            stream,
-            in_flight=hello.in_flight_ids,
-            unacked=hello.unacked_ids,
-            welcome=lambda verdicts: self._welcome(connection, verdicts),
-        )
+        try:
+            self._dispatcher.connected(
+                connection,
+                stream,
+                in_flight=hello.in_flight_ids,
+                unacked=hello.unacked_ids,
+                welcome=lambda verdicts: self._welcome(connection, verdicts),
+            )
+        except Outdated as refusal:
+            lines.warning("connection.refused", peer=context.peer(), why=str(refusal))
+            await abort_stream(context, str(refusal))
         lines.info("connection.opened", peer=context.peer(), version=connection.versions.executor)
         why = "the process stopped"
         try:
@@ -91,7 +98,7 @@ class ExecutorService:
             executor_id=hello.executor_id,
             instance_id=hello.instance_id,
             epoch=self._dispatcher.next_epoch(),
-            max_concurrency=max(1, hello.max_concurrency),
+            max_concurrency=min(max(1, hello.max_concurrency), MAX_CONCURRENCY),
             capabilities=hello.capabilities,
             versions=hello.versions,
             connected_at=now,

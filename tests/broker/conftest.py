@@ -278,9 +278,21 @@ class Inside:
 
         return remembering
 
+    @property
+    def ledger(self) -> Any:
+        [ledger] = self.parts["Ledger"]
+        return ledger
+
+    async def until_called(self, callers: int) -> None:
+        """Waits until so many callers share the commands that there are."""
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(command.callers for command in self.ledger.commands.values()) != callers:
+                await asyncio.sleep(0.01)
+
     def left(self) -> dict[str, int]:
         """What every table holds, of those that hold anything."""
-        [ledger], [dispatcher], [executions] = (self.parts[name] for name in ("Ledger", "Dispatcher", "Executions"))
+        [dispatcher], [executions] = (self.parts[name] for name in ("Dispatcher", "Executions"))
+        ledger = self.ledger
         account = ledger._account
         tables = {
             "commands": ledger.commands,

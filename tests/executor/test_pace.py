@@ -23,6 +23,14 @@ def test_a_connection_that_breaks_at_once_does_not_start_anew() -> None:
     assert waits[-1] == limits.RECONNECT_MAX_S
 
 
+def test_while_a_command_waits_for_it_the_line_is_dialed_often() -> None:
+    """Within a broker's grace; the bound grows beside that, for when nothing waits any more."""
+    pace = Pace()
+    waits = [pace.lost(0.0, 1.0, urgent=True) for _ in range(10)]
+    assert max(waits) == 1.0
+    assert pace.lost(0.0, 1.0) == limits.RECONNECT_MAX_S
+
+
 @pytest.mark.parametrize("chance", [0.0, 0.25, 1.0])
 def test_the_whole_interval_is_random(chance: float) -> None:
     assert Pace().lost(0.0, chance) == chance * limits.RECONNECT_MIN_S

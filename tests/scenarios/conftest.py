@@ -16,7 +16,7 @@ from broker.core import actions as does
 from broker.core.account import Account
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
-from broker.core.ledger import ClusterAbsent, Ledger
+from broker.core.ledger import ClusterAbsent, Ledger, Outdated
 from broker.core.life import State
 from executor import actions as core_does
 from executor.core import Core
@@ -203,7 +203,7 @@ class World:
         hello = wire.Hello(
             cluster_id=executor.cluster_id,
             executor_id=executor.name,
-            instance_id=f"{executor.name}-{executor.instances}",
+            instance_id=instance_id(executor.name, executor.instances),
             max_concurrency=executor.places,
             in_flight_ids=held.in_flight_ids,
             unacked_ids=held.unacked_ids,
@@ -290,7 +290,13 @@ class World:
             connected_at=Timestamp(),
         )
         listed = {"in_flight": hello.in_flight_ids, "unacked": hello.unacked_ids}
-        verdicts, actions = self.ledger.connect(link.connection, **listed, now=self.now)
+        try:
+            verdicts, actions = self.ledger.connect(link.connection, **listed, now=self.now)
+        except Outdated as refusal:
+            self.say(f"{link.name}: refuse: {refusal}")
+            link.connection = None
+            self.broker_loses(link)
+            return
         allowed = wire.StreamLimits(
             max_frame_bytes=limits.MAX_FRAME_BYTES,
             command_credit_bytes=limits.COMMAND_CREDIT_BYTES,
@@ -320,7 +326,18 @@ def _check(argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
     return error(Reason.POLICY_DENIED, "not here") if argv[0] == "delete" else None
 
 
+def instance_id(name: str, number: int) -> str:
+    """The UUIDv7 of an executor's n-th process: later than that of the one before."""
+    return f"{number:08x}-0000-7000-8000-{name.encode().hex():0>12}"
+
+
 # How things are said
+
+
+def instance_name(instance_id: str) -> str:
+    """`e1-2` for the second process of e1."""
+    number, *_, name = instance_id.split("-")
+    return f"{bytes.fromhex(name).lstrip(bytes(1)).decode()}-{int(number, 16)}"
 
 
 def words(frame: wire.BrokerFrame | wire.ExecutorFrame) -> str:
@@ -330,7 +347,7 @@ def words(frame: wire.BrokerFrame | wire.ExecutorFrame) -> str:
     told = [kind.replace("_", "-"), getattr(content, "command_id", "")]
     match kind:
         case "hello":
-            told = [f"hello instance={content.instance_id}"]
+            told = [f"hello instance={instance_name(content.instance_id)}"]
             told += [f"in-flight={','.join(content.in_flight_ids)}"] if content.in_flight_ids else []
             told += [f"unacked={','.join(content.unacked_ids)}"] if content.unacked_ids else []
         case "welcome":

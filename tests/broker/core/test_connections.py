@@ -71,6 +71,18 @@ def test_an_instance_is_found_only_while_it_is_the_executors_newest(new_connecti
     assert connections.of_instance(new.instance) is new
 
 
+def test_the_instance_ids_tell_which_process_is_the_older_one(new_connection: New) -> None:
+    """Of one executor, and if they are UUIDv7s; otherwise none is."""
+    older, newer = (new_connection(instance_id=f"0000000{n}-0000-7000-8000-000000000000") for n in (1, 2))
+    assert older.is_outdated_by(newer)
+    assert not newer.is_outdated_by(older)
+    assert not older.is_outdated_by(older)
+    beside = new_connection(executor_id="exec-2", instance_id=newer.instance_id)
+    assert not older.is_outdated_by(beside)
+    assert not new_connection(instance_id="a").is_outdated_by(newer)
+    assert not older.is_outdated_by(new_connection(instance_id="b"))
+
+
 def test_nothing_is_left_of_a_cluster_without_connections(new_connection: New) -> None:
     connections = Connections()
     one = new_connection()

@@ -377,7 +377,7 @@ async def _raw(executor: Any, count: int) -> Any:
 
 async def test_activity_is_told_again_while_it_lasts(broker: Any, frames: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 15 s of a cluster in use (here sooner), and to every executor of the cluster, and of no other."""
-    monkeypatch.setattr("broker.dispatcher.TELL_ACTIVE_EVERY_S", 0.2)
+    monkeypatch.setattr("broker.activity.TELL_EVERY_S", 0.2)
     executor = await broker.executor()
     beside = await broker.executor(executor_id="exec-2")
     other = broker.dial(token="the-token-of-staging")
@@ -413,6 +413,25 @@ async def test_an_executor_that_comes_while_its_cluster_is_active_is_told(broker
     await unwanted.hello(cluster_id="staging")
     await unwanted.sync()
     assert unwanted.activities == []
+
+
+async def test_the_hello_of_a_killed_process_comes_late(broker: Any) -> None:
+    """It is refused, and the process after it keeps its connection and its command."""
+    older, newer = (f"0000000{n}-0000-7000-8000-000000000000" for n in (1, 2))
+    executor = await broker.executor(instance_id=newer)
+    asked = broker.execute()
+    late = broker.dial()
+    with pytest.raises(OpenlineError):
+        await late.hello(instance_id=older)
+    assert await late.call.code() is grpc.StatusCode.ABORTED
+    await executor.run_one(b"x")
+    assert (await asked).result.stdout == b"x"
+
+
+async def test_an_executor_without_end_of_places_is_bounded(broker: Any) -> None:
+    await broker.executor(max_concurrency=2**32 - 1)
+    [connection] = broker.inside.ledger.connections.of_cluster("prod")
+    assert connection.max_concurrency == 4096
 
 
 async def test_presence_comes_and_goes_with_the_connection(broker: Any, redis: Any) -> None:

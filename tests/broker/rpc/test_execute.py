@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
 from broker.core.ledger import Ledger
+from broker.core.recent import Recent
 from broker.dispatcher import Dispatcher
 from broker.executions import Executions
 from broker.lookups import Lookups
@@ -267,6 +268,27 @@ async def test_the_same_request_with_the_same_command_id_is_one_command(
     assert (await executor.expect("result_ack")).command_id == command_id
 
 
+@pytest.mark.parametrize("made", ["now", "long ago"])
+async def test_a_command_id_that_is_done_is_not_run_again(broker: Any, made: str) -> None:
+    """The stored result is the answer, live as well; an id that is not new is looked up even if nobody knows it."""
+    command_id = ids.new_id() if made == "now" else "01890a5d-ac96-774b-bcce-b302099a8057"
+    executor = await broker.executor()
+    asked = broker.execute(command_id=command_id)
+    await executor.run_one(b"once")
+    first = await asked
+    await executor.expect("result_ack")
+    again = await broker.execute(command_id=command_id, timeout_s=3)
+    assert (again.result, again.replayed) == (first.result, False)
+    assert (await broker.stream(command_id=command_id, argv=["get", "pods"]).rest())[-1].result == first.result
+    for another in ({"argv": ["get", "nodes"]}, {"key": "the-key-of-bob"}):
+        refusal = await broker.refused(command_id=command_id, **another)
+        assert (refusal.reason, refusal.error.executed) == (Reason.INVALID_COMMAND, NO)
+    if made == "long ago":
+        broker.inside.ledger._recent = Recent()
+        assert (await broker.execute(command_id=command_id)).result == first.result
+    await executor.sync()
+
+
 # Waiting
 
 
@@ -454,6 +476,19 @@ async def test_a_caller_who_wants_it_cancelled(broker: Any, frames: Any) -> None
     asked = broker.execute(cancel_on_disconnect=True)
     execute = await executor.expect("execute")
     asked.cancel()
+    assert (await executor.expect("cancel")).command_id == execute.command_id
+
+
+async def test_a_caller_who_leaves_cancels_nothing_that_another_one_asked_for(broker: Any, command_id: str) -> None:
+    """The last of those who asked for it cancels it, if that one wants it so."""
+    executor = await broker.executor()
+    asked = [broker.execute(command_id=command_id, cancel_on_disconnect=True) for _ in range(2)]
+    execute = await executor.expect("execute")
+    await broker.inside.until_called(2)
+    asked[0].cancel()
+    await broker.inside.until_called(1)
+    await executor.sync()
+    asked[1].cancel()
     assert (await executor.expect("cancel")).command_id == execute.command_id
 
 

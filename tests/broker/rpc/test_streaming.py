@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from broker.core.transcript import MAX_RECENT_BYTES
+from broker.rpc import commands
 from openline import ids
 from openline.errors import OpenlineError
 from openline.limits import COMMAND_CREDIT_BYTES, MAX_FRAME_BYTES
@@ -339,6 +340,21 @@ async def test_a_watcher_who_leaves_does_not_stop_the_command(broker: Any, frame
     await executor.sync()
     await executor.send(*frames.ran(name, b"x"))
     assert (await asked).result.stdout == b"x"
+
+
+async def test_calls_that_wait_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is refused; it can be had when another one has ended."""
+    monkeypatch.setattr(commands, "MAX_WAITING_CALLS", 1)
+    executor = await broker.executor()
+    stream = broker.stream()
+    name = await executor.begin_one()
+    for another in (broker.watch(name), broker.stream()):
+        with pytest.raises(OpenlineError) as refusal:
+            await another.next()
+        assert (refusal.value.reason, refusal.value.error.executed) == (Reason.QUOTA_EXCEEDED, NO)
+    stream.call.cancel()
+    await broker.inside.until_called(0)
+    assert (await broker.watch(name).next()).WhichOneof("event") == "state"
 
 
 # Who may watch

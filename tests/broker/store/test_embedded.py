@@ -126,5 +126,7 @@ uvloop.run(main())
     pid = int(line)
     assert is_alive(pid)
     parent.kill()
+    # To the end of the pipe as well: a loop cannot be closed with a pipe that is open.
+    await parent.stdout.read()
     await parent.wait()
     await until_dead(pid)
