@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ echo "$3" >> "%(here)s/runs"
 echo "begun $3"
 case "$5" in
     sleep-*) sleep "${5#sleep-}" ;;
+    flood-*) head -c "${5#flood-}" /dev/zero ;;
     tree) sh -c 'sleep 300 & echo $! >> "%(here)s/pids"; wait' & echo $! $$ >> "%(here)s/pids"; wait ;;
 esac
 echo "done $3"
@@ -200,9 +202,20 @@ class Cluster:
         await self._commands.CancelCommand(pb.CancelCommandRequest(command_id=command_id), metadata=KEY)
 
 
+@dataclass(frozen=True)
+class Broker:
+    address: str
+    pid: int
+
+    def memory_mib(self, what: str) -> float:
+        """What it occupies now (VmRSS), the most it ever did (VmHWM)."""
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        return int(status[what].split()[0]) / 1024
+
+
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one broker for all tests, each of which has a cluster of its own."""
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for all tests, each of which has a cluster of its own."""
     log = tmp_path_factory.mktemp("broker") / "log"
     command = [
         str(PROGRAMS / "openline-broker"), "--listen", "127.0.0.1:0", "--log-format", "json",
@@ -217,7 +230,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert time.monotonic() < deadline, log.read_text()
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
-        yield json.loads(started[0])["listen"]
+        yield Broker(json.loads(started[0])["listen"], process.pid)
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE_S)
@@ -227,9 +240,10 @@ _left = iter(CLUSTERS)
 
 
 @pytest.fixture
-async def cluster(broker: str, tmp_path: Path) -> AsyncIterator[Cluster]:
+async def cluster(broker: Broker, tmp_path: Path) -> AsyncIterator[Cluster]:
     """A cluster whose executor has not been started yet."""
-    async with Cut(broker).listening() as line, grpc.aio.insecure_channel(broker, options=CLIENT_OPTIONS) as channel:
+    address = broker.address
+    async with Cut(address).listening() as line, grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
         cluster = Cluster(tmp_path, next(_left), line, channel)
         yield cluster
         cluster.stop()
@@ -333,6 +347,26 @@ async def test_nothing_is_lost_and_nothing_runs_twice(cluster: Cluster) -> None:
     assert len(outputs) == 1000
     assert all(output == f"begun {name}\ndone {name}\n".encode() for name, output in outputs.items())
     assert cluster.runs == dict.fromkeys(outputs, 1)
+
+
+async def test_an_executor_floods_output(broker: Broker, cluster: Cluster) -> None:
+    """The broker's memory stays bounded, other commands come and go, and the caller sees exactly how much was cut."""
+    await cluster.start()
+    size = 256 << 20
+    await cluster.execute("warm", f"flood-{4 << 20}")
+    before = broker.memory_mib("VmRSS")
+    flood = cluster.execute("flood", f"flood-{size}")
+    await cluster.until_it_runs("flood")
+    others = 0
+    while not flood.done():
+        others += (await cluster.execute("other")).result.stdout == b"begun other\ndone other\n"
+    result = (await flood).result
+    assert others > 0
+    said = len(b"begun flood\ndone flood\n")
+    assert result.stdout_summary.total_bytes == size + said
+    assert result.stdout_summary.cut_bytes == size + said - len(result.stdout)
+    assert (result.stdout[:12], result.stdout[-11:]) == (b"begun flood\n", b"done flood\n")
+    assert broker.memory_mib("VmHWM") - before < 32
 
 
 async def test_the_caller_goes_away(cluster: Cluster) -> None:

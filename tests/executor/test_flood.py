@@ -1,4 +1,4 @@
-"""A flood from one command: what it may cost the executor and the others. Bounds and order; latency is `flood.py`'s."""
+"""A flood from one command: what it may cost the executor and the others. Bounds and order; `e2e/flood.py` measures."""
 
 import asyncio
 import signal
