@@ -79,12 +79,18 @@ class ConnectedExecutor(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
+    REPLICA_ADDRESS_FIELD_NUMBER: _builtins.int
+    MOVING_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     instance_id: _builtins.str
     replica_id: _builtins.str
     epoch: _builtins.int
     max_concurrency: _builtins.int
     running: _builtins.int
+    replica_address: _builtins.str
+    """Where other replicas reach the one that holds its connection, HOST:PORT."""
+    moving: _builtins.bool
+    """It was told to move to another replica and has not arrived there: it is about to."""
     @_builtins.property
     def connected_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -103,14 +109,52 @@ class ConnectedExecutor(_message.Message):
         versions: _executor_service_pb2.Versions | None = ...,
         max_concurrency: _builtins.int = ...,
         running: _builtins.int = ...,
+        replica_address: _builtins.str = ...,
+        moving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected_at", b"connected_at", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected_at", b"connected_at", "epoch", b"epoch", "executor_id", b"executor_id", "instance_id", b"instance_id", "max_concurrency", b"max_concurrency", "replica_id", b"replica_id", "running", b"running", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected_at", b"connected_at", "epoch", b"epoch", "executor_id", b"executor_id", "instance_id", b"instance_id", "max_concurrency", b"max_concurrency", "moving", b"moving", "replica_address", b"replica_address", "replica_id", b"replica_id", "running", b"running", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConnectedExecutor: _TypeAlias = ConnectedExecutor  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """One broker process among those that share a Redis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    EXECUTORS_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.str
+    address: _builtins.str
+    """Where other replicas reach it, HOST:PORT."""
+    draining: _builtins.bool
+    """It is stopping: its executors move to others."""
+    executors: _builtins.int
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        draining: _builtins.bool = ...,
+        executors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "executors", b"executors", "replica_id", b"replica_id", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
 
 @_typing.final
 class ListClustersRequest(_message.Message):

@@ -41,6 +41,8 @@ class _CommandStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandS
     """The executor instance owns it and its process has been started."""
     COMMAND_STATE_DONE: _CommandState.ValueType  # 5
     """Nobody owns it: it has an outcome, which never changes."""
+    COMMAND_STATE_FORWARDED: _CommandState.ValueType  # 6
+    """Another replica owns it, the one that has the executor; or it is being looked for, since that one is gone."""
 
 class CommandState(_CommandState, metaclass=_CommandStateEnumTypeWrapper):
     """Where a command is. Each value says who owns the command now and what may happen to it."""
@@ -56,6 +58,8 @@ COMMAND_STATE_RUNNING: CommandState.ValueType  # 4
 """The executor instance owns it and its process has been started."""
 COMMAND_STATE_DONE: CommandState.ValueType  # 5
 """Nobody owns it: it has an outcome, which never changes."""
+COMMAND_STATE_FORWARDED: CommandState.ValueType  # 6
+"""Another replica owns it, the one that has the executor; or it is being looked for, since that one is gone."""
 Global___CommandState: _TypeAlias = CommandState  # noqa: Y015
 
 class _Outcome:

@@ -36,6 +36,7 @@ class ExecuteRequest(_message.Message):
     CANCEL_ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     OUTPUT_LIMITS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    ATTACH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     timeout_s: _builtins.float
     """How long the command may take, from the request's arrival; 1..3600, zero means 10."""
@@ -53,6 +54,10 @@ class ExecuteRequest(_message.Message):
     """Cancel the command when the call is cancelled or its connection breaks. Without it the command runs on."""
     traceparent: _builtins.str
     """W3C trace context."""
+    attach: _builtins.bool
+    """This command_id was asked for before, and its caller does not know what became of it: attach to it wherever it is, and
+    run it only if it surely was not run. For a retry after a replica was lost.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Without the program: ["get", "pods", "-n", "shop"]."""
@@ -73,10 +78,11 @@ class ExecuteRequest(_message.Message):
         cancel_on_disconnect: _builtins.bool = ...,
         output_limits: _command_pb2.OutputLimits | None = ...,
         traceparent: _builtins.str = ...,
+        attach: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_limits", b"output_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cancel_on_disconnect", b"cancel_on_disconnect", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent", "wait_for_cluster_s", b"wait_for_cluster_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "attach", b"attach", "cancel_on_disconnect", b"cancel_on_disconnect", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent", "wait_for_cluster_s", b"wait_for_cluster_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,10 +352,13 @@ class PipeWelcome(_message.Message):
     REPLICA_ID_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     HEARTBEAT_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    PEER_PROOF_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     replica_id: _builtins.str
     heartbeat_interval_s: _builtins.float
     heartbeat_timeout_s: _builtins.float
+    peer_proof: _builtins.bytes
+    """For a peer replica: proof that this replica has the installation's peer secret as well."""
     def __init__(
         self,
         *,
@@ -357,10 +366,11 @@ class PipeWelcome(_message.Message):
         replica_id: _builtins.str = ...,
         heartbeat_interval_s: _builtins.float = ...,
         heartbeat_timeout_s: _builtins.float = ...,
+        peer_proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_s", b"heartbeat_interval_s", "heartbeat_timeout_s", b"heartbeat_timeout_s", "protocol_version", b"protocol_version", "replica_id", b"replica_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_s", b"heartbeat_interval_s", "heartbeat_timeout_s", b"heartbeat_timeout_s", "peer_proof", b"peer_proof", "protocol_version", b"protocol_version", "replica_id", b"replica_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -209,6 +209,8 @@ class Hello(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_IDS_FIELD_NUMBER: _builtins.int
     UNACKED_IDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    LAST_EPOCH_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     cluster_id: _builtins.str
     executor_id: _builtins.str
@@ -216,6 +218,8 @@ class Hello(_message.Message):
     instance_id: _builtins.str
     """New with every process start: a reconnect keeps it, a restart changes it."""
     max_concurrency: _builtins.int
+    last_epoch: _builtins.int
+    """The highest epoch that any Welcome has given this process; zero before the first."""
     @_builtins.property
     def capabilities(self) -> Global___Capabilities: ...
     @_builtins.property
@@ -227,6 +231,10 @@ class Hello(_message.Message):
     @_builtins.property
     def unacked_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Commands that are finished and whose ResultAck has not arrived; their results follow after Welcome."""
+
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldCommand]:
+        """The commands listed above, for a replica that has never heard of them. As many as fit into 1 MiB."""
 
     def __init__(
         self,
@@ -240,14 +248,44 @@ class Hello(_message.Message):
         versions: Global___Versions | None = ...,
         in_flight_ids: _abc.Iterable[_builtins.str] | None = ...,
         unacked_ids: _abc.Iterable[_builtins.str] | None = ...,
+        held: _abc.Iterable[Global___HeldCommand] | None = ...,
+        last_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "cluster_id", b"cluster_id", "executor_id", b"executor_id", "in_flight_ids", b"in_flight_ids", "instance_id", b"instance_id", "max_concurrency", b"max_concurrency", "protocol_version", b"protocol_version", "unacked_ids", b"unacked_ids", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "cluster_id", b"cluster_id", "executor_id", b"executor_id", "held", b"held", "in_flight_ids", b"in_flight_ids", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "max_concurrency", b"max_concurrency", "protocol_version", b"protocol_version", "unacked_ids", b"unacked_ids", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class HeldCommand(_message.Message):
+    """A command that the executor holds, as it was told of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTE_FIELD_NUMBER: _builtins.int
+    FIRST_SEQ_FIELD_NUMBER: _builtins.int
+    first_seq: _builtins.int
+    """The first output seq that the executor can still send."""
+    @_builtins.property
+    def execute(self) -> Global___Execute:
+        """As it came, but for `timeout_s`, which is what remains."""
+
+    def __init__(
+        self,
+        *,
+        execute: Global___Execute | None = ...,
+        first_seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute", "first_seq", b"first_seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldCommand: _TypeAlias = HeldCommand  # noqa: Y015
 
 @_typing.final
 class Capabilities(_message.Message):
@@ -468,6 +506,7 @@ class Execute(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     timeout_s: _builtins.float
     """Time remaining until the deadline when the frame was written."""
@@ -478,6 +517,10 @@ class Execute(_message.Message):
     live: _builtins.bool
     """Somebody reads the output as it comes: all of it is sent, as Credit allows, and what is not allowed yet holds the
     process up. Without it, head and tail are sent when the process has ended, and commands that never end are refused.
+    """
+    seal: _builtins.bytes
+    """The sending replica's seal on all of the above but timeout_s. The executor only hands it back, in Hello; by it another
+    replica knows that the command is real, and whose it is.
     """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -499,10 +542,11 @@ class Execute(_message.Message):
         correlation_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         live: _builtins.bool = ...,
+        seal: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "output_limits", b"output_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "command_id", b"command_id", "correlation_id", b"correlation_id", "identity", b"identity", "live", b"live", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "command_id", b"command_id", "correlation_id", b"correlation_id", "identity", b"identity", "live", b"live", "output_limits", b"output_limits", "seal", b"seal", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
