@@ -64,27 +64,17 @@ class Account:
         return actions
 
     def arrive(self, cluster_id: str, now: float) -> None:
-        """The cluster has come: what waited for it waits for a place now, and its timeout begins."""
+        """The cluster has come: what waited for it waits for a place now."""
         for command in self.queues.get(cluster_id, ()):
             if command.waits_until is not None:
-                command.waits_until = None
-                command.clock_from = now
+                self.begin_clock(command, now)
                 self.deadlines.add(command.command_id, command.deadline)
 
-    def strand(self, cluster_id: str, now: float) -> list[Action]:
-        """Ends what waits for a place in a cluster that has gone, but for those that said they would wait longer."""
-        if self.connections.of_cluster(cluster_id) or any(c.cluster_id == cluster_id for c in self.away.values()):
-            return []
-        actions: list[Action] = []
-        for command in self.queues.get(cluster_id, ()):
-            until = command.created_at + command.ask.wait_for_cluster_s
-            if until > now:
-                command.waits_until = until
-                self.deadlines.add(command.command_id, until)
-            else:
-                error = offline(cluster_id)
-                actions += self.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, error, now)
-        return actions
+    def begin_clock(self, command: Command, now: float) -> None:
+        """The command waits for its cluster no more. Its timeout begins, if it had a time of its own for that."""
+        if command.waits_until is not None and command.ask.wait_for_cluster_s:
+            command.clock_from = now
+        command.waits_until = None
 
     def end(
         self,

@@ -30,4 +30,11 @@ class Conclude:
     command: Command
 
 
-Action = Send | Close | Conclude
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The command is another replica's business: hand it over, follow it there, or look for it, as it says itself."""
+
+    command: Command
+
+
+Action = Send | Close | Conclude | Forward

@@ -32,6 +32,10 @@ class Ask:
     wait_for_cluster_s: float = 0.0
     # Its output is wanted as it comes.
     live: bool = False
+    # It was asked for before, and what became of it is not known: it is looked for first.
+    attach: bool = False
+    # The replica that forwarded it here; then it is never forwarded again.
+    origin: str = ""
 
     @property
     def share(self) -> tuple[str, str]:
@@ -60,6 +64,14 @@ class Command:
     clock_from: float = 0.0
     # Why it is to be cancelled, said again on each connection until it ends; None when nobody asked for that.
     cancel_why: str | None = None
+    # While FORWARDED: the replica that is to run it, or to know it; empty while it is looked for.
+    replica_id: str = ""
+    # That replica has it already, as far as is known: it is followed there, not asked for.
+    is_known_there: bool = False
+    # If nobody knows it there, it was surely not run: it had not been accepted before it was forwarded.
+    may_return: bool = False
+    # Its result is in the store already, or that is another replica's duty.
+    is_stored_elsewhere: bool = False
     transcript: Transcript = field(init=False)
     # Output that has arrived and for which the executor has no new credit yet.
     uncredited_bytes: int = 0
@@ -86,6 +98,10 @@ class Command:
     def deadline(self) -> float:
         return self.clock_from + self.ask.timeout_s
 
+    @property
+    def is_sought(self) -> bool:
+        return self.state is State.FORWARDED and not self.replica_id
+
     def apply(self, event: Event) -> bool:
         """Moves on by the table; whether this was the event that ended the command. Raises OutOfOrder."""
         before = self.state
@@ -98,6 +114,27 @@ class Command:
         self.instance_id = instance_id
         self.executor_id = executor_id
         self.written_at = now
+
+    def forward(self, replica_id: str, *, known: bool, may_return: bool) -> None:
+        """It is that replica's now; without a replica it is looked for."""
+        self.apply(Event.FORWARDED)
+        self.replica_id = replica_id
+        self.is_known_there = known
+        self.may_return = may_return
+
+    def forget_place(self) -> None:
+        """Nobody has it: it is as if it had just been asked for."""
+        self.apply(Event.RETURNED)
+        self.instance_id = self.executor_id = self.replica_id = ""
+        self.written_at = 0.0
+
+    def resume(self, *, instance_id: str, executor_id: str) -> None:
+        """This instance has it, or is to have it again."""
+        self.instance_id = instance_id
+        self.executor_id = executor_id
+        self.replica_id = ""
+        self.uncredited_bytes = 0
+        self.apply(Event.RESUMED)
 
     def frame(self, now: float) -> executor_service_pb2.BrokerFrame:
         """The Execute frame, with the time that remains."""

@@ -5,6 +5,9 @@
               │                │              │              ▼
     QUEUED ─WRITTEN─▶ WRITTEN ─ACCEPTED─▶ ACCEPTED ─STARTED─▶ RUNNING ─FINISHED─▶ DONE
 
+    QUEUED, or held by an instance that is connected elsewhere now ─FORWARDED─▶ FORWARDED ─ANSWERED─▶ DONE
+                                                                                └─RETURNED─▶ QUEUED
+
 A command that is asked to be cancelled while an executor holds it keeps its state: it ends when the executor says
 FINISHED, like any other.
 """
@@ -27,6 +30,9 @@ class State(Enum):
     RUNNING = command_pb2.COMMAND_STATE_RUNNING
     # Nobody owns it. Its result is fixed; what still arrives is acknowledged and changes nothing.
     DONE = command_pb2.COMMAND_STATE_DONE
+    # Another replica owns it, which has the executor, and tells what becomes of it. Or it is looked for, since that
+    # replica is gone, or was never known. Never placed again, unless it is sure that nobody has it.
+    FORWARDED = command_pb2.COMMAND_STATE_FORWARDED
 
 
 class Event(Enum):
@@ -43,6 +49,10 @@ class Event(Enum):
     REJECTED = "rejected"
     STARTED = "started"
     FINISHED = "finished"
+    # From other replicas:
+    FORWARDED = "forwarded"  # handed over, or looked for there
+    RETURNED = "returned"  # not taken, or sure to be nowhere: it may be placed anew
+    ANSWERED = "answered"  # its result has come
     # From its connections:
     RESUMED = "resumed"  # the same instance is back
     INSTANCE_GONE = "instance gone"  # another instance took its place, or it stayed away for longer than the grace
@@ -80,6 +90,17 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.RUNNING, E.INSTANCE_GONE): S.DONE,
     (S.RUNNING, E.EXPIRED): S.DONE,
     (S.RUNNING, E.VIOLATED): S.DONE,
+    # An executor that is connected elsewhere has it, or it was never here:
+    (S.QUEUED, E.FORWARDED): S.FORWARDED,
+    (S.WRITTEN, E.FORWARDED): S.FORWARDED,
+    (S.ACCEPTED, E.FORWARDED): S.FORWARDED,
+    (S.RUNNING, E.FORWARDED): S.FORWARDED,
+    (S.FORWARDED, E.FORWARDED): S.FORWARDED,  # found somewhere else
+    (S.FORWARDED, E.RETURNED): S.QUEUED,
+    (S.FORWARDED, E.ANSWERED): S.DONE,
+    (S.FORWARDED, E.RESUMED): S.ACCEPTED,  # its executor has come here, and has it
+    (S.FORWARDED, E.INSTANCE_GONE): S.DONE,
+    (S.FORWARDED, E.EXPIRED): S.DONE,
     # Frames that crossed the end on their way:
     (S.DONE, E.ACCEPTED): S.DONE,
     (S.DONE, E.REJECTED): S.DONE,

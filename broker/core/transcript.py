@@ -66,6 +66,13 @@ class Transcript:
                 self._append(Piece(output.seq, output.source, data))
         return True
 
+    def skip_to(self, seq: int, *, missed_bytes: int = 0) -> None:
+        """What came before this seq is not to be had here any more."""
+        while self._pieces:
+            self._skip(self._pieces.popleft())
+        self.skipped_bytes += missed_bytes
+        self.first_seq = self.next_seq = max(seq, self.next_seq)
+
     def offset(self, seq: int) -> int | None:
         """How many bytes came before this seq; None when that cannot be told (any more, or yet)."""
         if seq == 0:

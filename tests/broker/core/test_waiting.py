@@ -7,7 +7,7 @@ import pytest
 
 from broker.core.actions import Action, Send
 from broker.core.connections import Connection
-from broker.core.ledger import BUSY_RETRY_S, ClusterAbsent
+from broker.core.routes import BUSY_RETRY_S, ClusterAbsent
 from broker.core.life import State
 from broker.core.queue import MAX_WAITING_OF_SHARE
 from openline.errors import OpenlineError

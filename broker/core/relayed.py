@@ -1,0 +1,83 @@
+"""What other replicas tell of the commands that they have: output, ends, and that they do not have them.
+
+What is told of a command that is not theirs, any more or yet, changes nothing.
+"""
+
+from broker.core.account import Account
+from broker.core.actions import Action
+from broker.core.command import Command
+from broker.core.life import Event, State
+from broker.core.routes import Routes
+from openline.reasons import NO
+from openline.v1 import command_pb2
+
+
+class Relayed:
+    """The part of the ledger that listens to peers."""
+
+    def __init__(self, account: Account, routes: Routes) -> None:
+        self._account = account
+        self._routes = routes
+
+    def event(self, command: Command, event: command_pb2.CommandEvent, now: float) -> list[Action]:
+        """Something has happened to a command that is followed; its result is the last."""
+        if command.state is not State.FORWARDED:
+            return []
+        match event.WhichOneof("event"):
+            case "output":
+                if event.output.seq > command.transcript.next_seq:
+                    command.transcript.skip_to(event.output.seq)
+                command.take(event.output)
+            case "gap":
+                if event.gap.next_seq > command.transcript.next_seq:
+                    command.transcript.skip_to(event.gap.next_seq, missed_bytes=event.gap.missed_bytes)
+            case "result":
+                return self.answered(command, event.result, now)
+        return []
+
+    def answered(self, command: Command, result: command_pb2.CommandResult, now: float) -> list[Action]:
+        """The command has its result, which the other replica stores."""
+        if command.state is not State.FORWARDED:
+            return []
+        command.apply(Event.ANSWERED)
+        command.is_stored_elsewhere = True
+        told = command_pb2.CommandResult()
+        told.CopyFrom(result)
+        total_s = now - command.created_at
+        told.timings.route_s += max(0.0, total_s - told.timings.total_s)
+        told.timings.total_s = total_s
+        command.result = told
+        return self._account.concluded(command, now)
+
+    def refused(self, command: Command, error: command_pb2.Error, now: float) -> list[Action]:
+        """The other replica says why the command has not been run; or, if that is not sure, why it has no result."""
+        if command.state is not State.FORWARDED:
+            return []
+        outcome = command_pb2.OUTCOME_REJECTED if error.executed == NO else command_pb2.OUTCOME_LOST
+        return self._account.end(command, Event.INSTANCE_GONE, outcome, error, now)
+
+    def returned(self, command: Command, now: float) -> list[Action]:
+        """The other replica has not taken the command, or it is sure that nobody has it."""
+        return self._routes.returned(command, now) if command.state is State.FORWARDED else []
+
+    def unknown(self, command: Command, now: float) -> list[Action]:
+        """The replica that was believed to have the command does not know it."""
+        if command.state is not State.FORWARDED:
+            return []
+        if command.may_return:
+            return self._routes.returned(command, now)
+        return self._account.lose(command, "its executor has no memory of it", now)
+
+    def lost_sight(self, command: Command, now: float) -> list[Action]:
+        """The replica that has the command is gone: the command is looked for."""
+        if command.state is not State.FORWARDED or command.is_sought:
+            return []
+        return self._routes.seek(command, now, may_return=True)
+
+    def found(self, command: Command, replica_id: str, now: float) -> list[Action]:
+        """A command that was looked for is there."""
+        return self._routes.follow(command, replica_id, now) if command.is_sought else []
+
+    def given_up(self, command: Command, why: str, now: float) -> list[Action]:
+        """A command that was looked for is not found."""
+        return self._account.lose(command, why, now) if command.is_sought else []
