@@ -143,7 +143,8 @@ class Command:
             execute=executor_service_pb2.Execute(
                 command_id=ask.command_id,
                 argv=ask.argv,
-                timeout_s=max(0.001, self.deadline - now),
+                # Rounding must not make it longer than it was asked for.
+                timeout_s=min(max(0.001, self.deadline - now), ask.timeout_s),
                 output_limits=command_pb2.OutputLimits(max_bytes=ask.max_output_bytes),
                 identity=executor_service_pb2.Identity(owner=ask.owner, scopes=ask.scopes),
                 session_id=ask.session_id,

@@ -46,6 +46,10 @@ def test_the_frame_carries_the_time_that_remains(new_ask: Callable[..., Any]) ->
     command = Command(ask=new_ask(timeout_s=10.0), created_at=100.0, asked_at=Timestamp())
     assert command.frame(104.0).execute.timeout_s == pytest.approx(6.0)
     assert 0 < command.frame(200.0).execute.timeout_s <= 0.001
+    # At an instant at which adding the timeout and taking it off again is a little more than it.
+    rounded = Command(ask=new_ask(timeout_s=30.0), created_at=2.2, asked_at=Timestamp())
+    assert rounded.deadline - 2.2 > 30.0
+    assert rounded.frame(2.2).execute.timeout_s == 30.0
 
 
 def test_the_frame_carries_identity_trace_and_limits(new_ask: Callable[..., Any]) -> None:
