@@ -7,6 +7,7 @@ would load the stream that the caller already failed to keep up with; what is ke
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from openline.errors import OpenlineError
@@ -19,6 +20,8 @@ MAX_WAITING_BYTES = 2 << 20
 MAX_ALL_WAITING_BYTES = 32 << 20
 # What an event takes beyond its bytes.
 _EVENT_BYTES = 256
+
+CommandEvents = AsyncGenerator[command_pb2.CommandEvent, None]
 
 
 @dataclass(slots=True)

@@ -5,18 +5,19 @@ decided here but in `pipes` and `watching`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from enum import Enum, auto
+from collections.abc import Sequence
 from time import monotonic
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
 from openline.calls import Answer, Call, Calls, broker_unavailable, expire
 from openline.errors import OpenlineError, from_rpc_error
-from openline.events import Events, Space
-from openline.limits import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, HELLO_TIMEOUT_S, PROTOCOL_VERSION
+from openline.events import CommandEvents, Events, Space
+from openline.greeting import Agreed, CheckWelcome, Metadata, greet
+from openline.limits import HELLO_TIMEOUT_S
 from openline.outbox import Overflow
+from openline.pipe_state import NEXT, PipeState
 from openline.reasons import NO, UNKNOWN
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import command_pb2
@@ -31,42 +32,21 @@ QUIET_AFTER_HEARTBEATS = 1.5
 _BREAKS = (grpc.RpcError, asyncio.InvalidStateError, StreamFrozen, StreamGarbled, Overflow)
 
 
-class PipeState(Enum):
-    """Who may use a pipe now."""
-
-    # Its opener: PipeHello is on its way. OPEN with the Welcome, ENDED without.
-    OPENING = auto()
-    # Everyone. LEAVING when the replica says GoAway, ENDED when the stream ends.
-    OPEN = auto()
-    # The calls that are open on it: the replica finishes them and takes no new ones. ENDED after the last.
-    LEAVING = auto()
-    # Nobody: every call has been answered or failed, and no call is taken.
-    ENDED = auto()
-
-
-_NEXT: dict[PipeState, frozenset[PipeState]] = {
-    PipeState.OPENING: frozenset({PipeState.OPEN, PipeState.ENDED}),
-    PipeState.OPEN: frozenset({PipeState.LEAVING, PipeState.ENDED}),
-    PipeState.LEAVING: frozenset({PipeState.ENDED}),
-    PipeState.ENDED: frozenset(),
-}
-
-
 class Pipe:
     """One stream, opened by `open`, then driven by `run` in one task of its owner until it ends; never reopened."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._rpc = CommandServiceStub(channel).Pipe()
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata = ()) -> None:
+        self._rpc = CommandServiceStub(channel).Pipe(metadata=metadata)
         self._stream: FrameStream[pb.ReplyFrame, pb.CallerFrame] = FrameStream(
             read=self._rpc.read, write=self._rpc.write, pack=self._pack, unpack=lambda message: message.frames
         )
         self._loop = asyncio.get_running_loop()
         self._calls = Calls()
         self._space = Space()
-        self._heartbeat_s = HEARTBEAT_INTERVAL_S
-        self._silence_s = HEARTBEAT_TIMEOUT_S
+        self._agreed = Agreed()
         self._state = PipeState.OPENING
-        self.replica_id = ""
+        # No new call is taken any more: the replica said GoAway, or the stream has ended.
+        self.left = asyncio.Event()
         # What GoAway asked for, if it was said.
         self.reconnect_after_s = 0.0
 
@@ -78,24 +58,38 @@ class Pipe:
         return self._state
 
     @property
+    def replica_id(self) -> str:
+        return self._agreed.replica_id
+
+    @property
     def ignored_frames(self) -> int:
         return self._calls.ignored_frames
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has come from the replica for longer than its heartbeat answers take."""
-        return monotonic() - self._stream.received_at > QUIET_AFTER_HEARTBEATS * self._heartbeat_s
+        return monotonic() - self._stream.received_at > QUIET_AFTER_HEARTBEATS * self._agreed.heartbeat_s
 
     @classmethod
-    async def open(cls, channel: grpc.aio.Channel, *, client: str) -> Self:
+    async def open(
+        cls,
+        channel: grpc.aio.Channel,
+        *,
+        client: str,
+        metadata: Metadata = (),
+        check_welcome: CheckWelcome | None = None,
+    ) -> Self:
         """Says PipeHello and waits for PipeWelcome; `client` is for the broker's logs.
 
-        Raises OpenlineError, with the broker's own reason where it gave one. The result must be given to `run`.
+        `metadata` goes along with the stream, and `check_welcome` may raise OpenlineError for a peer that is not to be
+        trusted. Raises that, or the broker's own reason where it gave one. The result must be given to `run`.
         """
-        pipe = cls(channel)
+        pipe = cls(channel, metadata)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                await pipe._shake_hands(client)
+                pipe._agreed, rest = await greet(pipe._stream, client=client, check_welcome=check_welcome)
+            pipe._move(PipeState.OPEN)
+            pipe._handle(rest)
         except TimeoutError:
             raise broker_unavailable("the broker did not answer PipeHello", executed=NO) from None
         except _BREAKS as ended:
@@ -113,7 +107,7 @@ class Pipe:
         """
         heartbeat = self._loop.create_task(self._beat(), name="pipe-heartbeat")
         try:
-            await self._stream.run(self._handle, silence_s=self._silence_s)
+            await self._stream.run(self._handle, silence_s=self._agreed.silence_s)
         except _BREAKS as ended:
             raise _told(ended, executed=UNKNOWN) from ended
         finally:
@@ -123,36 +117,49 @@ class Pipe:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
 
-    async def execute(self, request: pb.ExecuteRequest, *, api_key: str, timeout_s: float) -> pb.ExecuteResponse:
+    async def execute(
+        self, request: pb.ExecuteRequest, *, timeout_s: float, api_key: str = "", forwarded: pb.Forwarded | None = None
+    ) -> pb.ExecuteResponse:
         """Runs a command and waits up to `timeout_s` for its result.
 
-        Raises OpenlineError: what the broker answered, or BROKER_UNAVAILABLE. The frame that tells the broker that
-        nobody waits any more follows when the time is up or the caller is cancelled. So it is with the calls below.
+        A replica that forwards says for whom in `forwarded`, and no key is sent. Raises OpenlineError: what the broker
+        answered, or BROKER_UNAVAILABLE. The frame that tells the broker that nobody waits any more follows when the
+        time is up or the caller is cancelled. So it is with the calls below.
         """
-        frame = pb.CallerFrame(api_key=api_key, execute=request)
+        frame = _made_for(api_key, forwarded, execute=request)
         return (await self._ask(frame, "response", timeout_s)).response
 
     async def cancel(
-        self, request: pb.CancelCommandRequest, *, api_key: str, timeout_s: float
+        self,
+        request: pb.CancelCommandRequest,
+        *,
+        timeout_s: float,
+        api_key: str = "",
+        forwarded: pb.Forwarded | None = None,
     ) -> pb.CancelCommandResponse:
         """Asks for a command to be stopped."""
-        frame = pb.CallerFrame(api_key=api_key, cancel=request)
+        frame = _made_for(api_key, forwarded, cancel=request)
         return (await self._ask(frame, "cancelled", timeout_s)).cancelled
 
     def execute_stream(
-        self, request: pb.ExecuteRequest, *, api_key: str, timeout_s: float
-    ) -> AsyncGenerator[command_pb2.CommandEvent, None]:
+        self, request: pb.ExecuteRequest, *, timeout_s: float, api_key: str = "", forwarded: pb.Forwarded | None = None
+    ) -> CommandEvents:
         """Runs a command and gives its events as they come, at most for `timeout_s`; the result is the last.
 
         Whoever stops before the end closes the generator (`contextlib.aclosing`).
         """
-        return self._events(pb.CallerFrame(api_key=api_key, execute_stream=request), timeout_s)
+        return self._events(_made_for(api_key, forwarded, execute_stream=request), timeout_s)
 
     def watch(
-        self, request: pb.WatchCommandRequest, *, api_key: str, timeout_s: float
-    ) -> AsyncGenerator[command_pb2.CommandEvent, None]:
+        self,
+        request: pb.WatchCommandRequest,
+        *,
+        timeout_s: float,
+        api_key: str = "",
+        forwarded: pb.Forwarded | None = None,
+    ) -> CommandEvents:
         """Attaches to a command and gives its events, as above."""
-        return self._events(pb.CallerFrame(api_key=api_key, watch=request), timeout_s)
+        return self._events(_made_for(api_key, forwarded, watch=request), timeout_s)
 
     async def _ask(self, frame: pb.CallerFrame, kind: str, timeout_s: float) -> pb.ReplyFrame:
         call = Answer(kind)
@@ -164,7 +171,7 @@ class Pipe:
             expiry.cancel()
             self._end_call(frame)
 
-    async def _events(self, frame: pb.CallerFrame, timeout_s: float) -> AsyncGenerator[command_pb2.CommandEvent, None]:
+    async def _events(self, frame: pb.CallerFrame, timeout_s: float) -> CommandEvents:
         call = Events(self._space)
         self._open_call(frame, call)
         expiry = self._loop.call_later(timeout_s, expire, call, timeout_s)
@@ -187,25 +194,10 @@ class Pipe:
             self._stream.send(pb.CallerFrame(call_id=frame.call_id, api_key=frame.api_key, abandon=pb.Abandon()))
             self._close_if_done()
 
-    async def _shake_hands(self, client: str) -> None:
-        hello = pb.PipeHello(protocol_version=PROTOCOL_VERSION, client=client)
-        self._stream.send(pb.CallerFrame(hello=hello))
-        await self._stream.flush()
-        frames = await self._stream.receive()
-        if not frames or not frames[0].HasField("welcome"):
-            raise StreamGarbled("the broker did not begin with PipeWelcome")
-        welcome = frames[0].welcome
-        self.replica_id = welcome.replica_id
-        # Bounds, so that no welcome can make this end flood the broker or never notice that it is frozen.
-        self._heartbeat_s = min(max(welcome.heartbeat_interval_s, 0.05), HEARTBEAT_INTERVAL_S)
-        self._silence_s = min(max(welcome.heartbeat_timeout_s, 2 * self._heartbeat_s), HEARTBEAT_TIMEOUT_S)
-        self._move(PipeState.OPEN)
-        self._handle(frames[1:])
-
     async def _beat(self) -> None:
         seq = 0
         while True:
-            await asyncio.sleep(self._heartbeat_s)
+            await asyncio.sleep(self._agreed.heartbeat_s)
             seq += 1
             self._stream.send(pb.CallerFrame(heartbeat=Heartbeat(seq=seq, running=len(self._calls))))
 
@@ -236,9 +228,16 @@ class Pipe:
             self._stream.close()
 
     def _move(self, to: PipeState) -> None:
-        if to not in _NEXT[self._state]:
+        if to not in NEXT[self._state]:
             raise AssertionError(f"a pipe that is {self._state.name} cannot become {to.name}")
         self._state = to
+        if to is not PipeState.OPEN:
+            self.left.set()
+
+
+def _made_for(api_key: str, forwarded: pb.Forwarded | None, **asked: Any) -> pb.CallerFrame:
+    """A frame that asks for something, and for whom."""
+    return pb.CallerFrame(api_key=api_key if forwarded is None else "", forwarded=forwarded, **asked)
 
 
 def _told(ended: Exception, *, executed: command_pb2.Executed.ValueType) -> OpenlineError:

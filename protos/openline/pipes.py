@@ -20,7 +20,8 @@ from openline.calls import broker_unavailable
 from openline.channels import open_channel
 from openline.errors import OpenlineError
 from openline.limits import RECONNECT_MIN_S
-from openline.pipe import Pipe, PipeState
+from openline.pipe import Pipe
+from openline.pipe_state import PipeState
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
 from openline.v1 import command_pb2

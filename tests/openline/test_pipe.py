@@ -11,14 +11,15 @@ import pytest
 from openline.channels import SERVER_OPTIONS, open_channel
 from openline.errors import OpenlineError, error
 from openline.ids import new_id
-from openline.pipe import Pipe, PipeState
+from openline.pipe import Pipe
+from openline.pipe_state import PipeState
 from openline.pipes import Pipes
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
-from openline.v1.executor_service_pb2 import GoAway, HeartbeatAck
+from openline.v1.executor_service_pb2 import GoAway, HeartbeatAck, Identity
 
 Script = Callable[[pb.CallerFrame], Sequence[pb.ReplyFrame]]
 
@@ -57,6 +58,8 @@ class ScriptedBroker(CommandServiceServicer):
         self.is_frozen = False
         self.first_reply: pb.ReplyFrame | None = None
         self.pipes_opened = 0
+        self.pipes_ended = 0
+        self.metadata: dict[str, str | bytes] = {}
         self.executed: list[pb.CallerFrame] = []
         self.abandoned: list[int] = []
         self._context: Any = None
@@ -77,8 +80,15 @@ class ScriptedBroker(CommandServiceServicer):
     async def Pipe(self, _requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         self.pipes_opened += 1
         self._context = context
+        self.metadata = dict(context.invocation_metadata())
         await context.read()
         await self.say(self.first_reply or pb.ReplyFrame(welcome=self.welcome))
+        try:
+            await self._converse(context)
+        finally:
+            self.pipes_ended += 1
+
+    async def _converse(self, context: Any) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
             replies: list[pb.ReplyFrame] = []
             for frame in message.frames:
@@ -343,6 +353,56 @@ async def test_bytes_that_are_no_message_end_the_pipe() -> None:
     await channel.close()
     await server.stop(0)
     assert failure.reason is Reason.BROKER_UNAVAILABLE
+
+
+async def test_a_peer_shows_who_it_is_and_sees_whom_it_speaks_to() -> None:
+    """A replica's proof goes along as metadata, and the other one's comes with the welcome."""
+    broker = ScriptedBroker(answered)
+    broker.welcome.peer_proof = b"theirs"
+    channel = open_channel(await broker.start())
+    shown: list[pb.PipeWelcome] = []
+    pipe = await Pipe.open(channel, client="test", metadata=(("proof-bin", b"ours"),), check_welcome=shown.append)
+    assert [welcome.peer_proof for welcome in shown] == [b"theirs"]
+    assert broker.metadata["proof-bin"] == b"ours"
+    assert pipe.state is PipeState.OPEN
+    running = asyncio.create_task(pipe.run())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await channel.close()
+    await broker.die()
+
+
+async def test_a_peer_without_proof_gets_no_pipe() -> None:
+    """What the check raises is raised by `open`, and the stream is ended: nothing is ever asked of such a peer."""
+    broker = ScriptedBroker(answered)
+    opened: list[Pipe] = []
+
+    class Seen(Pipe):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            opened.append(self)
+
+    def distrust(_welcome: pb.PipeWelcome) -> None:
+        raise OpenlineError(error(Reason.UNAUTHENTICATED, "no proof"))
+
+    channel = open_channel(await broker.start())
+    failure = await failure_of(Seen.open(channel, client="test", check_welcome=distrust))
+    assert failure.reason is Reason.UNAUTHENTICATED
+    assert opened[0].state is PipeState.ENDED
+    await until(lambda: broker.pipes_ended == 1)
+    await channel.close()
+    await broker.die()
+
+
+async def test_a_forwarded_frame_says_for_whom_and_shows_no_key() -> None:
+    """The origin has checked the caller; its key stays there."""
+    broker = ScriptedBroker(answered)
+    forwarded = pb.Forwarded(origin_replica_id="a", identity=Identity(owner="me", scopes=["execute"]))
+    async with open_pipe(broker) as pipe:
+        await pipe.execute(request(), forwarded=forwarded, api_key="k", timeout_s=10)
+        await pipe.execute(request(), api_key="k", timeout_s=10)
+    assert [(frame.forwarded, frame.api_key) for frame in broker.executed] == [(forwarded, ""), (pb.Forwarded(), "k")]
+    assert not broker.executed[1].HasField("forwarded")
 
 
 # Several replicas

@@ -273,6 +273,24 @@ async def test_cancel_is_answered_with_the_state() -> None:
         assert (await pipe.cancel(wish, api_key="k", timeout_s=10)).state == RUNNING
 
 
+async def test_whatever_is_forwarded_says_for_whom() -> None:
+    """Streams, watchers and cancels of a peer as well, without a key."""
+
+    async def script(frame: pb.CallerFrame, say: Say) -> None:
+        if frame.HasField("cancel"):
+            await say.reply(cancelled=pb.CancelCommandResponse(state=RUNNING))
+        else:
+            await say.result()
+
+    broker = StreamingBroker(script)
+    forwarded = pb.Forwarded(origin_replica_id="a")
+    async with open_pipe(broker) as pipe:
+        await seen(pipe.execute_stream(request(), forwarded=forwarded, timeout_s=10))
+        await seen(pipe.watch(pb.WatchCommandRequest(command_id="c"), forwarded=forwarded, timeout_s=10))
+        await pipe.cancel(pb.CancelCommandRequest(command_id="c"), forwarded=forwarded, timeout_s=10)
+    assert [(frame.forwarded, frame.api_key) for frame in broker.asked] == [(forwarded, "")] * 3
+
+
 # Over several streams
 
 
