@@ -1,32 +1,35 @@
-"""Carries out what the ledger decides: frames onto streams, results into the store, answers to whoever waits.
+"""Carries out what the ledger decides: frames onto streams, results into the store, commands to other replicas.
 
 The only place where the ledger meets the loop's clock. Everything here is synchronous; what takes time is behind the
-streams' outboxes and the store's queue.
+streams' outboxes, the store's queue and `forwarding`.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.activity import Activity
-from broker.core.actions import Action, Close, Conclude, Send
+from broker.audience import Audience
+from broker.core.actions import Action, Close, Conclude, Forward, Send
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
-from broker.core.ledger import Ledger
+from broker.core.directory import Directory
+from broker.core.ledger import Held, Ledger
+from broker.core.proof import Proof
+from broker.forwarding import Forwarding
 from broker.presence import Presence
-from broker.records import record
+from broker.records import log_end, record
+from broker.rpc.peers import Peers
 from broker.store.store import Store
-from broker.watching import Replay, Watch
 from openline.stream import FrameStream
-from openline.v1 import command_pb2, executor_service_pb2
+from openline.v1 import executor_service_pb2
 
 Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
-Done = Callable[[Command], None]
+BrokerFrame = executor_service_pb2.BrokerFrame
 
 log = structlog.get_logger()
 
@@ -38,33 +41,45 @@ class Replaced(Exception):
 class Dispatcher:
     """Place and send; called by the services, in the loop's thread."""
 
-    def __init__(self, ledger: Ledger, store: Store, presence: Presence) -> None:
+    def __init__(
+        self, ledger: Ledger, directory: Directory, store: Store, presence: Presence, peers: Peers, proof: Proof
+    ) -> None:
         self._ledger = ledger
+        self._directory = directory
         self._store = store
         self._presence = presence
+        self._proof = proof
+        self._forwarding = Forwarding(
+            ledger.relayed, peers, directory, store.results, replica_id=presence.replica_id, tell=self._relayed
+        )
+        presence.superseded, presence.news = self._superseded, self._news
+        peers.news = presence.news_of_all
         self._loop = asyncio.get_running_loop()
         self._streams: dict[Connection, Stream] = {}
-        # By command id: who waits for the result, and who watches.
-        self._waiting: dict[str, dict[Done, None]] = {}
-        self._watches: dict[str, list[Watch]] = {}
         self._activity = Activity(store.clusters)
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
         self._epoch = 0
+        self.audience = Audience()
 
     def __repr__(self) -> str:
-        return f"<Dispatcher {self._ledger!r} waiting={len(self._waiting)} watched={len(self._watches)}>"
+        return f"<Dispatcher {self._ledger!r} {self.audience!r} {self._forwarding!r}>"
+
+    async def close(self) -> None:
+        """Ends what is done about commands of other replicas."""
+        await self._forwarding.close()
 
     # For callers
 
-    def dispatch(self, ask: Ask) -> Command:
+    def dispatch(self, ask: Ask, *, known_to: str = "") -> Command:
         """Places and sends a command, or finds the same one that was asked for before.
 
-        Raises ClusterAbsent when no executor of the cluster is connected here, OpenlineError when there is no room.
+        `known_to` is the replica that has it already. Raises ClusterAbsent when no executor of the cluster is connected
+        anywhere, OpenlineError when there is no room.
         """
         now = monotonic()
         try:
-            command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now)
+            command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now, known_to=known_to)
             self._perform(actions)
             return command
         finally:
@@ -76,42 +91,8 @@ class Dispatcher:
         return self._ledger.may_be_done(command_id, clock_s=time.time())
 
     def find(self, command_id: str) -> Command | None:
-        """A command that this replica holds: it is not done, or its result is not stored yet."""
+        """A command that this replica has to do with: it is not done, or its result is not stored yet."""
         return self._ledger.commands.get(command_id)
-
-    def attach(self, command: Command, done: Done) -> None:
-        """`done` is called once, when the command has its result; at once if it has."""
-        if command.result is not None:
-            done(command)
-        else:
-            self._waiting.setdefault(command.command_id, {})[done] = None
-
-    def leave(self, command: Command, done: Done) -> None:
-        """Whoever waited for the command is gone; it runs on."""
-        waiting = self._waiting.get(command.command_id, {})
-        waiting.pop(done, None)
-        if not waiting:
-            self._waiting.pop(command.command_id, None)
-
-    @contextlib.contextmanager
-    def watch(self, source: Command | command_pb2.Command, *, from_seq: int) -> Iterator[Watch | Replay]:
-        """The events of a command, from an output seq on; read at the watcher's own pace until the block is left.
-
-        Of one that this replica holds as they happen, of a stored one as they were.
-        """
-        if isinstance(source, command_pb2.Command):
-            yield Replay(source, from_seq=from_seq)
-            return
-        command = source
-        watch = Watch(command, from_seq=from_seq)
-        watches = self._watches.setdefault(command.command_id, [])
-        watches.append(watch)
-        try:
-            yield watch
-        finally:
-            watches.remove(watch)
-            if not watches:
-                del self._watches[command.command_id]
 
     def cancel(self, command: Command, *, why: str) -> None:
         """Asks for a command to be stopped; one that an executor holds ends when the executor says so."""
@@ -119,9 +100,14 @@ class Dispatcher:
 
     # For connections
 
-    def next_epoch(self) -> int:
-        """Orders connections: higher than every one before, and after a restart as well as clocks allow."""
-        self._epoch = max(self._epoch + 1, time.time_ns() // 1000)
+    def next_epoch(self, cluster_id: str, executor_id: str, *, last: int) -> int:
+        """Orders the connections of an executor: higher than all that it or this replica knows of.
+
+        Clocks of replicas differ, so the clock alone would not do. `last` is the executor's own word.
+        """
+        known = self._directory.of_executor(cluster_id, executor_id)
+        before = max(self._epoch, last, 0 if known is None else known.executor.epoch)
+        self._epoch = max(before + 1, time.time_ns() // 1000)
         return self._epoch
 
     def connected(
@@ -131,35 +117,48 @@ class Dispatcher:
         *,
         in_flight: Collection[str],
         unacked: Collection[str],
-        welcome: Callable[[Sequence[executor_service_pb2.Verdict]], executor_service_pb2.BrokerFrame],
+        held: Mapping[str, Held],
+        welcome: Callable[[Sequence[executor_service_pb2.Verdict]], BrokerFrame],
     ) -> None:
-        """Registers a connection and queues its Welcome, before anything else that goes out on it."""
-        verdicts, actions = self._ledger.connect(connection, in_flight=in_flight, unacked=unacked, now=monotonic())
+        """Registers a connection and queues its Welcome, before anything else that goes out on it. Raises Outdated."""
+        verdicts, actions = self._ledger.connect(
+            connection, in_flight=in_flight, unacked=unacked, held=held, now=monotonic()
+        )
         self._streams[connection] = stream
         stream.send(welcome(verdicts))
         self._perform(actions)
-        self._presence.refresh(connection.cluster_id)
+        self._forwarding.let_go_of_others()
+        self._presence.opened(connection)
         self._tell_active(connection, monotonic())
 
     def disconnected(self, connection: Connection) -> None:
         """The connection's stream has ended."""
         del self._streams[connection]
-        was_current, actions = self._ledger.disconnect(connection, now=monotonic())
-        self._presence.refresh(connection.cluster_id, gone=[connection.executor_id] if was_current else [])
+        if self._ledger.connections.of_instance(connection.instance) is connection:
+            # First: whether it is moving decides what becomes of those who wait.
+            self._presence.closed(connection)
+        _, actions = self._ledger.disconnect(connection, now=monotonic())
         self._perform(actions)
 
     def received(self, connection: Connection, frame: executor_service_pb2.ExecutorFrame) -> None:
         """A frame about a command has come in on the connection."""
         self._perform(self._ledger.receive(connection, frame, now=monotonic()))
-        if self._watches and (kind := frame.WhichOneof("frame")) is not None:
-            for watch in self._watches.get(getattr(frame, kind).command_id, ()):
-                watch.wake()
+        if (kind := frame.WhichOneof("frame")) is not None:
+            self.audience.wake(getattr(frame, kind).command_id)
 
-    def go_away(self, reason: str) -> None:
-        """Tells every executor to move, and ends its stream when it has been told."""
-        away = executor_service_pb2.BrokerFrame(go_away=executor_service_pb2.GoAway(reason=reason))
+    def move(self, connection: Connection, *, reason: str, drain_s: float = 0.0) -> None:
+        """Tells an executor to move to another replica; what it runs goes along, after `drain_s` at the latest."""
+        if (stream := self._streams.get(connection)) is None or connection.moving:
+            return
+        connection.moving = True
+        self._presence.moving(connection)
+        away = executor_service_pb2.GoAway(reason=reason, drain_deadline_s=drain_s)
+        stream.send(BrokerFrame(go_away=away))
+        self._news(connection.cluster_id)
+
+    def break_off(self) -> None:
+        """Ends every stream that is left, when what is queued on it has been written."""
         for stream in self._streams.values():
-            stream.send(away)
             stream.close()
 
     # Carrying out
@@ -172,8 +171,18 @@ class Dispatcher:
     def _tell_active(self, connection: Connection, now: float) -> None:
         left_s = self._activity.left_s(connection.cluster_id, now=now)
         if left_s > 0:
-            activity = executor_service_pb2.Activity(active_for_s=left_s)
-            self._send(connection, executor_service_pb2.BrokerFrame(activity=activity))
+            self._send(connection, BrokerFrame(activity=executor_service_pb2.Activity(active_for_s=left_s)))
+
+    def _superseded(self, connection: Connection) -> None:
+        if (stream := self._streams.get(connection)) is not None:
+            stream.break_off(Replaced("the executor is connected to another replica"))
+
+    def _news(self, cluster_id: str) -> None:
+        self._perform(self._ledger.news(cluster_id, now=monotonic()))
+
+    def _relayed(self, command: Command, actions: Sequence[Action]) -> None:
+        self._perform(actions)
+        self.audience.wake(command.command_id)
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -185,18 +194,24 @@ class Dispatcher:
                         stream.break_off(Replaced(why))
                 case Conclude(command):
                     self._conclude(command)
+                case Forward(command):
+                    self._forwarding.forward(command)
         self._rearm()
 
-    def _send(self, connection: Connection, frame: executor_service_pb2.BrokerFrame) -> None:
+    def _send(self, connection: Connection, frame: BrokerFrame) -> None:
         if (stream := self._streams.get(connection)) is not None:
+            if frame.HasField("execute"):
+                where = {"cluster_id": connection.cluster_id, "executor_id": connection.executor_id}
+                frame.execute.seal = self._proof.seal(frame.execute, **where)
             stream.send(frame)
 
     def _conclude(self, command: Command) -> None:
-        for done in self._waiting.pop(command.command_id, ()):
-            done(command)
-        for watch in self._watches.get(command.command_id, ()):
-            watch.wake()
-        _log(command)
+        self.audience.tell(command)
+        self._forwarding.let_go(command)
+        if command.is_stored_elsewhere:
+            self._perform(self._ledger.settled(command, stored=False))
+            return
+        log_end(command)
         kept = self._store.results.put(
             record(command), lambda stored: self._perform(self._ledger.settled(command, stored=stored))
         )
@@ -217,27 +232,6 @@ class Dispatcher:
     def _tick(self) -> None:
         self._timer = self._timer_due = None
         self._perform(self._ledger.tick(now=monotonic()))
-
-
-def _log(command: Command) -> None:
-    """One line a command, with its ids and where its time went; never what it was or wrote."""
-    result = command.result or command_pb2.CommandResult()
-    log.info(
-        "command.finished",
-        command_id=command.command_id,
-        cluster_id=command.ask.cluster_id,
-        executor_id=command.executor_id,
-        owner=command.ask.owner,
-        agent_call=bool(command.ask.correlation_id),
-        correlation_id=command.ask.correlation_id or None,
-        session_id=command.ask.session_id or None,
-        outcome=command_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower(),
-        reason=result.error.reason or None,
-        exit_code=result.exit_code,
-        ms=round(result.timings.total_s * 1000, 1),
-        run_ms=round(result.timings.run_s * 1000, 1),
-        bytes=len(result.stdout) + len(result.stderr),
-    )
 
 
 def _timestamp() -> Timestamp:

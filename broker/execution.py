@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from broker.core.command import Command
 from broker.dispatcher import Dispatcher
+from broker.rpc.peers import Found
 from openline.v1 import command_pb2, command_service_pb2
 
 Answer = command_service_pb2.ExecuteResponse | command_pb2.Error
-# What a streaming caller is given to watch: a command that this replica holds, or one that is done and stored.
-Source = Command | command_pb2.Command
+# A command to watch: one that this replica has to do with, one that is done and stored, one that another replica has.
+Source = Command | command_pb2.Command | Found
 
 
 class Execution:
@@ -58,7 +59,7 @@ class Execution:
         command.callers += 1
         self._done = done
         self.begin(command)
-        self._dispatcher.attach(command, done)
+        self._dispatcher.audience.attach(command, done)
 
     def begin(self, source: Source) -> None:
         """Gives a streaming caller what to watch."""
@@ -74,7 +75,7 @@ class Execution:
         command.callers -= 1
         # The one that holds the claim stays, to free it should the command not be run.
         if self._done is not None and self.release is None:
-            self._dispatcher.leave(command, self._done)
+            self._dispatcher.audience.leave(command, self._done)
         if self._cancel_on_disconnect and not command.callers:
             self._dispatcher.cancel(command, why="the caller is gone")
 

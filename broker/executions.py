@@ -14,24 +14,22 @@ import structlog
 from broker.core.account import offline
 from broker.core.checks import check_execute
 from broker.core.command import Ask, Command
-from broker.core.credentials import Credentials
+from broker.core.credentials import Caller, Credentials
 from broker.core.ledger import ClusterAbsent
 from broker.dispatcher import Dispatcher
+from broker.earlier import Earlier
 from broker.execution import Answer, Execution, Source
 from broker.registry import Registry
-from broker.store.claims import Claim, fingerprint
 from broker.store.store import Store
 from openline import errors
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, command_service_pb2
 
-# How long a second request with an idempotency key waits to find the command of the first.
-REPLAY_WAIT_S = 1.0
-REPLAY_EVERY_S = 0.02
 # Executions that wait for Redis at one time.
 MAX_WAITING = 10_000
 
 Request = command_service_pb2.ExecuteRequest
+Forwarded = command_service_pb2.Forwarded
 Wait = Callable[[Execution], Awaitable[None]]
 
 log = structlog.get_logger()
@@ -46,6 +44,7 @@ class Executions:
         store: Store,
         credentials: Credentials,
         registry: Registry,
+        earlier: Earlier,
         *,
         max_output_bytes: int,
     ) -> None:
@@ -53,6 +52,7 @@ class Executions:
         self._store = store
         self._credentials = credentials
         self._registry = registry
+        self._earlier = earlier
         self._max_output_bytes = max_output_bytes
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,21 +62,26 @@ class Executions:
         key: str | None,
         answer: Callable[[Answer], None],
         *,
+        forwarded: Forwarded | None = None,
         begun: Callable[[Source], None] | None = None,
     ) -> Execution:
         """Begins to execute; `answer` is called once with the result or the reason why there is none.
 
-        It may be called before this returns. With `begun` the output is wanted as it comes.
+        It may be called before this returns. With `begun` the output is wanted as it comes. What is `forwarded` was
+        checked by the replica that sends it.
         """
         execution = Execution(self._dispatcher, answer, begun=begun, cancel_on_disconnect=request.cancel_on_disconnect)
         try:
+            if forwarded is not None:
+                self._dispatch(self._forwarded(request, forwarded, live=begun is not None), execution)
+                return execution
             caller = self._credentials.caller(key)
             caller.require("execute")
             self._registry.require(request.cluster_id)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:
                 self._spawn(partial(self._claim, ask, request.idempotency_key), execution)
-            elif request.command_id and self._dispatcher.may_be_done(ask.command_id):
+            elif ask.attach or (request.command_id and self._dispatcher.may_be_done(ask.command_id)):
                 self._spawn(partial(self._find_or_go_on, ask), execution)
             elif ask.session_id and not self._in_believed_session(ask):
                 self._spawn(partial(self._in_session, ask), execution)
@@ -96,11 +101,20 @@ class Executions:
         """Raises OpenlineError when there is no room."""
         try:
             command = self._dispatcher.dispatch(ask)
-        except ClusterAbsent:
+        except ClusterAbsent as absent:
             execution.free_key()
-            self._say_offline(ask.cluster_id, execution)
+            if ask.origin:
+                execution.answer(_not_here(absent))
+            else:
+                self._say_offline(ask.cluster_id, execution)
         else:
             self._follow(command, execution)
+
+    def _forwarded(self, request: Request, forwarded: Forwarded, *, live: bool) -> Ask:
+        """What another replica asks for its caller. Raises INVALID_COMMAND."""
+        caller = Caller(owner=forwarded.identity.owner, scopes=tuple(forwarded.identity.scopes))
+        origin = forwarded.origin_replica_id or "?"
+        return check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=live, origin=origin)
 
     def _follow(self, command: Command, execution: Execution) -> None:
         execution.follow(command, lambda done: self._conclude(done, execution))
@@ -112,7 +126,7 @@ class Executions:
             execution.free_key()
         if execution.live:
             return
-        if error is not None and error.reason == Reason.CLUSTER_OFFLINE:
+        if error is not None and error.reason == Reason.CLUSTER_OFFLINE and not command.ask.origin:
             self._say_offline(command.ask.cluster_id, execution)
         else:
             execution.answer(self._response(command.result, replayed=execution.replayed))
@@ -132,58 +146,30 @@ class Executions:
     # What has to wait for Redis
 
     async def _claim(self, ask: Ask, key: str, execution: Execution) -> None:
-        claims = self._store.claims
-        own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
-        runs_s = ask.wait_for_cluster_s + ask.timeout_s
-        until = monotonic() + REPLAY_WAIT_S
-        while (held := await claims.claim(ask.owner, key, own, runs_s=runs_s)) is not None:
-            if held.fingerprint != own.fingerprint:
-                conflict = "this idempotency key was used for another request"
-                raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
-            if execution.over or await self._replay(held.command_id, execution):
-                return
-            if monotonic() > until:
-                lost = "the command of this idempotency key is not known any more: its replica or its result is gone"
-                raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost))
-            # The first one is between its claim and its dispatch, or was refused and is about to free the key.
-            await asyncio.sleep(REPLAY_EVERY_S)
-        execution.release = partial(claims.release, ask.owner, key, own)
-        await self._find_or_go_on(ask, execution)
-
-    async def _replay(self, command_id: str, execution: Execution) -> bool:
-        """Answers with the command that an earlier request with the same key made; False if it cannot be found."""
-        execution.replayed = True
-        if (command := self._dispatcher.find(command_id)) is not None:
-            self._follow(command, execution)
-            return True
-        if (stored := await self._store.results.get(command_id)) is not None:
-            self._show(stored, execution)
-        return stored is not None
-
-    def _show(self, stored: command_pb2.Command, execution: Execution) -> None:
-        """Answers with a command that is done."""
-        execution.begin(stored)
-        if not execution.live:
-            execution.answer(self._response(stored.result, replayed=execution.replayed))
+        earlier = await self._earlier.by_key(ask, key, execution)
+        if earlier is None:
+            await self._find_or_go_on(ask, execution)
+        else:
+            execution.replayed = True
+            self._answer_with(earlier, execution)
 
     async def _find_or_go_on(self, ask: Ask, execution: Execution) -> None:
-        """A command id that is not new may have a result, which is the answer: nothing runs twice."""
-        if self._dispatcher.may_be_done(ask.command_id):
-            stored = await self._store.results.get(ask.command_id)
-            if stored is not None and not ask.is_same(stored):
-                wrong = [("command_id", "another command has it")]
-                raise errors.OpenlineError(
-                    errors.error(Reason.INVALID_COMMAND, "command_id is in use", violations=wrong)
-                )
-            if stored is not None:
-                self._show(stored, execution)
-                return
-        if ask.session_id and not self._in_believed_session(ask):
+        if (earlier := await self._earlier.by_id(ask)) is not None:
+            self._answer_with(earlier, execution)
+        elif ask.session_id and not self._in_believed_session(ask):
             await self._in_session(ask, execution)
         elif execution.over:
             execution.free_key()
         else:
             self._dispatch(ask, execution)
+
+    def _answer_with(self, earlier: Command | command_pb2.Command, execution: Execution) -> None:
+        if isinstance(earlier, Command):
+            self._follow(earlier, execution)
+            return
+        execution.begin(earlier)
+        if not execution.live:
+            execution.answer(self._response(earlier.result, replayed=execution.replayed))
 
     def _in_believed_session(self, ask: Ask) -> bool:
         """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""
@@ -230,6 +216,13 @@ async def _answered(wait: Wait, execution: Execution) -> None:
     except Exception:
         log.exception("execution.failed")
         execution.answer(errors.error(Reason.INTERNAL, "internal error; see the broker's log"))
+
+
+def _not_here(absent: ClusterAbsent) -> command_pb2.Error:
+    """For another replica, which may know where the cluster's executors are now."""
+    error = offline(absent.cluster_id)
+    error.metadata["moving"] = "yes" if absent.is_moving else "no"
+    return error
 
 
 def _check_session(ask: Ask, *, owner: str, cluster_id: str) -> None:

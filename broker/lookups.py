@@ -1,26 +1,35 @@
-"""Commands by id, for those who may see them: found here while they run, in the store when they are done."""
+"""Commands by id, for those who may see them: found here, in the store when they are done, or on another replica."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterable, Iterator
 
 from broker.core.command import Command
 from broker.core.credentials import Caller
+from broker.core.life import State
 from broker.dispatcher import Dispatcher
 from broker.execution import Source
+from broker.records import record
+from broker.rpc.peers import Found, Peers
 from broker.store.store import Store
+from broker.watching import Replay
 from openline import errors
 from openline.ids import is_command_id, made_at
 from openline.reasons import Reason
-from openline.v1 import command_pb2
+from openline.v1 import command_pb2, command_service_pb2
 
 # The clock of whoever made an id may be off by so much.
 CLOCK_SLACK_S = 60.0
+# What another replica is allowed for its answer beyond the time that it is to wait.
+ANSWER_S = 2.0
 
 
 class Lookups:
-    def __init__(self, dispatcher: Dispatcher, store: Store) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Store, peers: Peers) -> None:
         self._dispatcher = dispatcher
         self._store = store
+        self._peers = peers
 
     async def find(self, command_id: str, caller: Caller) -> Source:
         """The command, if it is the caller's own or the caller is an admin.
@@ -32,40 +41,104 @@ class Lookups:
             raise errors.OpenlineError(
                 errors.error(Reason.INVALID_COMMAND, "command_id is not valid", violations=wrong)
             )
-        found: Source | None = self._dispatcher.find(command_id)
-        if found is None:
-            found = await self._store.results.get(command_id)
-        if found is None:
-            # Its record may have been written while the store was asked, and taken off the ledger before.
-            found = self._dispatcher.find(command_id)
-        owner = found.ask.owner if isinstance(found, Command) else "" if found is None else found.owner
-        if found is not None and (owner == caller.owner or "admin" in caller.scopes):
+        found = await self._find(command_id, is_peer=caller.is_peer)
+        if found is not None and (_owner(found) == caller.owner or "admin" in caller.scopes):
             return found
         if found is None and made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
             raise errors.OpenlineError(errors.error(Reason.RESULT_EXPIRED, "the result of this command has expired"))
         raise errors.OpenlineError(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
 
+    @contextlib.contextmanager
+    def watch(self, source: Source, *, from_seq: int) -> Iterator[AsyncIterable[command_pb2.CommandEvent]]:
+        """The events of a command, from an output seq on; read at the watcher's own pace until the block is left.
+
+        Of one that this replica holds as they happen, of a stored one as they were.
+        """
+        match source:
+            case Command():
+                with self._dispatcher.audience.watch(source, from_seq=from_seq) as events:
+                    yield events
+            case Found():
+                yield self._peers.watch(source.replica_id, source.record.command_id, from_seq=from_seq)
+            case _:
+                yield Replay(source, from_seq=from_seq)
+
     async def cancel(self, command_id: str, caller: Caller, *, why: str) -> command_pb2.CommandState.ValueType:
         """Asks for the command to be stopped; the state it was in. Raises as `find` does."""
         found = await self.find(command_id, caller)
-        if not isinstance(found, Command):
-            return found.state
-        state = found.state
-        self._dispatcher.cancel(found, why=errors.short(why) or "cancelled by the caller")
-        return state.value
+        why = errors.short(why) or "cancelled by the caller"
+        match found:
+            case Command():
+                state = found.state
+                self._dispatcher.cancel(found, why=why)
+                return state.value
+            case Found():
+                return await self._peers.cancel(found.replica_id, command_id, why=why)
+            case _:
+                return found.state
 
-    async def until_done(self, command: Command, timeout_s: float) -> None:
-        """Waits until the command has its result, or the time is up."""
+    async def get(self, command_id: str, caller: Caller, *, wait_s: float) -> command_pb2.Command:
+        """The command as it is when it has ended, or when the time is up. Raises as `find` does."""
+        found = await self.find(command_id, caller)
+        match found:
+            case Command():
+                if wait_s > 0:
+                    await self._until_done(found, wait_s)
+                return record(found)
+            case Found() if wait_s > 0:
+                request = command_service_pb2.GetCommandRequest(command_id=command_id, wait_s=wait_s)
+                return await self._peers.get(found.replica_id, request, timeout_s=wait_s + ANSWER_S)
+            case Found():
+                return found.record
+            case _:
+                return found
+
+    async def _find(self, command_id: str, *, is_peer: bool) -> Source | None:
+        here = self._dispatcher.find(command_id)
+        if here is not None and here.state is not State.FORWARDED:
+            return here
+        failure: errors.OpenlineError | None = None
+        if here is None:
+            try:
+                if (stored := await self._store.results.get(command_id)) is not None:
+                    return stored
+            except errors.OpenlineError as unavailable:
+                failure = unavailable
+        if not is_peer:
+            # Also of one that this replica has forwarded: the one that runs it knows its output.
+            elsewhere = await self._peers.find(command_id)
+            if isinstance(elsewhere, Found):
+                return elsewhere
+        # Its record may have been written while the store was asked, and taken off the ledger before.
+        here = self._dispatcher.find(command_id)
+        if here is not None and not (is_peer and here.state is State.FORWARDED):
+            return here
+        if failure is not None:
+            raise failure
+        return None
+
+    async def _until_done(self, command: Command, timeout_s: float) -> None:
         over = asyncio.Event()
 
         def done(_command: Command) -> None:
             over.set()
 
-        self._dispatcher.attach(command, done)
+        audience = self._dispatcher.audience
+        audience.attach(command, done)
         try:
             async with asyncio.timeout(timeout_s):
                 await over.wait()
         except TimeoutError:
             return
         finally:
-            self._dispatcher.leave(command, done)
+            audience.leave(command, done)
+
+
+def _owner(found: Source) -> str:
+    match found:
+        case Command():
+            return found.ask.owner
+        case Found():
+            return found.record.owner
+        case _:
+            return found.owner

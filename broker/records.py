@@ -1,6 +1,8 @@
-"""A command as others may see it: the record that is stored, and the events of one that is done."""
+"""A command as others may see it: the record that is stored, the events of one that is done, its line in the log."""
 
 from collections.abc import Iterator
+
+import structlog
 
 from broker.core.command import Command
 from broker.core.life import State
@@ -8,6 +10,8 @@ from openline.limits import MAX_FRAME_BYTES
 from openline.v1 import command_pb2
 
 CommandEvent = command_pb2.CommandEvent
+
+log = structlog.get_logger()
 
 
 def record(command: Command) -> command_pb2.Command:
@@ -49,3 +53,24 @@ def events(stored: command_pb2.Command, *, from_seq: int) -> Iterator[CommandEve
                     yield CommandEvent(output=output)
                 seq += 1
     yield CommandEvent(result=result)
+
+
+def log_end(command: Command) -> None:
+    """One line a command, with its ids and where its time went; never what it was or wrote."""
+    result = command.result or command_pb2.CommandResult()
+    log.info(
+        "command.finished",
+        command_id=command.command_id,
+        cluster_id=command.ask.cluster_id,
+        executor_id=command.executor_id,
+        owner=command.ask.owner,
+        agent_call=bool(command.ask.correlation_id),
+        correlation_id=command.ask.correlation_id or None,
+        session_id=command.ask.session_id or None,
+        outcome=command_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower(),
+        reason=result.error.reason or None,
+        exit_code=result.exit_code,
+        ms=round(result.timings.total_s * 1000, 1),
+        run_ms=round(result.timings.run_s * 1000, 1),
+        bytes=len(result.stdout) + len(result.stderr),
+    )

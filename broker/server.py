@@ -1,6 +1,5 @@
 """The gRPC server: the services put together, health and reflection, started in stages and stopped in reverse."""
 
-import asyncio
 import contextlib
 import errno
 import socket
@@ -13,12 +12,8 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from broker.core.credentials import Credentials
-from broker.core.ledger import Ledger
-from broker.dispatcher import Dispatcher
-from broker.executions import Executions
-from broker.lookups import Lookups
-from broker.presence import Presence
-from broker.registry import Registry
+from broker.draining import drain
+from broker.replica import Replica
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -58,20 +53,15 @@ class CannotListen(Exception):
 
 @contextlib.asynccontextmanager
 async def serve(settings: BrokerSettings, store: Store, credentials: Credentials) -> AsyncIterator[Address]:
-    """Serves until it is left; gives the address. Raises CannotListen, or OSError for a TLS file."""
-    replica_id = settings.replica_id
-    ledger = Ledger(reconnect_grace_s=settings.reconnect_grace)
-    registry = Registry(credentials, store)
-    presence = Presence(ledger.connections, store, replica_id=replica_id)
-    dispatcher = Dispatcher(ledger, store, presence)
-    lookups = Lookups(dispatcher, store)
-    executions = Executions(dispatcher, store, credentials, registry, max_output_bytes=settings.max_output_bytes)
-    pipes = Pipes(executions, dispatcher, lookups, credentials, replica_id=replica_id)
+    """Serves until it is left, and then drains; gives the address. Raises CannotListen, or OSError for a TLS file."""
+    replica = Replica(settings, store, credentials)
+    pipes = Pipes(replica.executions, replica.lookups, credentials, replica.proof, replica_id=settings.replica_id)
+    executors = ExecutorService(replica.dispatcher, credentials, replica.proof, replica_id=settings.replica_id)
     servicers = {
-        "ExecutorService": ExecutorService(dispatcher, credentials, replica_id=replica_id),
-        "CommandService": CommandService(executions, dispatcher, lookups, credentials, pipes),
-        "SessionService": SessionService(store, credentials, registry),
-        "ClusterService": ClusterService(store, credentials, registry, presence),
+        "ExecutorService": executors,
+        "CommandService": CommandService(replica.executions, replica.lookups, credentials, replica.proof, pipes),
+        "SessionService": SessionService(store, credentials, replica.registry),
+        "ClusterService": ClusterService(store, credentials, replica.registry, replica.presence),
         "AdminService": object(),
     }
     server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -87,18 +77,22 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     await server.start()
     for name in ("", *names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    refresher = asyncio.create_task(presence.refresh_forever(), name="presence")
-    try:
-        yield address
-    finally:
-        await health.enter_graceful_shutdown()
-        refresher.cancel()
-        await asyncio.gather(refresher, return_exceptions=True)
-        pipes.go_away("the replica is stopping")
-        dispatcher.go_away("the replica is stopping")
-        pipes.close()
-        await executions.close()
-        await server.stop(STOP_GRACE_S)
+    async with replica.known_at(settings.advertise or _advertised(address)):
+        try:
+            yield address
+        finally:
+            await health.enter_graceful_shutdown()
+            executors.is_draining = True
+            await drain(replica, pipes)
+            replica.dispatcher.break_off()
+            pipes.close()
+            await replica.executions.close()
+            await server.stop(STOP_GRACE_S)
+
+
+def _advertised(address: Address) -> Address:
+    host, _, port = address.rpartition(":")
+    return Address(f"{socket.gethostname()}:{port}") if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104
 
 
 def check_listen(listen: Address) -> None:

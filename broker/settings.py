@@ -21,6 +21,12 @@ class BrokerSettings(ProgramSettings):
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
     replica_id: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     """The name of this replica; must be its own among those that share a Redis. Default: the host name."""
+    advertise: Address | None = None
+    """Where the other replicas reach this one, HOST:PORT. Default: --listen, with the host name for a wildcard."""
+    peer_secret: SecretStr | None = Field(None, min_length=16)
+    """What the replicas know each other by. Default: they agree on one in Redis, which whoever reads Redis can read."""
+    peer_ca: CertificateFile | None = None
+    """The other replicas' certificates are checked against this authority, PEM. Default: --tls-client-ca."""
     redis_url: str | None = Field(None, repr=False)  # may hold a password
     """redis://, rediss:// or unix:// of a Redis or Valkey. Without it the broker runs an embedded Valkey of its own."""
     data_dir: Path | None = None

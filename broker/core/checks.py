@@ -8,13 +8,18 @@ from broker.core.credentials import Caller
 from openline import errors, limits
 from openline.ids import is_command_id, is_token, new_id
 from openline.reasons import Reason
-from openline.v1 import command_service_pb2
+from openline.v1 import command_service_pb2, executor_service_pb2
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def check_execute(
-    request: command_service_pb2.ExecuteRequest, caller: Caller, *, max_output_bytes: int, live: bool = False
+    request: command_service_pb2.ExecuteRequest,
+    caller: Caller,
+    *,
+    max_output_bytes: int,
+    live: bool = False,
+    origin: str = "",
 ) -> Ask:
     """The checked form of a request. Raises INVALID_COMMAND with every violation."""
     wrong = check_argv(request.argv)
@@ -45,6 +50,26 @@ def check_execute(
         traceparent=request.traceparent,
         wait_for_cluster_s=request.wait_for_cluster_s,
         live=live,
+        attach=request.attach and request.command_id != "",
+        origin=origin,
+    )
+
+
+def ask_of(execute: executor_service_pb2.Execute, cluster_id: str) -> Ask:
+    """What was asked, as an executor was told of it by a replica, which had checked it; with the time that remains."""
+    return Ask(
+        command_id=execute.command_id,
+        cluster_id=cluster_id,
+        argv=tuple(execute.argv),
+        # Written so that NaN is the shortest; the seal is not on it.
+        timeout_s=min(execute.timeout_s, limits.MAX_TIMEOUT_S) if execute.timeout_s > 0 else 0.001,
+        max_output_bytes=execute.output_limits.max_bytes,
+        owner=execute.identity.owner,
+        scopes=tuple(execute.identity.scopes),
+        session_id=execute.session_id,
+        correlation_id=execute.correlation_id,
+        traceparent=execute.traceparent,
+        live=execute.live,
     )
 
 

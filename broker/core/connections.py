@@ -28,11 +28,13 @@ class Connection:
     commands: set[str] = field(default_factory=set)
     # It takes no more commands: its executor is stopping.
     draining: bool = False
+    # Nor does this one: its executor was told to move to another replica.
+    moving: bool = False
     # Output that has arrived and for which the stream has no new credit yet.
     uncredited_bytes: int = 0
 
     def __repr__(self) -> str:
-        state = "draining" if self.draining else "open"
+        state = "moving" if self.moving else "draining" if self.draining else "open"
         return f"<Connection {self.cluster_id}/{self.executor_id} epoch={self.epoch} {state} n={len(self.commands)}>"
 
     @property
@@ -43,6 +45,10 @@ class Connection:
         """Whether the other one is of a later process of the same executor, as far as the instance ids tell."""
         same = (self.cluster_id, self.executor_id) == (other.cluster_id, other.executor_id)
         return same and made_before(self.instance_id, other.instance_id)
+
+    @property
+    def takes_commands(self) -> bool:
+        return not self.draining and not self.moving
 
     @property
     def load(self) -> float:
@@ -97,6 +103,10 @@ class Connections:
     def of_cluster(self, cluster_id: str) -> list[Connection]:
         return list(self._by_cluster.get(cluster_id, {}).values())
 
+    def serve(self, cluster_id: str) -> bool:
+        """Whether there is a connection of the cluster that takes commands."""
+        return any(connection.takes_commands for connection in self.of_cluster(cluster_id))
+
     def clusters(self) -> list[str]:
         return list(self._by_cluster)
 
@@ -129,7 +139,7 @@ class Connections:
 
     def place(self, cluster_id: str) -> Place:
         """The least loaded connection of the cluster that takes commands."""
-        open_ones = [c for c in self._by_cluster.get(cluster_id, {}).values() if not c.draining]
+        open_ones = [c for c in self._by_cluster.get(cluster_id, {}).values() if c.takes_commands]
         if not open_ones:
             return Nowhere(cluster_id)
         best = min(open_ones, key=lambda connection: connection.load)

@@ -18,6 +18,8 @@ class Caller:
 
     owner: str
     scopes: tuple[str, ...]
+    # It is another replica: what it asks for is looked for here, and nowhere else.
+    is_peer: bool = False
 
     def require(self, scope: str) -> None:
         """Raises SCOPE_MISSING unless the key has the scope."""
@@ -26,6 +28,10 @@ class Caller:
                 Reason.SCOPE_MISSING, f"the key lacks the scope {scope!r}", metadata={"scope": scope}
             )
             raise errors.OpenlineError(missing)
+
+
+# Another replica, which has checked the caller itself, and has a right to every command.
+PEER = Caller(owner="", scopes=tuple(sorted(SCOPES)), is_peer=True)
 
 
 def digest(secret: str) -> bytes:

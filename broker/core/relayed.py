@@ -8,8 +8,13 @@ from broker.core.actions import Action
 from broker.core.command import Command
 from broker.core.life import Event, State
 from broker.core.routes import Routes
-from openline.reasons import NO
+from openline.reasons import NO, Reason, reason_of
 from openline.v1 import command_pb2
+
+_OUTCOMES: dict[Reason, command_pb2.Outcome.ValueType] = {
+    Reason.CANCELLED: command_pb2.OUTCOME_CANCELLED,
+    Reason.COMMAND_TIMEOUT: command_pb2.OUTCOME_TIMED_OUT,
+}
 
 
 class Relayed:
@@ -53,8 +58,9 @@ class Relayed:
         """The other replica says why the command has not been run; or, if that is not sure, why it has no result."""
         if command.state is not State.FORWARDED:
             return []
-        outcome = command_pb2.OUTCOME_REJECTED if error.executed == NO else command_pb2.OUTCOME_LOST
-        return self._account.end(command, Event.INSTANCE_GONE, outcome, error, now)
+        unusual = command_pb2.OUTCOME_REJECTED if error.executed == NO else command_pb2.OUTCOME_LOST
+        outcome = _OUTCOMES.get(reason_of(error), unusual)
+        return self._account.end(command, Event.ANSWERED, outcome, error, now)
 
     def returned(self, command: Command, now: float) -> list[Action]:
         """The other replica has not taken the command, or it is sure that nobody has it."""
@@ -72,7 +78,7 @@ class Relayed:
         """The replica that has the command is gone: the command is looked for."""
         if command.state is not State.FORWARDED or command.is_sought:
             return []
-        return self._routes.seek(command, now, may_return=True)
+        return self._routes.seek(command, now, may_return=command.may_return)
 
     def found(self, command: Command, replica_id: str, now: float) -> list[Action]:
         """A command that was looked for is there."""

@@ -91,7 +91,7 @@ class Routes:
         for gone in [gone for gone in account.away.values() if gone.cluster_id == cluster_id]:
             actions += self.move(gone, now)
         queue = account.queues.get(cluster_id)
-        if queue is None or account.connections.of_cluster(cluster_id):
+        if queue is None or account.connections.serve(cluster_id):
             return actions
         while queue and (entry := self._directory.place(cluster_id, now=now)) is not None:
             if (command := queue.pop()) is None:
@@ -130,7 +130,7 @@ class Routes:
     def strand(self, cluster_id: str, now: float) -> list[Action]:
         """Ends what waits for a place in a cluster that has gone, but for those that may wait longer."""
         account = self._account
-        if account.connections.of_cluster(cluster_id):
+        if account.connections.serve(cluster_id):
             return []
         actions = self.news(cluster_id, now)
         if any(gone.cluster_id == cluster_id for gone in account.away.values()):
@@ -176,6 +176,8 @@ class Routes:
         account.deadlines.add(command.command_id, due)
 
     def _end_offline(self, command: Command, now: float) -> list[Action]:
+        # Whoever forwarded it here may have another place for it: what is stored of it is that one's.
+        command.is_stored_elsewhere = command.ask.origin != ""
         error = offline(command.ask.cluster_id)
         return self._account.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, error, now)
 

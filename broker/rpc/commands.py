@@ -2,20 +2,19 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
-from broker.core.command import Command
-from broker.core.credentials import Caller, Credentials
-from broker.dispatcher import Dispatcher
+from broker.core.credentials import PEER, Caller, Credentials
+from broker.core.proof import METADATA_KEY, Proof
 from broker.execution import Answer, Source
 from broker.executions import Executions
 from broker.lookups import Lookups
-from broker.records import record
 from broker.rpc.pipe import Pipes
-from broker.rpc.service import abort, credential
+from broker.rpc.service import abort, credential, shown
 from openline import errors
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -32,14 +31,14 @@ class CommandService:
     def __init__(
         self,
         executions: Executions,
-        dispatcher: Dispatcher,
         lookups: Lookups,
         credentials: Credentials,
+        proof: Proof,
         pipes: Pipes,
     ) -> None:
         self._executions = executions
-        self._dispatcher = dispatcher
         self._lookups = lookups
+        self._proof = proof
         self._credentials = credentials
         self._pipes = pipes
         self._waiting_calls = 0
@@ -69,8 +68,8 @@ class CommandService:
             execution = self._executions.start(request.execute, credential(context), _once(begun), begun=_once(begun))
             try:
                 source = await begun
-                if isinstance(source, Command | command_pb2.Command):
-                    with self._dispatcher.watch(source, from_seq=0) as events:
+                if not isinstance(source, pb.ExecuteResponse | command_pb2.Error):
+                    with self._lookups.watch(source, from_seq=0) as events:
                         async for event in events:
                             await context.write(pb.ExecuteStreamResponse(event=event))
                     return
@@ -82,18 +81,17 @@ class CommandService:
 
     async def WatchCommand(self, request: pb.WatchCommandRequest, context: Context) -> None:  # noqa: N802
         source = await self._lookups.find(request.command_id, self._caller(context, "read"))
-        with self._place(), self._dispatcher.watch(source, from_seq=request.from_seq) as events:
+        with self._place(), self._lookups.watch(source, from_seq=request.from_seq) as events:
             async for event in events:
                 await context.write(pb.WatchCommandResponse(event=event))
 
     async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:  # noqa: N802
-        source = await self._lookups.find(request.command_id, self._caller(context, "read"))
-        if isinstance(source, Command):
-            if request.wait_s > 0:
-                with self._place():
-                    await self._lookups.until_done(source, min(request.wait_s, MAX_WAIT_S))
-            source = record(source)
-        return pb.GetCommandResponse(command=source)
+        caller = self._caller(context, "read")
+        # Written so that NaN does not wait.
+        wait_s = min(request.wait_s, MAX_WAIT_S) if request.wait_s > 0 else 0.0
+        with self._place() if wait_s else contextlib.nullcontext():
+            command = await self._lookups.get(request.command_id, caller, wait_s=wait_s)
+        return pb.GetCommandResponse(command=command)
 
     async def CancelCommand(  # noqa: N802
         self, request: pb.CancelCommandRequest, context: Context
@@ -114,6 +112,9 @@ class CommandService:
             self._waiting_calls -= 1
 
     def _caller(self, context: Context, scope: str) -> Caller:
+        proof = shown(context, METADATA_KEY)
+        if proof is not None and self._proof.check(proof, clock_s=time.time()) is not None:
+            return PEER
         caller = self._credentials.caller(credential(context))
         caller.require(scope)
         return caller

@@ -8,16 +8,18 @@ import grpc
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.core.checks import ask_of
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
-from broker.core.ledger import Outdated
+from broker.core.ledger import Held, Outdated
+from broker.core.proof import Proof
 from broker.dispatcher import Dispatcher, Replaced, Stream
 from broker.rpc.handshake import first_frames, violation
 from broker.rpc.service import abort_stream, credential
 from openline import errors, limits
-from openline.ids import is_cluster_id, is_token
+from openline.ids import is_cluster_id, is_command_id, is_token
 from openline.outbox import Overflow
-from openline.reasons import Reason
+from openline.reasons import NO, Reason
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import executor_service_pb2
 
@@ -36,10 +38,13 @@ log = structlog.get_logger()
 class ExecutorService:
     """Each call of Connect is one connection; it owns the stream and is the stream's one task."""
 
-    def __init__(self, dispatcher: Dispatcher, credentials: Credentials, *, replica_id: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, credentials: Credentials, proof: Proof, *, replica_id: str) -> None:
         self._dispatcher = dispatcher
+        self._proof = proof
         self._credentials = credentials
         self._replica_id = replica_id
+        # The replica is stopping: its executors are moving to others, and none comes back.
+        self.is_draining = False
 
     async def Connect(self, _requests: Any, context: Context) -> None:  # noqa: N802
         stream: Stream = FrameStream(
@@ -50,6 +55,9 @@ class ExecutorService:
         )
         hello, rest = await _hello(stream)
         self._credentials.check_executor(hello.cluster_id, credential(context))
+        if self.is_draining:
+            stopping = errors.error(Reason.BROKER_UNAVAILABLE, "this replica is stopping", executed=NO)
+            raise errors.OpenlineError(stopping)
         connection = self._connection(hello)
         lines = log.bind(
             cluster_id=connection.cluster_id,
@@ -63,6 +71,7 @@ class ExecutorService:
                 stream,
                 in_flight=hello.in_flight_ids,
                 unacked=hello.unacked_ids,
+                held=self._held(hello),
                 welcome=lambda verdicts: self._welcome(connection, verdicts),
             )
         except Outdated as refusal:
@@ -90,6 +99,15 @@ class ExecutorService:
             lines.info("connection.closed", why=why)
         await abort_stream(context, why)
 
+    def _held(self, hello: executor_service_pb2.Hello) -> dict[str, Held]:
+        """What the executor holds, as far as a replica of ours has sent it."""
+        where = {"cluster_id": hello.cluster_id, "executor_id": hello.executor_id}
+        return {
+            each.execute.command_id: Held(ask_of(each.execute, hello.cluster_id), each.first_seq)
+            for each in hello.held
+            if is_command_id(each.execute.command_id) and self._proof.is_sealed(each.execute, **where)
+        }
+
     def _connection(self, hello: executor_service_pb2.Hello) -> Connection:
         now = Timestamp()
         now.GetCurrentTime()
@@ -97,7 +115,7 @@ class ExecutorService:
             cluster_id=hello.cluster_id,
             executor_id=hello.executor_id,
             instance_id=hello.instance_id,
-            epoch=self._dispatcher.next_epoch(),
+            epoch=self._dispatcher.next_epoch(hello.cluster_id, hello.executor_id, last=hello.last_epoch),
             max_concurrency=min(max(1, hello.max_concurrency), MAX_CONCURRENCY),
             capabilities=hello.capabilities,
             versions=hello.versions,

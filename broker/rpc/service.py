@@ -30,12 +30,16 @@ def add_service(server: grpc.aio.Server, descriptor: ServiceDescriptor, servicer
 
 def credential(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
     """The secret that the peer shows: `authorization: Bearer …`, else `x-api-key`."""
-    shown: dict[str, str] = {}
+    scheme, _, token = (shown(context, "authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token else shown(context, "x-api-key")
+
+
+def shown(context: grpc.aio.ServicerContext[Any, Any], key: str) -> str | None:
+    """The first text that the peer's metadata has under this key, which is in lower case."""
     for name, value in context.invocation_metadata() or ():
-        if isinstance(value, str):
-            shown.setdefault(name.lower(), value)
-    scheme, _, token = shown.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token else shown.get("x-api-key")
+        if name.lower() == key and isinstance(value, str):
+            return value
+    return None
 
 
 async def abort(

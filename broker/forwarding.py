@@ -1,0 +1,236 @@
+"""Commands that are other replicas' business, each with a task: handed over, followed where they run, or looked for.
+
+What comes of it is told to the ledger, which decides; only the asking is here.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from time import monotonic
+
+import structlog
+
+from broker.core.actions import Action
+from broker.core.command import Command
+from broker.core.directory import Directory
+from broker.core.life import State
+from broker.core.relayed import Relayed
+from broker.core.routes import FORWARD_ALLOWANCE_S
+from broker.rpc.peers import Found, Peers
+from broker.store.results import Results
+from openline import errors
+from openline.errors import OpenlineError
+from openline.ids import made_at
+from openline.reasons import NO, Reason
+from openline.v1 import command_pb2, executor_service_pb2
+from openline.v1 import command_service_pb2 as pb
+
+# A pipe that is not open is about to be, or its replica is gone.
+PIPE_WAIT_S = 0.5
+# How long a command is looked for: an executor whose replica froze notices that after 16 s, and dials another one.
+SEEK_S = 20.0
+LOOK_AGAIN_S = 0.25
+# Clocks of those who make ids may be off by so much.
+CLOCK_SLACK_S = 2.0
+
+log = structlog.get_logger()
+
+
+class Forwarding:
+    """Owns the tasks until `close`. `tell` carries out what the ledger decides about a command."""
+
+    def __init__(
+        self,
+        relayed: Relayed,
+        peers: Peers,
+        directory: Directory,
+        results: Results,
+        *,
+        replica_id: str,
+        tell: Callable[[Command, Sequence[Action]], None],
+    ) -> None:
+        self._relayed = relayed
+        self._peers = peers
+        self._directory = directory
+        self._results = results
+        self._replica_id = replica_id
+        self._tell = tell
+        self._carrying: dict[Command, asyncio.Task[None]] = {}
+        # Tasks that tell a replica of a cancel, and those that were let go and have not ended.
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Forwarding {len(self._carrying)}>"
+
+    def __len__(self) -> int:
+        return len(self._carrying) + len(self._ending)
+
+    def forward(self, command: Command) -> None:
+        """The command is FORWARDED; or it was before, and is to be cancelled."""
+        if command not in self._carrying:
+            self._carrying[command] = asyncio.get_running_loop().create_task(self._carry(command))
+        elif command.cancel_why is not None and command.replica_id:
+            task = asyncio.get_running_loop().create_task(self._cancel(command))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def let_go(self, command: Command) -> None:
+        """The command is not FORWARDED any more."""
+        task = self._carrying.pop(command, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def let_go_of_others(self) -> None:
+        """Executors have brought some of the commands here."""
+        for command in [command for command in self._carrying if command.state is not State.FORWARDED]:
+            self.let_go(command)
+
+    async def close(self) -> None:
+        tasks = [*self._carrying.values(), *self._ending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _carry(self, command: Command) -> None:
+        try:
+            while command.state is State.FORWARDED:
+                if command.is_sought:
+                    await self._seek(command)
+                elif command.is_known_there:
+                    await self._follow(command)
+                else:
+                    await self._hand_over(command)
+        except Exception:
+            log.exception("forwarding.failed", command_id=command.command_id)
+            error = errors.error(Reason.INTERNAL, "internal error; see the broker's log")
+            self._tell(command, self._relayed.refused(command, error, monotonic()))
+        finally:
+            if self._carrying.get(command) is asyncio.current_task():
+                del self._carrying[command]
+
+    async def _hand_over(self, command: Command) -> None:
+        """Asks the replica that has the executor to run the command."""
+        replica_id = command.replica_id
+        try:
+            left_s = max(0.001, command.deadline - monotonic())
+            pipe = await self._peers.pipe(replica_id, timeout_s=min(PIPE_WAIT_S, left_s))
+            request = self._request(command)
+            times = {"timeout_s": request.timeout_s + FORWARD_ALLOWANCE_S}
+            forwarded = self._forwarded(command)
+            if command.cancel_why is not None:
+                cancelled = errors.error(Reason.CANCELLED, command.cancel_why, executed=NO)
+                self._tell(command, self._relayed.refused(command, cancelled, monotonic()))
+                return
+            if command.ask.live:
+                async with aclosing(pipe.execute_stream(request, api_key="", forwarded=forwarded, **times)) as events:
+                    async for event in events:
+                        _check_ran(event.result)
+                        self._tell(command, self._relayed.event(command, event, monotonic()))
+            else:
+                response = await pipe.execute(request, api_key="", forwarded=forwarded, **times)
+                _check_ran(response.result)
+                self._tell(command, self._relayed.answered(command, response.result, monotonic()))
+        except OpenlineError as failure:
+            self._failed(command, replica_id, failure)
+
+    def _failed(self, command: Command, replica_id: str, failure: OpenlineError) -> None:
+        """What the other replica says instead of a result."""
+        now, error = monotonic(), failure.error
+        if failure.reason is Reason.CLUSTER_OFFLINE and error.executed == NO:
+            is_moving = error.metadata.get("moving") == "yes"
+            self._directory.not_there(command.ask.cluster_id, replica_id, moving=is_moving, now=now)
+            self._tell(command, self._relayed.returned(command, now))
+        elif failure.reason is Reason.BROKER_UNAVAILABLE and error.executed == NO:
+            self._directory.unreachable(replica_id, now=now)
+            self._tell(command, self._relayed.returned(command, now))
+        elif failure.reason is Reason.BROKER_UNAVAILABLE:
+            self._tell(command, self._relayed.lost_sight(command, now))
+        else:
+            self._tell(command, self._relayed.refused(command, error, now))
+
+    async def _follow(self, command: Command) -> None:
+        """Watches a command that another replica has."""
+        replica_id = command.replica_id
+        try:
+            left_s = max(0.001, command.deadline - monotonic())
+            pipe = await self._peers.pipe(replica_id, timeout_s=min(PIPE_WAIT_S, left_s))
+            if command.cancel_why is not None:
+                self.forward(command)
+            request = pb.WatchCommandRequest(command_id=command.command_id, from_seq=command.transcript.next_seq)
+            forwarded = self._forwarded(command)
+            timeout_s = left_s + FORWARD_ALLOWANCE_S
+            async with aclosing(pipe.watch(request, api_key="", timeout_s=timeout_s, forwarded=forwarded)) as events:
+                async for event in events:
+                    self._tell(command, self._relayed.event(command, event, monotonic()))
+        except OpenlineError as failure:
+            if failure.reason in (Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED):
+                self._tell(command, self._relayed.unknown(command, monotonic()))
+            else:
+                self._tell(command, self._relayed.lost_sight(command, monotonic()))
+
+    async def _seek(self, command: Command) -> None:
+        """Looks for a command in the store and on every replica, until it is found or surely nowhere."""
+        began = monotonic()
+        since = began - max(0.0, time.time() - made_at(command.command_id)) - CLOCK_SLACK_S
+        while command.is_sought:
+            stored, is_store_known = None, True
+            try:
+                stored = await self._results.get(command.command_id)
+            except OpenlineError:  # the replicas are asked all the same; but a result may be stored that is not seen
+                is_store_known = False
+            found = stored or await self._peers.find(command.command_id)
+            now = monotonic()
+            if isinstance(found, command_pb2.Command | Found):
+                record = found if isinstance(found, command_pb2.Command) else found.record
+                if not command.ask.is_same(record):
+                    in_use = errors.error(Reason.INVALID_COMMAND, "command_id is in use")
+                    self._tell(command, self._relayed.refused(command, in_use, now))
+                elif isinstance(found, Found):
+                    self._tell(command, self._relayed.found(command, found.replica_id, now))
+                else:
+                    self._tell(command, self._relayed.answered(command, found.result, now))
+                return
+            answered = {*found.answered, self._replica_id}
+            cluster_id = command.ask.cluster_id
+            is_nowhere = self._directory.is_accounted_for(cluster_id, answered=answered, since=since)
+            if command.may_return and is_store_known and is_nowhere:
+                self._tell(command, self._relayed.returned(command, now))
+                return
+            if now - began > SEEK_S:
+                why = "the replica that had it is gone, and no executor has brought it back"
+                self._tell(command, self._relayed.given_up(command, why, now))
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _cancel(self, command: Command) -> None:
+        try:
+            await self._peers.cancel(command.replica_id, command.command_id, why=command.cancel_why or "")
+        except OpenlineError as failure:
+            log.info("forwarding.cancel_failed", command_id=command.command_id, why=failure.error.message)
+
+    def _forwarded(self, command: Command) -> pb.Forwarded:
+        identity = executor_service_pb2.Identity(owner=command.ask.owner, scopes=command.ask.scopes)
+        return pb.Forwarded(origin_replica_id=self._replica_id, identity=identity)
+
+    def _request(self, command: Command) -> pb.ExecuteRequest:
+        """What is asked there: the caller's session and key are this replica's to check, and so is whether it left."""
+        ask = command.ask
+        return pb.ExecuteRequest(
+            cluster_id=ask.cluster_id,
+            argv=ask.argv,
+            timeout_s=max(0.001, command.deadline - monotonic()),
+            session_id=ask.session_id,
+            correlation_id=ask.correlation_id,
+            command_id=ask.command_id,
+            output_limits=command_pb2.OutputLimits(max_bytes=ask.max_output_bytes),
+            traceparent=ask.traceparent,
+        )
+
+
+def _check_ran(result: command_pb2.CommandResult) -> None:
+    """Raises CLUSTER_OFFLINE for a command that waited there until its executor had left: it may run elsewhere."""
+    if result.error.reason == Reason.CLUSTER_OFFLINE and result.error.executed == NO:
+        raise OpenlineError(result.error)

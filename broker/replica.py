@@ -1,0 +1,90 @@
+"""What one replica is made of: the ledger and everything around it that is not a gRPC service."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from time import monotonic
+
+import structlog
+
+from broker.core.credentials import Credentials
+from broker.core.directory import Directory
+from broker.core.ledger import Ledger
+from broker.core.proof import Proof
+from broker.dispatcher import Dispatcher
+from broker.earlier import Earlier
+from broker.executions import Executions
+from broker.lookups import Lookups
+from broker.presence import Presence
+from broker.registry import Registry
+from broker.rpc.peers import Peers
+from broker.settings import BrokerSettings
+from broker.store.store import Store
+from openline.channels import open_channel
+from openline.errors import OpenlineError
+from openline.settings import Address
+
+# How long a stop waits to say in Redis that this replica is gone; without it the others find out by themselves.
+LEAVE_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Replica:
+    """The parts, each made of those before it."""
+
+    def __init__(self, settings: BrokerSettings, store: Store, credentials: Credentials) -> None:
+        secret = settings.peer_secret and hashlib.sha256(settings.peer_secret.get_secret_value().encode()).digest()
+        replica_id = settings.replica_id
+        self.proof = Proof(replica_id, secret=secret)
+        self.directory = Directory(replica_id)
+        self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
+        self.registry = Registry(credentials, store)
+        ca = settings.peer_ca or settings.tls_client_ca
+
+        self.peers = Peers(
+            replica_id,
+            self.proof,
+            self.directory,
+            lambda address: open_channel(address, ca=ca, cert=settings.tls_cert, key=settings.tls_key),
+        )
+        self.presence = Presence(
+            self.ledger.connections,
+            self.directory,
+            store.presence,
+            self.peers,
+            self.proof,
+            replica_id=replica_id,
+            clusters=lambda: self.registry.clusters,
+            agrees_on_secret=secret is None,
+        )
+        store.behind.on_recovered = self.presence.write_again
+        self.dispatcher = Dispatcher(self.ledger, self.directory, store, self.presence, self.peers, self.proof)
+        self.lookups = Lookups(self.dispatcher, store, self.peers)
+        self.executions = Executions(
+            self.dispatcher,
+            store,
+            credentials,
+            self.registry,
+            Earlier(self.dispatcher, store, self.peers),
+            max_output_bytes=settings.max_output_bytes,
+        )
+
+    @contextlib.asynccontextmanager
+    async def known_at(self, address: Address) -> AsyncIterator[None]:
+        """The other replicas find this one at the address, and it finds them, until the block is left."""
+        async with self.peers.kept():
+            presence = asyncio.create_task(self.presence.run(address), name="presence")
+            try:
+                yield
+            finally:
+                presence.cancel()
+                await asyncio.gather(presence, return_exceptions=True)
+                await self.dispatcher.close()
+                began = monotonic()
+                try:
+                    async with asyncio.timeout(LEAVE_S):
+                        await self.presence.leave()
+                except (OpenlineError, TimeoutError):
+                    log.warning("presence.left_behind", waited_s=round(monotonic() - began, 1))

@@ -1,0 +1,203 @@
+"""The calls of one Pipe: many callers' requests, each answered on its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from broker.core.credentials import PEER, Caller, Credentials
+from broker.execution import Answer, Execution, Source
+from broker.executions import Executions
+from broker.lookups import Lookups
+from openline import errors
+from openline.reasons import NO, UNKNOWN, Reason
+from openline.stream import FrameStream
+from openline.v1 import command_pb2, executor_service_pb2
+from openline.v1 import command_service_pb2 as pb
+
+Stream = FrameStream[pb.CallerFrame, pb.ReplyFrame]
+
+# Calls that are open at one time on one pipe; those that stream cost a task each.
+MAX_OPEN_CALLS = 20_000
+MAX_STREAMING_CALLS = 2_000
+# Streaming calls add nothing while so much waits to be written: what a slow reader misses is a gap, not memory.
+MAX_WAITING_BYTES = 2 << 20
+LOOK_AGAIN_S = 0.01
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who is at the other end: the key that the pipe was opened with, and the replica's id if it is one."""
+
+    key: str | None
+    peer: str | None
+
+
+class Services(Protocol):
+    """What answers the calls."""
+
+    executions: Executions
+    lookups: Lookups
+    credentials: Credentials
+
+
+class Calls:
+    """The open calls of one pipe."""
+
+    def __init__(self, services: Services, stream: Stream, asker: Asker) -> None:
+        self._services = services
+        self._stream = stream
+        self._asker = asker
+        self._open: dict[int, Execution] = {}
+        # Calls that take more than one answer, or a look into Redis; and every task until it has ended.
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        # Events wait in line for room on the stream, so that one call looks for it and not two thousand.
+        self._turn = asyncio.Lock()
+
+    def handle(self, frames: Sequence[pb.CallerFrame]) -> None:
+        for frame in frames:
+            match frame.WhichOneof("frame"):
+                case "execute":
+                    if self._admit(frame, streaming=False):
+                        self._execute(frame)
+                case "execute_stream":
+                    if self._admit(frame, streaming=True):
+                        self._execute_stream(frame)
+                case "watch":
+                    if self._admit(frame, streaming=True):
+                        self._run(frame.call_id, partial(self._watch, frame))
+                case "cancel":
+                    if self._admit(frame, streaming=False):
+                        self._run(frame.call_id, partial(self._cancel, frame))
+                case "abandon":
+                    self._abandon(frame.call_id)
+                case "heartbeat":
+                    ack = executor_service_pb2.HeartbeatAck(seq=frame.heartbeat.seq)
+                    self._stream.send(pb.ReplyFrame(heartbeat_ack=ack))
+                case "hello":
+                    self._refuse(frame.call_id, Reason.PROTOCOL_VIOLATION, "a second hello")
+                case _:
+                    pass  # of a newer version of the contract, or credit, which events do not need
+
+    async def close(self) -> None:
+        """The pipe is gone, and with it everyone who waited on it."""
+        for call_id in [*self._open, *self._tasks]:
+            self._abandon(call_id)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _admit(self, frame: pb.CallerFrame, *, streaming: bool) -> bool:
+        call_id = frame.call_id
+        if frame.HasField("forwarded") and self._asker.peer is None:
+            self._refuse(call_id, Reason.UNAUTHENTICATED, "only replicas may forward")
+        elif call_id in self._open or call_id in self._tasks or call_id == 0:
+            # Whoever has the id will take this for the end of the first call, which may well have run.
+            executed = UNKNOWN if call_id else NO
+            self._refuse(call_id, Reason.PROTOCOL_VIOLATION, f"call_id {call_id} is in use", executed=executed)
+        elif (streaming and len(self._tasks) >= MAX_STREAMING_CALLS) or (
+            max(len(self._open), len(self._tasks)) >= MAX_OPEN_CALLS
+        ):
+            self._refuse(call_id, Reason.QUOTA_EXCEEDED, "too many open calls on this pipe")
+        else:
+            return True
+        return False
+
+    def _execute(self, frame: pb.CallerFrame) -> None:
+        call_id = frame.call_id
+        execution = self._services.executions.start(
+            frame.execute,
+            frame.api_key or self._asker.key,
+            lambda answer: self._answer(call_id, answer),
+            forwarded=_forwarded(frame),
+        )
+        if not execution.over:
+            self._open[call_id] = execution
+
+    def _execute_stream(self, frame: pb.CallerFrame) -> None:
+        call_id = frame.call_id
+        execution = self._services.executions.start(
+            frame.execute_stream,
+            frame.api_key or self._asker.key,
+            lambda answer: self._answer(call_id, answer),
+            forwarded=_forwarded(frame),
+            begun=lambda source: self._run(call_id, partial(self._show, call_id, source, from_seq=0)),
+        )
+        if not execution.over:
+            self._open[call_id] = execution
+
+    async def _watch(self, frame: pb.CallerFrame) -> None:
+        source = await self._services.lookups.find(frame.watch.command_id, self._caller(frame, "read"))
+        await self._show(frame.call_id, source, from_seq=frame.watch.from_seq)
+
+    async def _cancel(self, frame: pb.CallerFrame) -> None:
+        caller = self._caller(frame, "execute")
+        state = await self._services.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
+        cancelled = pb.CancelCommandResponse(state=state)
+        self._stream.send(pb.ReplyFrame(call_id=frame.call_id, cancelled=cancelled))
+
+    async def _show(self, call_id: int, source: Source, *, from_seq: int) -> None:
+        """Sends a command's events as they come, as fast as the pipe takes them."""
+        with self._services.lookups.watch(source, from_seq=from_seq) as events:
+            async for event in events:
+                async with self._turn:
+                    while self._stream.waiting_bytes > MAX_WAITING_BYTES:
+                        await asyncio.sleep(LOOK_AGAIN_S)
+                    # Behind each other, all of them: the result must not overtake output.
+                    self._stream.send(pb.ReplyFrame(call_id=call_id, event=event), output=True)
+        if (execution := self._open.pop(call_id, None)) is not None:
+            execution.abandon()
+
+    def _caller(self, frame: pb.CallerFrame, scope: str) -> Caller:
+        """Who asks. Raises UNAUTHENTICATED, SCOPE_MISSING."""
+        if frame.HasField("forwarded"):
+            return PEER
+        caller = self._services.credentials.caller(frame.api_key or self._asker.key)
+        caller.require(scope)
+        return caller
+
+    def _run(self, call_id: int, call: Callable[[], Awaitable[None]]) -> None:
+        """Runs a call in a task of its own, until it ends, is abandoned, or the pipe is gone."""
+
+        async def run() -> None:
+            try:
+                await call()
+            except errors.OpenlineError as refusal:
+                self._stream.send(pb.ReplyFrame(call_id=call_id, error=refusal.error))
+            except Exception:
+                log.exception("pipe.call_failed")
+                self._refuse(call_id, Reason.INTERNAL, "internal error; see the broker's log", executed=UNKNOWN)
+            finally:
+                # Its id may have been abandoned and be another call's by now.
+                if self._tasks.get(call_id) is task:
+                    del self._tasks[call_id]
+
+        self._tasks[call_id] = task = asyncio.get_running_loop().create_task(run())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _abandon(self, call_id: int) -> None:
+        if (task := self._tasks.pop(call_id, None)) is not None:
+            task.cancel()
+        if (execution := self._open.pop(call_id, None)) is not None:
+            execution.abandon()
+
+    def _answer(self, call_id: int, answer: Answer) -> None:
+        self._open.pop(call_id, None)
+        if isinstance(answer, command_pb2.Error):
+            self._stream.send(pb.ReplyFrame(call_id=call_id, error=answer))
+        else:
+            self._stream.send(pb.ReplyFrame(call_id=call_id, response=answer))
+
+    def _refuse(
+        self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO
+    ) -> None:
+        self._stream.send(pb.ReplyFrame(call_id=call_id, error=errors.error(reason, message, executed=executed)))
+
+
+def _forwarded(frame: pb.CallerFrame) -> pb.Forwarded | None:
+    return frame.forwarded if frame.HasField("forwarded") else None

@@ -1,0 +1,233 @@
+"""The other replicas: a pipe to each that is known, kept open, and who of them knows a command."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+import grpc
+import structlog
+
+from broker.core.directory import Directory
+from broker.core.proof import METADATA_KEY, Proof
+from openline.calls import broker_unavailable
+from openline.errors import OpenlineError, from_rpc_error
+from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
+from openline.pipe import Pipe, PipeState
+from openline.reasons import NO, Reason
+from openline.settings import Address
+from openline.v1 import cluster_service_pb2, command_pb2
+from openline.v1 import command_service_pb2 as pb
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
+
+Dial = Callable[[Address], grpc.aio.Channel]
+CommandEvents = AsyncGenerator[command_pb2.CommandEvent, None]
+
+# A replica that is there answers within milliseconds; one that is frozen must not hold up a caller for long.
+FIND_TIMEOUT_S = 1.0
+# So many look-ups at one time: a replica that was killed may have had thousands of commands.
+MAX_FINDING = 64
+CANCEL_TIMEOUT_S = 5.0
+# No command lives longer.
+LONGEST_WATCH_S = MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60.0
+RECONNECT_MAX_S = 2.0
+# So long after a pipe has broken, its replica counts as one that was there a moment ago.
+HEALTHY_AFTER_S = 10.0
+# More replicas than anybody runs: what Redis says is believed within bounds.
+MAX_PEERS = 256
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One other replica."""
+
+    replica_id: str
+    address: Address
+    channel: grpc.aio.Channel
+    keeper: "asyncio.Task[None] | None" = None
+    pipe: Pipe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A command that another replica knows."""
+
+    replica_id: str
+    record: command_pb2.Command
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """None of the replicas that answered knows the command."""
+
+    answered: frozenset[str]
+
+
+class Peers:
+    """Known by what Redis says of replicas. `news` is called when one was reached or lost."""
+
+    def __init__(self, replica_id: str, proof: Proof, directory: Directory, dial: Dial) -> None:
+        self._replica_id = replica_id
+        self._proof = proof
+        self._directory = directory
+        self._dial = dial
+        self._peers: dict[str, Peer] = {}
+        self._finding = asyncio.Semaphore(MAX_FINDING)
+        # Set and replaced whenever a pipe has opened.
+        self._opened = asyncio.Event()
+        self.news: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<Peers {' '.join(f'{peer.replica_id}={peer.pipe!r}' for peer in self._peers.values())}>"
+
+    @property
+    def reachable(self) -> list[str]:
+        """The replicas that answer now."""
+        return [peer.replica_id for peer in self._peers.values() if peer.pipe is not None]
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Pipes are kept open inside of this."""
+        try:
+            yield
+        finally:
+            gone, self._peers = list(self._peers.values()), {}
+            await asyncio.gather(*map(_close, gone))
+
+    async def know(self, replicas: Sequence[cluster_service_pb2.Replica]) -> None:
+        """These replicas there are; pipes to others are closed."""
+        wanted = {each.replica_id: Address(each.address) for each in replicas if each.replica_id != self._replica_id}
+        gone = [peer for peer in self._peers.values() if wanted.get(peer.replica_id) != peer.address]
+        for peer in gone:
+            del self._peers[peer.replica_id]
+        for replica_id in sorted(wanted.keys() - self._peers.keys())[: MAX_PEERS - len(self._peers)]:
+            peer = Peer(replica_id, wanted[replica_id], self._dial(wanted[replica_id]))
+            self._peers[replica_id] = peer
+            peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
+        self._directory.forget_replicas(wanted)
+        await asyncio.gather(*map(_close, gone))
+
+    async def pipe(self, replica_id: str, *, timeout_s: float) -> Pipe:
+        """An open pipe to this replica. Raises BROKER_UNAVAILABLE when there is none in time."""
+        until = monotonic() + timeout_s
+        while True:
+            peer = self._peers.get(replica_id)
+            if peer is not None and peer.pipe is not None and peer.pipe.state is PipeState.OPEN:
+                return peer.pipe
+            left_s = until - monotonic()
+            if left_s <= 0:
+                raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO)
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._opened.wait()
+            except TimeoutError:
+                continue
+
+    async def find(self, command_id: str) -> Found | NotFound:
+        """Asks all of them at once whether they know a command."""
+        peers = list(self._peers.values())
+        async with self._finding:
+            answers = await asyncio.gather(*(self._ask(peer, command_id) for peer in peers))
+        answered = set()
+        for peer, answer in zip(peers, answers, strict=True):
+            if isinstance(answer, command_pb2.Command):
+                return Found(peer.replica_id, answer)
+            if answer:
+                answered.add(peer.replica_id)
+        return NotFound(frozenset(answered))
+
+    async def get(self, replica_id: str, request: pb.GetCommandRequest, *, timeout_s: float) -> command_pb2.Command:
+        """GetCommand of that replica. Raises OpenlineError."""
+        peer = self._peers.get(replica_id)
+        if peer is None:
+            raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO)
+        metadata = self._metadata(peer)
+        try:
+            call = CommandServiceStub(peer.channel).GetCommand(request, metadata=metadata, timeout=timeout_s)
+            return (await call).command
+        except grpc.RpcError as status:
+            raise from_rpc_error(status) from status
+
+    async def watch(self, replica_id: str, command_id: str, *, from_seq: int) -> CommandEvents:
+        """The events of a command that this replica has. Raises OpenlineError."""
+        pipe = await self.pipe(replica_id, timeout_s=FIND_TIMEOUT_S)
+        request = pb.WatchCommandRequest(command_id=command_id, from_seq=from_seq)
+        forwarded = pb.Forwarded(origin_replica_id=self._replica_id)
+        async with aclosing(pipe.watch(request, api_key="", timeout_s=LONGEST_WATCH_S, forwarded=forwarded)) as events:
+            async for event in events:
+                yield event
+
+    async def cancel(self, replica_id: str, command_id: str, *, why: str) -> command_pb2.CommandState.ValueType:
+        """Asks that replica to stop a command that it has; the state it was in. Raises OpenlineError."""
+        pipe = await self.pipe(replica_id, timeout_s=FIND_TIMEOUT_S)
+        request = pb.CancelCommandRequest(command_id=command_id, why=why)
+        forwarded = pb.Forwarded(origin_replica_id=self._replica_id)
+        return (await pipe.cancel(request, api_key="", timeout_s=CANCEL_TIMEOUT_S, forwarded=forwarded)).state
+
+    async def _ask(self, peer: Peer, command_id: str) -> command_pb2.Command | bool:
+        """The command; True when the peer does not know it, False when it does not answer."""
+        try:
+            request = pb.GetCommandRequest(command_id=command_id)
+            return await self.get(peer.replica_id, request, timeout_s=FIND_TIMEOUT_S)
+        except OpenlineError as failure:
+            return failure.reason in (Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED)
+
+    def _metadata(self, peer: Peer) -> tuple[tuple[str, str], ...]:
+        return ((METADATA_KEY, self._proof.show(peer.replica_id, clock_s=time.time())),)
+
+    async def _keep_open(self, peer: Peer) -> None:
+        """Opens the pipe, runs it to its end, waits, and again, until the peer is not known any more."""
+        bound_s = RECONNECT_MIN_S
+        while True:
+            metadata = self._metadata(peer)
+            check = partial(self._check_welcome, metadata[0][1])
+            client = f"openline-broker {self._replica_id}"
+            try:
+                pipe = await Pipe.open(peer.channel, client=client, metadata=metadata, check_welcome=check)
+            except OpenlineError as failure:
+                say = log.warning if bound_s == RECONNECT_MIN_S else log.debug
+                say("peer.refused", peer=peer.replica_id, address=peer.address, why=failure.error.message)
+            else:
+                opened_at = monotonic()
+                await self._carry(peer, pipe)
+                if monotonic() - opened_at > HEALTHY_AFTER_S:
+                    bound_s = RECONNECT_MIN_S
+            self._directory.unreachable(peer.replica_id, now=monotonic())
+            self.news()
+            await asyncio.sleep(random.uniform(0, bound_s))  # noqa: S311
+            bound_s = min(RECONNECT_MAX_S, 2 * bound_s)
+
+    async def _carry(self, peer: Peer, pipe: Pipe) -> None:
+        """Offers an open pipe to the commands until it ends."""
+        log.info("peer.reached", peer=peer.replica_id, address=peer.address)
+        why = "the peer ended it"
+        peer.pipe = pipe
+        self._directory.reached(peer.replica_id)
+        self._opened.set()
+        self._opened = asyncio.Event()
+        self.news()
+        try:
+            await pipe.run()
+        except OpenlineError as broken:
+            why = broken.error.message
+        finally:
+            peer.pipe = None
+        log.info("peer.lost", peer=peer.replica_id, address=peer.address, why=why)
+
+    def _check_welcome(self, shown: str, welcome: pb.PipeWelcome) -> None:
+        """Raises BROKER_UNAVAILABLE unless it is a replica of this installation that answers."""
+        if not self._proof.is_answer(shown, welcome.peer_proof):
+            raise broker_unavailable("whoever answers there has not the peer secret", executed=NO)
+
+
+async def _close(peer: Peer) -> None:
+    if peer.keeper is not None:
+        peer.keeper.cancel()
+        await asyncio.gather(peer.keeper, return_exceptions=True)
+    await peer.channel.close()
