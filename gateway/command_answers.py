@@ -16,6 +16,7 @@ from openline.v1.command_service_pb2 import ExecuteRequest
 
 STATES: dict[command_pb2.CommandState.ValueType, State] = {
     command_pb2.COMMAND_STATE_QUEUED: "queued",
+    command_pb2.COMMAND_STATE_FORWARDED: "forwarded",
     command_pb2.COMMAND_STATE_WRITTEN: "written",
     command_pb2.COMMAND_STATE_ACCEPTED: "accepted",
     command_pb2.COMMAND_STATE_RUNNING: "running",

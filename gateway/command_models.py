@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.models import Argument, CancelOnDisconnect, Token, WaitForCluster
 from openline.limits import DEFAULT_TIMEOUT_S, MAX_ARGUMENTS, MAX_ARGV_BYTES, MAX_TIMEOUT_S
 
-State = Literal["queued", "written", "accepted", "running", "done"]
+State = Literal["queued", "forwarded", "written", "accepted", "running", "done"]
 End = Literal["exited", "timed_out", "cancelled", "lost", "rejected"]
 Source = Literal["stdout", "stderr"]
 

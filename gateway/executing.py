@@ -13,6 +13,7 @@ from gateway.leaving import while_there
 from gateway.problems import ProblemResponse, problem
 from openline import watching
 from openline.errors import OpenlineError
+from openline.events import CommandEvents
 from openline.limits import DEADLINE_ALLOWANCE_S
 from openline.pipes import Pipes
 from openline.reasons import MEANING, reason_of
@@ -39,7 +40,7 @@ async def run(pipes: Pipes, request: ExecuteRequest, caller: Caller, http: Reque
             return ExecuteResponse(result=stopped_early(failure))
 
 
-def run_live(pipes: Pipes, request: ExecuteRequest, caller: Caller) -> watching.CommandEvents:
+def run_live(pipes: Pipes, request: ExecuteRequest, caller: Caller) -> CommandEvents:
     """The events, to be owned by whoever shows them."""
     return watching.execute_stream(pipes, request, api_key=caller.api_key, timeout_s=patience_s(request))
 

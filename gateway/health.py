@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from gateway.documentation import OPEN_TAG
 from gateway.models import BrokerHealth, HealthAnswer
 from openline import __version__
-from openline.pipes import Pipes
+from openline.pipes import Pipes, Replica
 
 
 def health_routes(pipes: Pipes) -> APIRouter:
@@ -14,7 +14,7 @@ def health_routes(pipes: Pipes) -> APIRouter:
     @routes.get("/health", operation_id="health", responses={503: {"model": HealthAnswer}})
     async def health(response: Response) -> HealthAnswer:
         """Healthy while a broker replica is connected; otherwise 503."""
-        brokers = [BrokerHealth(address=r.address, connected=r.is_connected) for r in pipes.replicas]
+        brokers = [_broker(replica) for replica in pipes.replicas]
         healthy = any(broker.connected for broker in brokers)
         response.status_code = 200 if healthy else 503
         return HealthAnswer(status="healthy" if healthy else "unhealthy", brokers=brokers, version=__version__)
@@ -25,3 +25,10 @@ def health_routes(pipes: Pipes) -> APIRouter:
         return {"status": "ok"}
 
     return routes
+
+
+def _broker(replica: Replica) -> BrokerHealth:
+    pipe = replica.pipe if replica.is_connected else None
+    return BrokerHealth(
+        address=replica.address, connected=pipe is not None, replica_id=pipe.replica_id if pipe else None
+    )

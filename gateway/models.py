@@ -147,6 +147,7 @@ class ClusterStatusAnswer(BaseModel):
 class BrokerHealth(BaseModel):
     address: str
     connected: bool
+    replica_id: str | None = Field(description="Who is connected there, by its own name.")
 
 
 class HealthAnswer(BaseModel):

@@ -9,12 +9,13 @@ from contextlib import aclosing
 from gateway.callers import Caller
 from gateway.event_text import EventText
 from openline import watching
+from openline.events import CommandEvents
 from openline.pipes import Pipes
 
 
 async def resume(
     pipes: Pipes, command_id: str, caller: Caller, *, text: EventText, seen: int, timeout_s: float
-) -> watching.CommandEvents:
+) -> CommandEvents:
     """The events after the output `seen` (-1 for none), until the result. `text` is what renders them."""
     began = False
     if seen >= 0:
@@ -35,5 +36,5 @@ async def resume(
             yield event
 
 
-def _watch(pipes: Pipes, command_id: str, caller: Caller, from_seq: int, timeout_s: float) -> watching.CommandEvents:
+def _watch(pipes: Pipes, command_id: str, caller: Caller, from_seq: int, timeout_s: float) -> CommandEvents:
     return watching.watch(pipes, command_id, from_seq=from_seq, api_key=caller.api_key, timeout_s=timeout_s)

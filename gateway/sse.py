@@ -6,7 +6,7 @@ it is an `error` event.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Self
 
@@ -20,6 +20,7 @@ from gateway.exchange import Exchange
 from gateway.leaving import CallerGone, while_there
 from gateway.problems import problem_of
 from openline.errors import OpenlineError
+from openline.events import CommandEvents
 from openline.v1 import command_pb2
 
 # Below the half minute after which some proxies close a silent connection.
@@ -27,9 +28,10 @@ PING_S = 15.0
 # So long the answer's head waits for news of the command.
 HEAD_WAIT_S = 1.0
 
-_NO_NEWS = frozenset({command_pb2.COMMAND_STATE_QUEUED, command_pb2.COMMAND_STATE_WRITTEN})
+_NO_NEWS = frozenset(
+    {command_pb2.COMMAND_STATE_QUEUED, command_pb2.COMMAND_STATE_WRITTEN, command_pb2.COMMAND_STATE_FORWARDED}
+)
 
-Events = AsyncGenerator[command_pb2.CommandEvent, None]
 # The body for a result; raises OpenlineError for one that is not an answer.
 End = Callable[[command_pb2.CommandResult], BaseModel]
 
@@ -39,7 +41,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: Events, *, text: EventText, end: End, ping_s: float, for_s: float | None) -> None:
+    def __init__(self, events: CommandEvents, *, text: EventText, end: End, ping_s: float, for_s: float | None) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -56,7 +58,14 @@ class EventStream(Response):
 
     @classmethod
     async def open(
-        cls, events: Events, http: Request, *, text: EventText, end: End, ping_s: float, for_s: float | None = None
+        cls,
+        events: CommandEvents,
+        http: Request,
+        *,
+        text: EventText,
+        end: End,
+        ping_s: float,
+        for_s: float | None = None,
     ) -> Self:
         """Waits for news, for a moment. Raises OpenlineError for a command that does not get as far, and CallerGone.
 
@@ -111,7 +120,7 @@ class EventStream(Response):
         except TimeoutError:
             await self._say(send, TIME_IS_UP)
 
-    async def _all(self) -> Events:
+    async def _all(self) -> CommandEvents:
         while self._first:
             yield self._first.popleft()
         await self._beginning

@@ -1,16 +1,18 @@
 """Sessions, clusters, and commands looked up: unary calls, asked of one replica after the other until one answers.
 
-None of them runs a command, and a session that was made twice expires unused; so each may be asked again.
+None of them runs a command, and a session that was made twice expires unused; so each may be asked again, for as long
+as one answer may take.
 """
 
-from collections.abc import Callable
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TypeVar
 
 import grpc
 
 from gateway.callers import Caller
-from openline.asking import find_elsewhere, more_telling
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, error, from_rpc_error
 from openline.pipes import Pipes
@@ -22,6 +24,8 @@ from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 # For each replica: these calls are a look into Redis, so one that needs longer is not well.
 TIMEOUT_S = 3.0
+# Between two rounds of asking, up to so long: for a replica that is just being restarted.
+PAUSE_S = 0.25
 # A thousand clusters a page.
 MAX_PAGES = 100
 # In an error message, for a person or a model to choose from.
@@ -83,18 +87,14 @@ class Stubs:
     async def get_command(self, command_id: str, caller: Caller, *, wait_s: float = 0.0) -> command_pb2.Command:
         """A command, running or done; `wait_s` waits for its end."""
         ends_at = monotonic() + wait_s
-        told: OpenlineError | None = None
-        for replica in self._pipes.in_order():
+
+        async def look(channel: grpc.aio.Channel) -> command_pb2.Command:
             left_s = max(0.0, ends_at - monotonic())
             request = command_service_pb2.GetCommandRequest(command_id=command_id, wait_s=left_s)
-            try:
-                method = CommandServiceStub(replica.channel).GetCommand
-                return (await _call(method, request, caller, timeout_s=left_s + TIMEOUT_S)).command
-            except OpenlineError as failure:
-                if not find_elsewhere(failure):
-                    raise
-                told = more_telling(told, failure)
-        raise told or broker_unavailable("no broker replica answers", executed=UNKNOWN)
+            method = CommandServiceStub(channel).GetCommand
+            return (await _call(method, request, caller, timeout_s=left_s + TIMEOUT_S)).command
+
+        return await self._first_answer(look, patience_s=wait_s + TIMEOUT_S, executed=UNKNOWN)
 
     async def _ask(
         self,
@@ -102,14 +102,32 @@ class Stubs:
         request: Q,
         caller: Caller,
     ) -> A:
-        for replica in self._pipes.in_order():
-            try:
-                timeout_s = min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
-                return await _call(method(replica.channel), request, caller, timeout_s=timeout_s)
-            except OpenlineError as failure:
-                if failure.reason is not Reason.BROKER_UNAVAILABLE:
-                    raise
-        raise broker_unavailable("no broker replica answers", executed=NO)
+        timeout_s = min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
+        return await self._first_answer(
+            lambda channel: _call(method(channel), request, caller, timeout_s=timeout_s),
+            patience_s=timeout_s,
+            executed=NO,
+        )
+
+    async def _first_answer(
+        self,
+        ask: Callable[[grpc.aio.Channel], Awaitable[A]],
+        *,
+        patience_s: float,
+        executed: command_pb2.Executed.ValueType,
+    ) -> A:
+        """What the first replica says that can be reached; all are tried again while there is time."""
+        ends_at = monotonic() + patience_s
+        while True:
+            for replica in self._pipes.in_order():
+                try:
+                    return await ask(replica.channel)
+                except OpenlineError as failure:
+                    if failure.reason is not Reason.BROKER_UNAVAILABLE:
+                        raise
+            if (left_s := ends_at - monotonic()) <= 0:
+                raise broker_unavailable("no broker replica answers", executed=executed)
+            await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
 
 
 async def _call(method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, caller: Caller, *, timeout_s: float) -> A:

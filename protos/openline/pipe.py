@@ -48,7 +48,7 @@ class Pipe:
         # No new call is taken any more: the replica said GoAway, or the stream has ended.
         self.left = asyncio.Event()
         # What GoAway asked for, if it was said.
-        self.reconnect_after_s = 0.0
+        self.reconnect_after_s: float | None = None
 
     def __repr__(self) -> str:
         return f"<Pipe {self.replica_id or '?'} {self._state.name} calls={len(self._calls)} {self._stream!r}>"

@@ -1,16 +1,15 @@
-"""Events that wait to be fetched, what a cursor shows of them, and which replica is asked: without a server."""
+"""Events that wait to be fetched, and what a cursor shows of them: without a server."""
 
 import asyncio
 
 import pytest
 
 from openline import events
-from openline.asking import find_elsewhere, less, more_telling, run_elsewhere
 from openline.calls import Answer
 from openline.cursor import Cursor
 from openline.errors import OpenlineError, error
 from openline.events import Events, Space
-from openline.reasons import NO, UNKNOWN, Reason
+from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
@@ -177,42 +176,13 @@ def test_a_cursor_learns_the_commands_id() -> None:
     assert (cursor.command_id, cursor.next_seq) == ("older", 1)
 
 
-# Whom to ask
-
-
-def failure(reason: Reason, executed: command_pb2.Executed.ValueType | None = None, **metadata: str) -> OpenlineError:
-    return OpenlineError(error(reason, "no", executed=executed, metadata=metadata))
-
-
-def test_another_replica_is_asked_to_run_only_what_has_not_run() -> None:
-    """And to find a command whenever this one does not know it."""
-    assert run_elsewhere(failure(Reason.CLUSTER_OFFLINE))
-    assert run_elsewhere(failure(Reason.BROKER_UNAVAILABLE, NO))
-    assert not run_elsewhere(failure(Reason.BROKER_UNAVAILABLE, UNKNOWN))
-    assert not run_elsewhere(failure(Reason.CLUSTER_BUSY))
-    assert find_elsewhere(failure(Reason.COMMAND_UNKNOWN))
-    assert find_elsewhere(failure(Reason.BROKER_UNAVAILABLE, UNKNOWN))
-    assert not find_elsewhere(failure(Reason.SCOPE_MISSING))
-
-
-def test_a_replica_that_was_not_reached_may_know_more() -> None:
-    """That no other one knows the command is not told as if it were sure; that its result has expired is."""
-    unknown, away = failure(Reason.COMMAND_UNKNOWN), failure(Reason.BROKER_UNAVAILABLE, UNKNOWN)
-    expired = failure(Reason.RESULT_EXPIRED)
-    assert more_telling(unknown, away) is away
-    assert more_telling(away, unknown) is away
-    assert more_telling(more_telling(None, expired), away) is expired
-
-
 @pytest.mark.parametrize(
-    ("elapsed_s", "bound_s", "timeout_s", "wait_s"),
-    [(0.0, None, 10.0, 5.0), (0.0, 0.0, 10.0, 0.0), (2.0, None, 10.0, 3.0), (2.0, 1.0, 10.0, 1.0),
-     (7.0, None, 8.0, 0.0), (60.0, None, 0.001, 0.0)],
-)  # fmt: skip
-def test_time_that_passed_is_taken_off(
-    elapsed_s: float, bound_s: float | None, timeout_s: float, wait_s: float
-) -> None:
-    """First off the wait for the cluster, which is apart from the run's own time; never down to the default."""
-    request = pb.ExecuteRequest(timeout_s=10, wait_for_cluster_s=5)
-    asked = less(request, elapsed_s, wait_s=bound_s)
-    assert (asked.timeout_s, asked.wait_for_cluster_s) == (timeout_s, wait_s)
+    ("happened", "is_taken"),
+    [([state(QUEUED)], False), ([state(RUNNING), state(QUEUED)], True), ([output(0)], True), ([gap(3)], True)],
+)
+def test_a_cursor_knows_whether_an_executor_has_it(happened: list[command_pb2.CommandEvent], is_taken: bool) -> None:
+    """Once one was seen to have it, it had."""
+    cursor = Cursor("c")
+    for event in happened:
+        cursor.show(event)
+    assert cursor.is_taken is is_taken

@@ -365,73 +365,202 @@ async def test_without_any_broker_it_is_looked_for_until_the_deadline() -> None:
     assert (failure.reason, failure.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
 
 
+async def test_a_command_that_never_arrived_is_run_by_the_replica_that_does_not_know_it() -> None:
+    """It is looked for first, and then asked for with `attach`: the replica makes sure that it was not run."""
+
+    async def script(frame: pb.CallerFrame, say: Say) -> None:
+        await (healthy if frame.HasField("execute_stream") else unknown)(frame, say)
+
+    async def queued(_frame: pb.CallerFrame, say: Say) -> None:
+        await say.event(state=command_pb2.COMMAND_STATE_QUEUED)
+
+    first, second = StreamingBroker(queued), StreamingBroker(script)
+    asked = request()
+    async with pipes_to(first, second) as pipes:
+        watched = asyncio.create_task(seen(watching.execute_stream(pipes, asked, api_key="k", timeout_s=30)))
+        await until(lambda: bool(first.asked))
+        await asyncio.sleep(0.05)
+        await first.die()
+        assert await watched == ["queued", "running", "0", "1", "2", "result"]
+    [looked, ran] = second.asked
+    assert looked.watch.command_id == ran.execute_stream.command_id == asked.command_id
+    assert (ran.execute_stream.attach, ran.api_key) == (True, "k")
+
+
+async def test_a_key_that_may_not_look_at_commands_attaches_to_its_own() -> None:
+    """A scope that was enough to run a command is enough to go on with it; what was shown is not shown again."""
+
+    async def script(frame: pb.CallerFrame, say: Say) -> None:
+        if frame.HasField("watch"):
+            await say.refuse(error(Reason.SCOPE_MISSING, "read"))
+        else:
+            await healthy(frame, say)
+
+    first, second = StreamingBroker(endless), StreamingBroker(script)
+    async with pipes_to(first, second) as pipes:
+        watched = asyncio.create_task(seen(watching.execute_stream(pipes, request(), api_key="k", timeout_s=30)))
+        await until(lambda: bool(first.asked))
+        await asyncio.sleep(0.015)
+        await first.die()
+        told = await watched
+    assert [word for word in told if word.isdigit()][:3] == ["0", "1", "2"]
+    assert told[-1] == "result"
+    assert [frame.execute_stream.attach for frame in second.asked if frame.HasField("execute_stream")] == [True]
+
+
+async def test_what_an_executor_was_seen_to_have_is_only_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However sure a replica may be that it does not know such a command, it is not asked to run it."""
+    monkeypatch.setattr(watching, "FIND_AGAIN_S", 0.3)
+    first, second = StreamingBroker(endless), StreamingBroker(unknown)
+    async with pipes_to(first, second) as pipes:
+        events = watching.execute_stream(pipes, request(), api_key="k", timeout_s=30)
+        async with aclosing(events):
+            assert (await anext(events)).output.seq == 0
+            await first.die()
+            failure = await failure_of(events)
+    assert (failure.reason, failure.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
+    assert len(second.asked) > 1
+    assert {frame.WhichOneof("frame") for frame in second.asked} == {"watch"}
+
+
 @pytest.mark.parametrize("is_result", [False, True])
-async def test_an_absent_cluster_may_be_at_another_replica(is_result: bool) -> None:
-    """A stream too is asked of the next replica where nothing has run, whichever way the first one says so."""
+async def test_a_replica_may_have_lost_the_one_that_has_the_executor(is_result: bool) -> None:
+    """BROKER_UNAVAILABLE in mid-stream, as an error or as a result, is as good as a broken stream."""
+
+    async def losing(_frame: pb.CallerFrame, say: Say) -> None:
+        await say.output(0)
+        lost = error(Reason.BROKER_UNAVAILABLE, "the peer is gone")
+        if is_result:
+            await say.event(result=command_pb2.CommandResult(outcome=command_pb2.OUTCOME_LOST, error=lost))
+        else:
+            await say.refuse(lost)
+
+    first, second = StreamingBroker(losing), StreamingBroker(healthy)
+    async with pipes_to(first, second) as pipes:
+        told = await seen(watching.execute_stream(pipes, request(), api_key="k", timeout_s=10))
+    assert told == ["0", "running", "1", "2", "result"]
+    assert [frame.watch.from_seq for frame in second.asked] == [1]
+
+
+@pytest.mark.parametrize("is_result", [False, True])
+async def test_an_absent_cluster_is_absent_everywhere(is_result: bool) -> None:
+    """One replica's answer is enough, whichever way it says so."""
 
     async def offline(_frame: pb.CallerFrame, say: Say) -> None:
-        await say.event(state=command_pb2.COMMAND_STATE_QUEUED)
         failure = error(Reason.CLUSTER_OFFLINE, "not connected")
         if is_result:
             await say.event(result=command_pb2.CommandResult(outcome=command_pb2.OUTCOME_REJECTED, error=failure))
         else:
             await say.refuse(failure)
 
-    async with pipes_to(StreamingBroker(offline), StreamingBroker(healthy)) as pipes:
-        told = await seen(watching.execute_stream(pipes, request(), api_key="k", timeout_s=10))
-    assert told == ["queued", "running", "0", "1", "2", "result"]
+    second = StreamingBroker(healthy)
+    async with pipes_to(StreamingBroker(offline), second) as pipes:
+        events = watching.execute_stream(pipes, request(), api_key="k", timeout_s=10)
+        if is_result:
+            assert await seen(events) == ["result"]
+        else:
+            assert (await failure_of(events)).reason is Reason.CLUSTER_OFFLINE
+    assert second.asked == []
 
 
-async def test_several_replicas_wait_for_a_cluster_in_turns() -> None:
-    """Each is asked at once; after that they wait by the second, so that the one it connects to is not the last."""
-
-    async def waiting(frame: pb.CallerFrame, say: Say) -> None:
-        asked = frame.execute_stream
-        if asked.wait_for_cluster_s and len(second.asked) >= 2:
-            await healthy(frame, say)
-            return
-        await asyncio.sleep(asked.wait_for_cluster_s)
-        await say.refuse(error(Reason.CLUSTER_OFFLINE, "not connected"))
-
-    first, second = StreamingBroker(waiting), StreamingBroker(waiting)
-    async with pipes_to(first, second) as pipes:
-        asked = request(wait_for_cluster_s=30)
-        told = await seen(watching.execute_stream(pipes, asked, api_key="k", timeout_s=60))
-    assert told[-1] == "result"
-    waits = [frame.execute_stream.wait_for_cluster_s for frame in [*first.asked, *second.asked]]
-    assert sorted(waits) == [0, 0, 1, 1]
-    assert {frame.execute_stream.timeout_s for frame in first.asked} == {10.0}, "waiting takes nothing off the run"
-
-
-async def test_one_replica_waits_for_a_cluster_as_long_as_it_was_asked_to() -> None:
-    """Nobody else could know better."""
-    broker = StreamingBroker(healthy)
-    async with pipes_to(broker) as pipes:
+async def test_the_first_replica_waits_for_the_cluster() -> None:
+    """It knows of every executor that connects, wherever: nobody else could know better."""
+    brokers = StreamingBroker(healthy), StreamingBroker(healthy)
+    async with pipes_to(*brokers) as pipes:
         await seen(watching.execute_stream(pipes, request(wait_for_cluster_s=30), api_key="k", timeout_s=60))
-    assert broker.asked[0].execute_stream.wait_for_cluster_s == 30
+    assert [frame.execute_stream.wait_for_cluster_s for frame in brokers[0].asked] == [30]
+    assert brokers[1].asked == []
 
 
 async def test_watching_begins_where_it_is_asked_to() -> None:
-    """From a seq on, at the replica that knows the command."""
-    first, second = StreamingBroker(unknown), StreamingBroker(healthy)
-    async with pipes_to(first, second) as pipes:
+    """From a seq on, at whichever replica there is."""
+    broker = StreamingBroker(healthy)
+    async with pipes_to(broker) as pipes:
         told = await seen(watching.watch(pipes, new_id(), from_seq=2, api_key="k", timeout_s=10))
     assert told == ["running", "2", "result"]
 
 
-async def test_what_nobody_knows_is_unknown() -> None:
-    """At once, where every replica was asked; where one is away it might know."""
-    first, second = StreamingBroker(unknown), StreamingBroker(unknown)
-    wish = pb.CancelCommandRequest(command_id=new_id())
+async def test_a_watcher_is_attached_again() -> None:
+    """From the next seq on, also where the command is not known there for a while."""
+
+    async def hesitant(frame: pb.CallerFrame, say: Say) -> None:
+        await (unknown if len(second.asked) < 3 else healthy)(frame, say)
+
+    async def dying(_frame: pb.CallerFrame, say: Say) -> None:
+        await say.output(0)
+        await asyncio.sleep(30)
+
+    first, second = StreamingBroker(dying), StreamingBroker(hesitant)
     async with pipes_to(first, second) as pipes:
-        for expected in (Reason.COMMAND_UNKNOWN, Reason.BROKER_UNAVAILABLE):
-            failure = await failure_of(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=10))
-            assert failure.reason is expected
-            with pytest.raises(OpenlineError) as caught:
-                await pipes.cancel(wish, api_key="k", timeout_s=10)
-            assert caught.value.reason is expected
-            await first.die()
-            await until(lambda: not pipes.replicas[0].is_connected)
+        watched = asyncio.create_task(seen(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=30)))
+        await until(lambda: bool(first.asked))
+        await asyncio.sleep(0.05)
+        await first.die()
+        assert await watched == ["0", "running", "1", "2", "result"]
+    assert [frame.watch.from_seq for frame in second.asked] == [1, 1, 1]
+
+
+async def test_what_one_replica_does_not_know_is_unknown() -> None:
+    """At once, and without asking another one."""
+    first, second = StreamingBroker(unknown), StreamingBroker(healthy)
+    async with pipes_to(first, second) as pipes:
+        failure = await failure_of(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=10))
+        assert failure.reason is Reason.COMMAND_UNKNOWN
+        with pytest.raises(OpenlineError) as caught:
+            await pipes.cancel(pb.CancelCommandRequest(command_id=new_id()), api_key="k", timeout_s=10)
+        assert caught.value.reason is Reason.COMMAND_UNKNOWN
+    assert second.asked == []
+
+
+async def test_a_watcher_waits_for_a_replica_but_not_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may watch for an hour hears much sooner that nobody can be asked; one that comes in time is asked."""
+    monkeypatch.setattr(watching, "FIND_FIRST_S", 0.5)
+    broker = StreamingBroker(healthy)
+    address = await broker.start()
+    await broker.die()
+    async with Pipes([address], client="test") as pipes:
+        failure = await failure_of(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=3600))
+        assert (failure.reason, failure.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
+        monkeypatch.setattr(watching, "FIND_FIRST_S", 30)
+        watched = asyncio.create_task(seen(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=3600)))
+        await broker.start(address.port)
+        assert (await watched)[-1] == "result"
+    await broker.die()
+
+
+@pytest.mark.parametrize("how", ["leaves", "is killed", "is frozen"])
+async def test_a_cancel_reaches_another_replica(how: str) -> None:
+    """One that refuses, is killed or says nothing is not the last one to be asked, within the caller's time."""
+
+    async def script(_frame: pb.CallerFrame, say: Say) -> None:
+        match how:
+            case "leaves":
+                await say.refuse(error(Reason.BROKER_UNAVAILABLE, "leaving", executed=NO))
+            case "is killed":
+                killing.append(asyncio.create_task(first.die()))
+
+    async def cancelled(_frame: pb.CallerFrame, say: Say) -> None:
+        await say.reply(cancelled=pb.CancelCommandResponse(state=RUNNING))
+
+    killing: list[asyncio.Task[None]] = []
+    first, second = StreamingBroker(script), StreamingBroker(cancelled)
+    wish = pb.CancelCommandRequest(command_id=new_id(), why="enough")
+    async with pipes_to(first, second) as pipes, asyncio.timeout(5):
+        assert await pipes.cancel(wish, api_key="k", timeout_s=2) == RUNNING
+    assert [frame.cancel for frame in second.asked] == [wish]
+    await asyncio.gather(*killing)
+
+
+async def test_a_cancel_that_nobody_answers_ends_in_time() -> None:
+    """As BROKER_UNAVAILABLE: whether it has arrived is not known."""
+
+    async def mute(_frame: pb.CallerFrame, _say: Say) -> None:
+        return
+
+    async with pipes_to(StreamingBroker(mute), StreamingBroker(mute)) as pipes, asyncio.timeout(3):
+        with pytest.raises(OpenlineError) as caught:
+            await pipes.cancel(pb.CancelCommandRequest(command_id=new_id()), api_key="k", timeout_s=0.5)
+    assert (caught.value.reason, caught.value.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
 
 
 async def test_a_caller_that_leaves_while_it_is_looked_for_leaves_nothing() -> None:
