@@ -20,11 +20,18 @@ SPREAD_S = 5.0
 PER_EXECUTOR_S = 0.005
 # Somebody who has nowhere else to go dials this replica's successor until it is there.
 CALLERS_RECONNECT_AFTER_S = 0.5
+CALLERS_LEAVE_S = 2.0
 LOOK_AGAIN_S = 0.02
 
 REASON = "the replica is stopping"
 
 log = structlog.get_logger()
+
+
+def _is_busy(replica: Replica) -> bool:
+    """Whether waiting is of use: executors are still here, or what they took along is followed to its end."""
+    ledger = replica.ledger
+    return len(ledger.connections) > 0 or (len(ledger.commands) > 0 and bool(replica.peers.reachable))
 
 
 async def drain(replica: Replica, pipes: Pipes) -> None:
@@ -44,6 +51,10 @@ async def drain(replica: Replica, pipes: Pipes) -> None:
     for connection in connections:
         replica.dispatcher.move(connection, reason=REASON, drain_s=DRAIN_S / 2 if is_alone else 0.0)
         await asyncio.sleep(pause_s)
-    while (replica.ledger.connections or replica.ledger.commands or len(pipes)) and monotonic() < until:
+    while _is_busy(replica) and monotonic() < until:
+        await asyncio.sleep(LOOK_AGAIN_S)
+    # A request may have been on its way when its caller was told; then it leaves by itself.
+    until = min(until, monotonic() + CALLERS_LEAVE_S)
+    while len(pipes) and monotonic() < until:
         await asyncio.sleep(LOOK_AGAIN_S)
     log.info("replica.drained", executors=len(replica.ledger.connections), commands=len(replica.ledger.commands))

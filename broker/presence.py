@@ -7,6 +7,7 @@ come back, or come back empty: then everything is written again at once. Command
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from contextlib import aclosing
 from time import monotonic
 
 import structlog
@@ -17,6 +18,7 @@ from broker.core.directory import Directory
 from broker.core.proof import Proof
 from broker.rpc.peers import Peers
 from broker.store import keys
+from broker.store.news import Change
 from broker.store.presence import PresenceRecords
 from openline.errors import OpenlineError
 from openline.ids import new_id
@@ -219,17 +221,21 @@ class Presence:
         self.news_of_all()
 
     async def _listen_forever(self) -> None:
-        async for change in self._records.subscribe():
-            if change is None:
-                self._read_now.set()
-                continue
-            cluster_id, executor, now = change.cluster_id, change.executor, monotonic()
-            if change.present:
-                self._directory.learn(cluster_id, executor, now=now)
-                self._look_for_newer(cluster_id, executor)
-            else:
-                self._directory.unlearn(cluster_id, executor.executor_id, epoch=executor.epoch, now=now)
-            self.news(cluster_id)
+        async with aclosing(self._records.subscribe()) as changes:
+            async for change in changes:
+                if change is None:
+                    self._read_now.set()
+                else:
+                    self._heard(change)
+
+    def _heard(self, change: Change) -> None:
+        cluster_id, executor, now = change.cluster_id, change.executor, monotonic()
+        if change.present:
+            self._directory.learn(cluster_id, executor, now=now)
+            self._look_for_newer(cluster_id, executor)
+        else:
+            self._directory.unlearn(cluster_id, executor.executor_id, epoch=executor.epoch, now=now)
+        self.news(cluster_id)
 
     def news_of_all(self) -> None:
         """For every cluster of which something may wait here."""

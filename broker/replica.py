@@ -35,8 +35,8 @@ class Replica:
     """The parts, each made of those before it."""
 
     def __init__(self, settings: BrokerSettings, store: Store, credentials: Credentials) -> None:
-        secret = settings.peer_secret and hashlib.sha256(settings.peer_secret.get_secret_value().encode()).digest()
-        replica_id = settings.replica_id
+        given, replica_id = settings.peer_secret, settings.replica_id
+        secret = None if given is None else hashlib.sha256(given.get_secret_value().encode()).digest()
         self.proof = Proof(replica_id, secret=secret)
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)

@@ -17,7 +17,8 @@ from broker.core.proof import METADATA_KEY, Proof
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, from_rpc_error
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
-from openline.pipe import Pipe, PipeState
+from openline.pipe import Pipe
+from openline.pipe_state import PipeState
 from openline.reasons import NO, Reason
 from openline.settings import Address
 from openline.v1 import cluster_service_pb2, command_pb2

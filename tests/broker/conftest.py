@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
-from broker import server
+from broker import replica
 from broker.core.credentials import Credentials
 from broker.rpc import pipe
 from broker.server import serve
@@ -300,8 +300,9 @@ class Inside:
             "queues": account.queues,
             "deadlines": account.deadlines,
             "graces": account.graces,
-            "waiting": dispatcher._waiting,
-            "watches": dispatcher._watches,
+            "waiting": dispatcher.audience._waiting,
+            "watches": dispatcher.audience._watches,
+            "forwarding": dispatcher._forwarding,
             "tasks of executions": executions._tasks,
             "open calls": [call for calls in self.parts.get("Calls", ()) for call in calls._open],
             "tasks of calls": [call for calls in self.parts.get("Calls", ()) for call in calls._tasks],
@@ -438,7 +439,7 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
             executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
         )
         inside = Inside()
-        for module, name in ((server, "Ledger"), (server, "Dispatcher"), (server, "Executions"), (pipe, "Calls")):
+        for module, name in ((replica, "Ledger"), (replica, "Dispatcher"), (replica, "Executions"), (pipe, "Calls")):
             monkeypatch.setattr(module, name, inside.remember(name, getattr(module, name)))
         async with serve(settings, store, credentials) as address:
             running = RunningBroker(address, store, frames, inside)

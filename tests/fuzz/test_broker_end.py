@@ -17,7 +17,7 @@ import structlog
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from broker import server
+from broker import replica, server
 from broker.core.credentials import Credentials
 from broker.rpc import pipe, service
 from broker.settings import BrokerSettings
@@ -101,9 +101,13 @@ async def serving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
 
         return make
 
-    for name in ("Ledger", "Dispatcher", "Executions", "Pipes", "ExecutorService"):
-        monkeypatch.setattr(server, name, keep(getattr(server, name)))
-    monkeypatch.setattr(pipe, "Calls", keep(pipe.Calls))
+    for module, names in (
+        (replica, ("Ledger", "Dispatcher", "Executions")),
+        (server, ("Pipes", "ExecutorService")),
+        (pipe, ("Calls",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, keep(getattr(module, name)))
     credentials = Credentials(
         api_keys=[f"alice:{KEY}:execute+session+read"],
         executor_tokens=[f"{name}:the-token-of-{name}" for name in ("prod", "slow", "fuzzed")],

@@ -17,13 +17,16 @@ ONLY_FROM_THE_LEDGER = {
     Event.VIOLATED,
     Event.RESUMED,
     Event.INSTANCE_GONE,
+    Event.FORWARDED,
+    Event.RETURNED,
+    Event.ANSWERED,
 }
 SAID_BY_EXECUTORS = {Event.ACCEPTED, Event.REJECTED, Event.STARTED, Event.FINISHED}
 HELD_BY_EXECUTORS = {State.WRITTEN, State.ACCEPTED, State.RUNNING}
 
 
 def test_every_event_is_somebodys() -> None:
-    """An event comes from this replica and its connections, or from a frame; there is no third."""
+    """An event comes from this replica, its connections and its peers, or from a frame; there is no third."""
     assert set(Event) == ONLY_FROM_THE_LEDGER | SAID_BY_EXECUTORS
     assert not ONLY_FROM_THE_LEDGER & SAID_BY_EXECUTORS
 

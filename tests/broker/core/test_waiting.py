@@ -7,9 +7,9 @@ import pytest
 
 from broker.core.actions import Action, Send
 from broker.core.connections import Connection
-from broker.core.routes import BUSY_RETRY_S, ClusterAbsent
 from broker.core.life import State
 from broker.core.queue import MAX_WAITING_OF_SHARE
+from broker.core.routes import BUSY_RETRY_S, ClusterAbsent
 from openline.errors import OpenlineError
 from openline.limits import DEADLINE_ALLOWANCE_S
 from openline.reasons import NO, UNKNOWN, Reason

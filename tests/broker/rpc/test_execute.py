@@ -12,15 +12,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
-from broker.core.ledger import Ledger
 from broker.core.recent import Recent
-from broker.dispatcher import Dispatcher
-from broker.executions import Executions
-from broker.lookups import Lookups
-from broker.presence import Presence
-from broker.registry import Registry
+from broker.replica import Replica
 from broker.rpc.commands import CommandService
 from broker.rpc.pipe import Pipes
+from broker.settings import BrokerSettings
 from broker.store import keys
 from broker.store.embedded import embedded_valkey
 from broker.store.store import Store, open_store
@@ -544,13 +540,11 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     store: Store, frames: Any, log_lines: list[dict[str, Any]]
 ) -> None:
     """The call is cancelled and its task does not know yet: the executor's stream, which brings it, is not hurt."""
-    ledger = Ledger(reconnect_grace_s=10)
-    dispatcher = Dispatcher(ledger, store, Presence(ledger.connections, store, replica_id="replica-1"))
     credentials = Credentials(api_keys=["alice:the-key-of-alice:execute"], executor_tokens=["prod:token"])
-    executions = Executions(dispatcher, store, credentials, Registry(credentials, store), max_output_bytes=1024)
-    lookups = Lookups(dispatcher, store)
-    pipes = Pipes(executions, dispatcher, lookups, credentials, replica_id="replica-1")
-    service = CommandService(executions, dispatcher, lookups, credentials, pipes)
+    replica = Replica(BrokerSettings(replica_id="replica-1"), store, credentials)
+    dispatcher, lookups, proof = replica.dispatcher, replica.lookups, replica.proof
+    pipes = Pipes(replica.executions, lookups, credentials, proof, replica_id="replica-1")
+    service = CommandService(replica.executions, lookups, credentials, proof, pipes)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []
 
@@ -562,7 +556,12 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
 
     stream: Any = FrameStream(read=never, write=write, pack=list, unpack=list)
     dispatcher.connected(
-        connection, stream, in_flight=(), unacked=(), welcome=lambda verdicts: wire.BrokerFrame(welcome=wire.Welcome())
+        connection,
+        stream,
+        in_flight=(),
+        unacked=(),
+        held={},
+        welcome=lambda verdicts: wire.BrokerFrame(welcome=wire.Welcome()),
     )
     request = command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get"], command_id=ids.new_id())
     asked = asyncio.create_task(service.Execute(request, Metadata()))  # type: ignore[arg-type]
