@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from broker.store.client import SCHEMES, check_url
+from broker.store.client import check_url
 from openline import limits
 from openline.settings import Address, CertificateFile, ProgramSettings, ReadableFile, check_tls_pair, split_commas
 
@@ -22,7 +22,9 @@ class BrokerSettings(ProgramSettings):
     replica_id: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     """The name of this replica; must be its own among those that share a Redis. Default: the host name."""
     redis_url: str | None = Field(None, repr=False)  # may hold a password
-    """redis://, rediss:// or unix:// of a Redis or Valkey. Without it the broker runs an embedded Valkey of its own."""
+    """A Redis or Valkey: redis://HOST:PORT or unix://PATH; redis+sentinel://HOST:PORT,…/NAME behind sentinels, or
+    redis+cluster://HOST:PORT,… for a Redis Cluster. rediss is redis with TLS; USER:PASSWORD@ goes before HOST.
+    Without it the broker runs an embedded Valkey of its own."""
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
     api_keys: Secrets = ()
@@ -44,9 +46,7 @@ class BrokerSettings(ProgramSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(SCHEMES):
-            raise ValueError(f"expected one of {', '.join(SCHEMES)}")
+    def _usable_url(cls, url: str | None) -> str | None:
         if url is not None:
             check_url(url)
         return url
