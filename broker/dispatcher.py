@@ -145,7 +145,7 @@ class Dispatcher:
         """The connection's stream has ended."""
         del self._streams[connection]
         was_current, actions = self._ledger.disconnect(connection, now=monotonic())
-        self._presence.refresh(connection.cluster_id, gone=[connection.executor_id] if was_current else [])
+        self._presence.refresh(connection.cluster_id, gone=[connection] if was_current else [])
         self._perform(actions)
 
     def received(self, connection: Connection, frame: executor_service_pb2.ExecutorFrame) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from broker.core.connections import Connections
-from broker.store import keys
+from broker.core.connections import Connection, Connections
+from broker.store import keys, presence
 from broker.store.store import Store
 from openline.v1 import cluster_service_pb2
 
@@ -17,9 +17,12 @@ class Presence:
         self._store = store
         self._replica_id = replica_id
 
-    def refresh(self, cluster_id: str, *, gone: Sequence[str] = ()) -> None:
-        """Writes the cluster's presence, without the executors that are gone."""
-        self._store.clusters.present(cluster_id, self.executors(cluster_id), gone=gone)
+    def refresh(self, cluster_id: str, *, gone: Sequence[Connection] = ()) -> None:
+        """Writes the cluster's presence, without the connections that are gone."""
+        here = [(cluster_id, executor) for executor in self.executors(cluster_id)]
+        left = [(cluster_id, self._executor(connection)) for connection in gone]
+        for command in (*presence.unregistering(left), *presence.registering(here, changed=False)):
+            self._store.behind.put(*command)
 
     async def refresh_forever(self) -> None:
         """Keeps what is written from expiring, until it is cancelled by its owner."""
@@ -30,17 +33,17 @@ class Presence:
 
     def executors(self, cluster_id: str) -> list[cluster_service_pb2.ConnectedExecutor]:
         """The cluster's executors that are connected to this replica."""
-        return [
-            cluster_service_pb2.ConnectedExecutor(
-                executor_id=connection.executor_id,
-                instance_id=connection.instance_id,
-                replica_id=self._replica_id,
-                epoch=connection.epoch,
-                connected_at=connection.connected_at,
-                capabilities=connection.capabilities,
-                versions=connection.versions,
-                max_concurrency=connection.max_concurrency,
-                running=len(connection.commands),
-            )
-            for connection in self._connections.of_cluster(cluster_id)
-        ]
+        return [self._executor(connection) for connection in self._connections.of_cluster(cluster_id)]
+
+    def _executor(self, connection: Connection) -> cluster_service_pb2.ConnectedExecutor:
+        return cluster_service_pb2.ConnectedExecutor(
+            executor_id=connection.executor_id,
+            instance_id=connection.instance_id,
+            replica_id=self._replica_id,
+            epoch=connection.epoch,
+            connected_at=connection.connected_at,
+            capabilities=connection.capabilities,
+            versions=connection.versions,
+            max_concurrency=connection.max_concurrency,
+            running=len(connection.commands),
+        )
