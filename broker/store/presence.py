@@ -1,9 +1,9 @@
 """Presence in Redis: which executor is connected to which replica, and which replicas there are."""
 
-import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -19,8 +19,10 @@ from openline.v1.cluster_service_pb2 import ConnectedExecutor, Replica
 
 # By cluster id, in any order.
 Entries = Sequence[tuple[str, ConnectedExecutor]]
-# What goes to Redis in one round trip.
-MAX_CHUNK = 500
+# What goes to Redis in one round trip: to make it up holds the loop up, for 60 µs each.
+MAX_CHUNK = 100
+# How long a Redis that fails is tried with one chunk after the other.
+PATIENCE_S = 2.0
 
 # Writes a value that all replicas shall agree on, unless there is one; begins its TTL anew. KEYS: the key.
 # ARGV: the value, TTL in s. Returns the value that all have now.
@@ -109,13 +111,22 @@ class PresenceRecords:
         return found_mark.decode(errors="replace"), found_secret
 
     async def _ask(self, chunks: Iterable[Sequence[RedisCommand]]) -> list[list[Any]]:
-        """All chunks are sent before one that fails is told of: in a Redis Cluster only some may."""
-        answers = await asyncio.gather(*(ask(self._redis, *chunk) for chunk in chunks), return_exceptions=True)
+        """One chunk after the other; that one fails is told when all were tried: in a Redis Cluster the others may not.
+
+        A frozen Redis is not waited for as often as there are chunks.
+        """
+        until = monotonic() + PATIENCE_S
         got: list[list[Any]] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            got.append(answer)
+        failure: errors.OpenlineError | None = None
+        for chunk in chunks:
+            try:
+                got.append(await ask(self._redis, *chunk))
+            except errors.OpenlineError as unavailable:
+                failure = failure or unavailable
+                if monotonic() > until:
+                    break
+        if failure is not None:
+            raise failure
         return got
 
 

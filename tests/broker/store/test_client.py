@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask, check_url, open_client, open_redis, send
 from broker.store.news import Change, subscribe
@@ -277,6 +278,23 @@ async def test_a_frozen_sentinel_holds_up_nobody(watched: Any) -> None:
             sentinel.thaw()
 
 
+async def test_sentinels_and_primary_have_passwords_of_their_own(start_server: Any, tmp_path: Any) -> None:
+    primary = await start_server()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor the-primary 127.0.0.1 {primary.port} 1\n")
+    sentinel = await start_server(str(config), "--sentinel")
+    for where, password in ((primary, "of%the/primary"), (sentinel, "of-the-sentinel")):
+        allowed = ("on", f">{password}", "~*", "&*", "+@all")
+        await where.redis.execute_command("ACL", "SETUSER", "openline", *allowed)
+        await where.redis.execute_command("ACL", "SETUSER", "default", "off")
+    url = f"redis+sentinel://openline:of%25the%2fprimary@{sentinel.address}/the-primary"
+    async with opened(f"{url}?sentinel_username=openline&sentinel_password=of-the-sentinel") as client:
+        assert await ask(client, ("SET", "key", "value", "EX", 60), ("GET", "key")) == [True, b"value"]
+    async with opened(url) as client:
+        with pytest.raises(OpenlineError):
+            await ask(client, ("GET", "key"))
+
+
 async def test_a_name_that_sentinels_do_not_know(watched: Any) -> None:
     async with opened(watched.url.replace("the-primary", "another")) as client:
         with pytest.raises(OpenlineError) as refusal:
@@ -373,6 +391,42 @@ async def test_a_frozen_node_is_left(sharded: Any) -> None:
             await until(all_answer)
         finally:
             sharded.nodes[0].thaw()
+
+
+async def test_who_listens_to_a_frozen_node_goes_to_another(sharded: Any) -> None:
+    """Of a dozen some do: all of them hear again, after they were told to read anew."""
+    async with opened(sharded.url) as client, asyncio.timeout(PATIENCE_S):
+        news = [subscribe(client) for _ in range(12)]
+        assert [await anext(each) for each in news] == [None] * 12
+        frozen = sharded.nodes[0]
+        listening = (await frozen.redis.pubsub_numsub(keys.NEWS))[0][1]
+        frozen.freeze()
+        try:
+            change = Change("prod", ConnectedExecutor(executor_id="e"), True)
+
+            async def heard(changes: AsyncIterator[Change | None]) -> bool:
+                """Whether it was told to read anew before it heard."""
+                anew = False
+                async for told in changes:
+                    anew = anew or told is None
+                    # What is published now and then comes to all, once they are where it is heard.
+                    if told == change:
+                        return anew
+                raise AssertionError
+
+            async def publish() -> None:
+                while True:
+                    with contextlib.suppress(OpenlineError):
+                        await PresenceRecords(client).register([(change.cluster_id, change.executor)], changed=True)
+                    await asyncio.sleep(0.2)
+
+            publishing = asyncio.create_task(publish())
+            assert sum(await asyncio.gather(*map(heard, news))) == listening
+            publishing.cancel()
+        finally:
+            frozen.thaw()
+        for each in news:
+            await each.aclose()
 
 
 async def test_a_node_without_an_heir_comes_back(sharded: Any) -> None:
