@@ -28,7 +28,7 @@ class BrokerSettings(ProgramSettings):
     peer_ca: CertificateFile | None = None
     """The other replicas' certificates are checked against this authority, PEM. Default: --tls-client-ca."""
     redis_url: str | None = Field(None, repr=False)  # may hold a password
-    """A Redis or Valkey: redis://HOST:PORT or unix://PATH; redis+sentinel://HOST:PORT,…/NAME for a primary of sentinels;
+    """A Redis or Valkey: redis://HOST:PORT or unix://PATH; redis+sentinel://HOST:PORT,…/NAME behind sentinels, or
     redis+cluster://HOST:PORT,… for a Redis Cluster. rediss is redis with TLS; USER:PASSWORD@ goes before HOST.
     Without it the broker runs an embedded Valkey of its own."""
     data_dir: Path | None = None

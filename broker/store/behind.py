@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import (
-    ClusterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis import exceptions
+from redis.exceptions import RedisError, ResponseError
+
+from broker.store.client import Client, send
+from broker.store.single import RedisCommand
 
 MAX_BATCH = 500
 # Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
@@ -27,7 +23,17 @@ MAX_BATCH_BYTES = 1 << 20
 MAX_KEPT_BYTES = 64 << 20
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
 # What a healthy server may answer for a while: the write is tried again. Anything else is a defect of the write.
-PASSING = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+PASSING = (
+    exceptions.AskError,  # and MovedError: a Redis Cluster that changes faster than one follows
+    exceptions.ClusterDownError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.TryAgainError,
+    # One node of a Redis Cluster, of which the others have answered.
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    OSError,
+)
 # The same, for which redis-py has no class: no replica to copy to, no room on the disk.
 PASSING_CODES = ("NOREPLICAS", "MISCONF")
 
@@ -38,7 +44,7 @@ log = structlog.get_logger()
 class Write:
     """One Redis command; `done` is called with whether Redis has it, once that is known."""
 
-    command: tuple[str | bytes | int | float, ...]
+    command: RedisCommand
     size: int
     done: Callable[[bool], None] | None
 
@@ -46,7 +52,7 @@ class Write:
 class WriteBehind:
     """The queue and the task that empties it."""
 
-    def __init__(self, redis: Redis, *, timeout_s: float = 2.0) -> None:
+    def __init__(self, redis: Client, *, timeout_s: float = 2.0) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
         self._waiting: deque[Write] = deque()
@@ -55,6 +61,8 @@ class WriteBehind:
         self._idle = asyncio.Event()
         self._idle.set()
         self.degraded = False
+        # Called when Redis takes writes again: what was only ever told to it directly has to be told again.
+        self.on_recovered: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<WriteBehind waiting={len(self._waiting)} bytes={self._waiting_bytes} degraded={self.degraded}>"
@@ -90,7 +98,7 @@ class WriteBehind:
             batch = self._batch()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    answers = await self._send(batch)
+                    answers = await send(self._redis, [write.command for write in batch])
             except (RedisError, OSError, TimeoutError) as failure:
                 self._degrade(failure)
                 await asyncio.sleep(pause_s)
@@ -104,6 +112,8 @@ class WriteBehind:
             elif self.degraded:
                 self.degraded = False
                 log.info("redis.recovered", waiting=len(self._waiting))
+                if self.on_recovered is not None:
+                    self.on_recovered()
 
     def _batch(self) -> list[Write]:
         """What leaves together: at least one write."""
@@ -115,12 +125,6 @@ class WriteBehind:
             batch.append(write)
             room -= write.size
         return batch
-
-    async def _send(self, batch: list[Write]) -> list[object]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for write in batch:
-                pipeline.execute_command(*write.command)
-            return list(await pipeline.execute(raise_on_error=False))
 
     def _settle(self, batch: list[Write], answers: list[object]) -> Exception | None:
         """Takes what was written off the queue; returns the first answer that says to try again later."""

@@ -5,11 +5,9 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
-
 from broker.store import keys
 from broker.store.behind import WriteBehind
-from broker.store.client import ask
+from broker.store.client import Client, ask
 from openline import errors
 from openline.ids import new_id
 
@@ -31,7 +29,7 @@ class Claim:
 
 
 class Claims:
-    def __init__(self, redis: Redis, behind: WriteBehind, *, ttl_s: int) -> None:
+    def __init__(self, redis: Client, behind: WriteBehind, *, ttl_s: int) -> None:
         self._redis = redis
         self._behind = behind
         self._ttl_s = ttl_s

@@ -1,52 +1,69 @@
 """The Redis client: made of a URL, with bounds on everything it may wait for."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from broker.store.sentinels import open_primary
+from broker.store.sharded import ShardedRedis
+from broker.store.single import ANSWER_TIMEOUT_S, RedisCommand, connect, send_to
+from broker.store.urls import Clustered, OneServer, parse
 from openline import errors
 from openline.reasons import Reason
 
-CONNECT_TIMEOUT_S = 0.5
-ANSWER_TIMEOUT_S = 1.0
-MAX_CONNECTIONS = 32
-
-SCHEMES = ("redis://", "rediss://", "unix://")
+Client = Redis | ShardedRedis
 
 
 def check_url(url: str) -> None:
     """Raises ValueError for a URL that no client can be made of."""
-    parse_url(url)
+    match parse(url):
+        case Clustered(seeds, options):
+            redis = connect(options | dict(zip(("host", "port"), seeds[0], strict=True)))
+        case _:
+            redis = open_redis(url)
+    try:
+        redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # it is not opened
+    except TypeError:
+        raise ValueError("it has options that a Redis client does not know") from None
+
+
+def open_client(url: str) -> Client:
+    """A client for any URL that `urls.SCHEMES` names; connects when it is first used. Raises ValueError."""
+    target = parse(url)
+    return ShardedRedis(target) if isinstance(target, Clustered) else open_redis(url)
 
 
 def open_redis(url: str) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; connects when it is first used.
+    """A client for what is one server at a time, that is, for no Redis Cluster. Raises ValueError."""
+    match parse(url):
+        case OneServer(options):
+            return connect(options)
+        case Clustered():
+            raise ValueError("a Redis Cluster is more than one server")
+        case target:
+            return open_primary(target)
 
-    Retries are ours to decide, so the client makes none. The pool makes a call wait for a connection, not fail.
+
+async def send(client: Client, commands: Iterable[RedisCommand]) -> list[Any]:
+    """The answer to each command, an exception where Redis refuses it or its node is out of reach.
+
+    Strings are bytes. Raises RedisError or OSError when there is no answer at all.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=ANSWER_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis.from_pool(pool)
+    return await client.send(commands) if isinstance(client, ShardedRedis) else await send_to(client, commands)
 
 
-async def ask(redis: Redis, *commands: tuple[str | bytes | int | float, ...]) -> list[Any]:
+async def ask(client: Client, *commands: RedisCommand) -> list[Any]:
     """The answers to some commands, in one round trip; strings are bytes. Raises STORE_UNAVAILABLE."""
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S), redis.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute())
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            answers = await send(client, commands)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
     except (RedisError, OSError, TimeoutError) as failure:
         unavailable = errors.error(Reason.STORE_UNAVAILABLE, "Redis is out of reach", retry_after_s=1.0)
         raise errors.OpenlineError(unavailable) from failure
+    return answers

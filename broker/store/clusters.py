@@ -1,20 +1,19 @@
-"""Clusters in Redis: activity, presence, and when each was last seen."""
+"""Clusters in Redis: activity, and what else is known of each; presence is written elsewhere."""
 
 import contextlib
 import time
 from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
-from redis.asyncio import Redis
 
-from broker.store import keys
+from broker.store import keys, presence
 from broker.store.behind import WriteBehind
-from broker.store.client import ask
+from broker.store.client import Client, ask
 from openline.v1 import cluster_service_pb2
 
 
 class Clusters:
-    def __init__(self, redis: Redis, behind: WriteBehind) -> None:
+    def __init__(self, redis: Client, behind: WriteBehind) -> None:
         self._redis = redis
         self._behind = behind
         # When each cluster's activity was last written, to write it once a second only. Bounded by the clusters that
@@ -28,20 +27,6 @@ class Clusters:
         self._marked[cluster_id] = now
         self._behind.put("SET", keys.active(cluster_id), int(time.time()), "EX", keys.ACTIVE_S)
 
-    def present(
-        self, cluster_id: str, executors: Sequence[cluster_service_pb2.ConnectedExecutor], *, gone: Sequence[str] = ()
-    ) -> None:
-        """Writes who is connected here now, and takes out the executor ids that are gone."""
-        cluster = cluster_service_pb2.Cluster(cluster_id=cluster_id)
-        cluster.last_seen.FromMilliseconds(int(time.time() * 1000))
-        self._behind.put("SET", keys.seen(cluster_id), cluster.SerializeToString(), "EX", keys.SEEN_S)
-        presence = keys.presence(cluster_id)
-        if gone:
-            self._behind.put("HDEL", presence, *gone)
-        for executor in executors:
-            self._behind.put("HSET", presence, executor.executor_id, executor.SerializeToString())
-        self._behind.put("EXPIRE", presence, keys.PRESENCE_S)
-
     async def get(self, cluster_ids: Sequence[str]) -> list[cluster_service_pb2.Cluster]:
         """What is known of these clusters, in this order, in one round trip. Raises STORE_UNAVAILABLE.
 
@@ -50,7 +35,7 @@ class Clusters:
         questions = [
             (
                 ("GET", keys.seen(cluster_id)),
-                ("HVALS", keys.presence(cluster_id)),
+                presence.reading(cluster_id),
                 ("PTTL", keys.active(cluster_id)),
                 ("EXISTS", keys.cluster_session(cluster_id)),
             )
@@ -66,6 +51,7 @@ def _cluster(
     cluster = cluster_service_pb2.Cluster(
         cluster_id=cluster_id,
         connected=len(present) > 0,
+        executors=presence.executors(present),
         active=active_ms > 0,
         active_for_s=max(0, active_ms) / 1000,
         has_active_session=bool(sessions),
@@ -74,7 +60,4 @@ def _cluster(
     if seen is not None:
         with contextlib.suppress(DecodeError):
             cluster.last_seen.CopyFrom(cluster_service_pb2.Cluster.FromString(seen).last_seen)
-    for executor in present:
-        with contextlib.suppress(DecodeError):
-            cluster.executors.append(cluster_service_pb2.ConnectedExecutor.FromString(executor))
     return cluster

@@ -27,12 +27,30 @@ def seen(cluster_id: str) -> str:
 
 
 # Presence: which executors of the cluster are connected, on which replica.
-# hash, executor id to openline.v1.ConnectedExecutor; 15 s, refreshed at a third of that; by the same.
-PRESENCE_S = 15
+# hash, executor id to epoch, expiry and openline.v1.ConnectedExecutor (see epochs); the key and each field 20 s,
+# refreshed every 5 s; by the same. One of a higher epoch replaces one of a lower, never the other way round.
+PRESENCE_S = 20
 
 
 def presence(cluster_id: str) -> str:
     return f"openline:cluster:{{{cluster_id}}}:presence"
+
+
+# Which replicas there are.
+# hash, replica id to epoch, expiry and openline.v1.Replica; as presence; by the replica itself.
+REPLICAS = "openline:replicas"
+
+# What all replicas agree on: the first one's proposal.
+# strings; a day, begun anew by every replica again and again, so that they last while one runs; by all.
+AGREED_S = 24 * 3600
+# Tells one Redis from another, and from the same one after it has lost everything.
+MARK = "openline:mark"
+# What replicas show each other. Whoever can read this Redis can speak as a replica.
+PEER_SECRET = "openline:peer-secret"  # noqa: S105
+
+# A channel, no key: changes of presence, each as openline.v1.Cluster with the one executor that has come or gone.
+# By the scripts that write presence, so that nobody is told what was not written.
+NEWS = "openline:presence"
 
 
 # A command that is done, with its result.

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
-from redis.asyncio import Redis
 
 from broker.store import keys
 from broker.store.behind import WriteBehind
-from broker.store.client import ask
+from broker.store.client import Client, ask
 from openline.v1 import command_pb2
 
 
 class Results:
-    def __init__(self, redis: Redis, behind: WriteBehind, *, ttl_s: int) -> None:
+    def __init__(self, redis: Client, behind: WriteBehind, *, ttl_s: int) -> None:
         self._redis = redis
         self._behind = behind
         self.ttl_s = ttl_s

@@ -3,11 +3,10 @@
 import time
 
 from google.protobuf.message import DecodeError
-from redis.asyncio import Redis
 
 from broker.store import keys
 from broker.store.behind import WriteBehind
-from broker.store.client import ask
+from broker.store.client import Client, ask
 from openline.v1 import session_service_pb2
 
 # A session that was found is believed for so long without asking Redis again; one that was deleted on another replica
@@ -17,7 +16,7 @@ MAX_BELIEVED = 10_000
 
 
 class Sessions:
-    def __init__(self, redis: Redis, behind: WriteBehind) -> None:
+    def __init__(self, redis: Client, behind: WriteBehind) -> None:
         self._redis = redis
         self._behind = behind
         self._believed: dict[str, tuple[float, session_service_pb2.Session]] = {}

@@ -10,8 +10,9 @@ from redis.exceptions import RedisError
 
 from broker.store.behind import WriteBehind
 from broker.store.claims import Claims
-from broker.store.client import open_redis
+from broker.store.client import open_client
 from broker.store.clusters import Clusters
+from broker.store.presence import PresenceRecords
 from broker.store.results import Results
 from broker.store.sessions import Sessions
 
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 class Store:
     claims: Claims
     clusters: Clusters
+    presence: PresenceRecords
     results: Results
     sessions: Sessions
     behind: WriteBehind
@@ -41,7 +43,7 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
 
     A Redis that is out of reach now is no reason not to start: it may come back.
     """
-    redis = open_redis(url)
+    redis = open_client(url)
     behind = WriteBehind(redis)
     writer = asyncio.create_task(behind.run(), name="write-behind")
     try:
@@ -52,6 +54,7 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
         yield Store(
             claims=Claims(redis, behind, ttl_s=result_ttl_s),
             clusters=Clusters(redis, behind),
+            presence=PresenceRecords(redis),
             results=Results(redis, behind, ttl_s=result_ttl_s),
             sessions=Sessions(redis, behind),
             behind=behind,

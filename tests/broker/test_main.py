@@ -106,6 +106,9 @@ def until_dead(pids: list[int]) -> None:
         ("--log-format", "xml"),
         ("--redis-url", "http://127.0.0.1"),
         ("--redis-url", "redis://127.0.0.1:port/0"),
+        ("--redis-url", "redis+sentinel://:hunter2@127.0.0.1:26379"),  # and no name
+        ("--redis-url", "redis+cluster://:hunter2@127.0.0.1:7000/1"),
+        ("--redis-url", "redis://127.0.0.1?no_such_option=1"),
         ("--api-keys", "hunter2"),
         ("--executor-tokens", "hunter2"),
         ("--tls-key", "key.pem"),

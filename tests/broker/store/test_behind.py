@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from broker.store import keys
 from broker.store.behind import MAX_KEPT_BYTES, WriteBehind
 from broker.store.client import open_redis
 from broker.store.embedded import embedded_valkey
+from broker.store.presence import registering
+from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 PATIENCE_S = 10.0
 
@@ -181,3 +184,36 @@ async def test_what_passes_is_tried_again(frames: Any) -> None:
             await until(lambda: not behind.degraded)
         assert await redis.mget("a", "b") == [b"1", b"2"]
         await redis.aclose()
+
+
+async def test_a_script_that_a_full_redis_refuses_is_tried_again(server: Any) -> None:
+    """The refusal comes out of the script, in other words than that of a command."""
+    recovered: list[None] = []
+    async with running(server.redis) as behind:
+        behind.on_recovered = lambda: recovered.append(None)
+        await server.redis.config_set("maxmemory", 1)
+        for command in registering([("prod", ConnectedExecutor(executor_id="e"))], changed=True)[1:]:
+            assert command[0] == "EVAL"
+            behind.put(*command)
+        await until(lambda: behind.degraded)
+        assert not await behind.drain(0.05)
+        await server.redis.config_set("maxmemory", 0)
+        assert await behind.drain(PATIENCE_S)
+        await until(lambda: not behind.degraded)
+        assert await server.redis.hlen(keys.presence("prod")) == 1
+        assert recovered == [None]
+
+
+async def test_a_primary_that_has_become_a_replica_is_tried_again(server: Any, start_server: Any) -> None:
+    """Nothing is refused for good because of a failover, not even by a script."""
+    other = await start_server()
+    told: list[bool] = []
+    async with running(server.redis) as behind:
+        await server.redis.replicaof("127.0.0.1", other.port)
+        behind.put("SET", "a", 1, done=told.append)
+        behind.put("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "b", done=told.append)
+        await until(lambda: behind.degraded)
+        assert not await behind.drain(0.05)
+        await server.redis.replicaof("NO", "ONE")
+        assert await behind.drain(PATIENCE_S)
+    assert told == [True, True]

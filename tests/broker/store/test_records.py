@@ -24,7 +24,9 @@ def session(cluster_id: str = "prod", **fields: Any) -> session_service_pb2.Sess
 
 
 def executor(executor_id: str) -> cluster_service_pb2.ConnectedExecutor:
-    return cluster_service_pb2.ConnectedExecutor(executor_id=executor_id, instance_id="i-1", replica_id="replica-1")
+    return cluster_service_pb2.ConnectedExecutor(
+        executor_id=executor_id, instance_id="i-1", replica_id="replica-1", epoch=7
+    )
 
 
 # Results
@@ -132,10 +134,9 @@ async def test_activity_is_written_once_a_second(store: Store, redis: Redis) -> 
 
 
 async def test_presence_expires(store: Store, redis: Redis) -> None:
-    """A replica that dies says nothing: who it held is gone in 15 s, and `last_seen` stays."""
-    store.clusters.present("prod", [executor("a"), executor("b")])
-    await store.behind.drain(PATIENCE_S)
-    assert 10 < await redis.ttl(keys.presence("prod")) <= 15
+    """A replica that dies says nothing: who it held is gone in 20 s, and `last_seen` stays."""
+    await store.presence.register([("prod", executor("a")), ("prod", executor("b"))], changed=True)
+    assert 15 < await redis.ttl(keys.presence("prod")) <= 20
     [here] = await store.clusters.get(["prod"])
     assert here.connected
     assert sorted(one.executor_id for one in here.executors) == ["a", "b"]
@@ -148,9 +149,8 @@ async def test_presence_expires(store: Store, redis: Redis) -> None:
 
 
 async def test_who_is_gone_is_taken_out(store: Store) -> None:
-    store.clusters.present("prod", [executor("a"), executor("b")])
-    store.clusters.present("prod", [executor("b")], gone=["a"])
-    await store.behind.drain(PATIENCE_S)
+    await store.presence.register([("prod", executor("a")), ("prod", executor("b"))], changed=True)
+    await store.presence.unregister([("prod", executor("a"))])
     [cluster] = await store.clusters.get(["prod"])
     assert [one.executor_id for one in cluster.executors] == ["b"]
 
@@ -178,9 +178,10 @@ async def test_a_cluster_says_whether_it_is_active_and_has_a_session(store: Stor
 
 async def test_records_that_cannot_be_read_are_left_out(store: Store, redis: Redis) -> None:
     """Somebody else's bytes in Redis are no reason to leave a caller without an answer."""
-    await redis.set(keys.seen("prod"), b"\xff\xff garbage")
+    await store.presence.register([("prod", executor("b"))], changed=True)
     await redis.hset(keys.presence("prod"), "a", b"\xff\xff garbage")
-    await redis.hset(keys.presence("prod"), "b", executor("b").SerializeToString())
+    await redis.hset(keys.presence("prod"), "c", b"9" * 36 + b"\xff\xff")  # as if it had not expired
+    await redis.set(keys.seen("prod"), b"\xff\xff garbage")
     [prod] = await store.clusters.get(["prod"])
     assert not prod.HasField("last_seen")
     assert [one.executor_id for one in prod.executors] == ["b"]
@@ -195,7 +196,7 @@ async def test_nothing_is_without_a_ttl(store: Store, redis: Redis) -> None:
     await store.sessions.create(made)
     store.sessions.use(made, now=0.0, found=True)
     store.clusters.mark_active("prod", now=0.0)
-    store.clusters.present("prod", [executor("a")], gone=["b"])
+    await store.presence.register([("prod", executor("a"))], changed=True)
     store.results.put(command_pb2.Command(command_id=ids.new_id()), lambda stored: None)
     await store.behind.drain(PATIENCE_S)
     names = await redis.keys("*")
