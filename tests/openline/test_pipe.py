@@ -535,7 +535,10 @@ async def test_what_may_have_run_stays_unknown() -> None:
     assert min(frame.execute.timeout_s for frame in second.executed) > 0, "never the default"
 
 
-@pytest.mark.parametrize(("reason", "executed"), [(Reason.STORE_UNAVAILABLE, UNKNOWN), (Reason.CLUSTER_OFFLINE, NO)])
+@pytest.mark.parametrize(
+    ("reason", "executed"),
+    [(Reason.STORE_UNAVAILABLE, UNKNOWN), (Reason.CLUSTER_UNKNOWN, UNKNOWN), (Reason.CLUSTER_OFFLINE, NO)],
+)
 async def test_a_refusal_to_attach_says_nothing_of_the_command(
     reason: Reason, executed: command_pb2.Executed.ValueType
 ) -> None:
