@@ -22,6 +22,7 @@ _SAID_UNSEEN = frozenset(
         Reason.SCOPE_MISSING,
         Reason.QUOTA_EXCEEDED,
         Reason.INVALID_COMMAND,
+        Reason.CLUSTER_UNKNOWN,
         Reason.SESSION_UNKNOWN,
         Reason.SESSION_MISMATCH,
         Reason.STORE_UNAVAILABLE,

@@ -36,7 +36,8 @@ async def greet(
     welcome = frames[0].welcome
     if check_welcome is not None:
         check_welcome(welcome)
-    # Bounds, so that no welcome can make this end flood the broker or never notice that it is frozen.
-    heartbeat_s = min(max(welcome.heartbeat_interval_s, 0.05), HEARTBEAT_INTERVAL_S)
-    silence_s = min(max(welcome.heartbeat_timeout_s, 2 * heartbeat_s), HEARTBEAT_TIMEOUT_S)
+    # Bounds, so that no welcome can make this end flood the broker or never notice that it is frozen. The bound comes
+    # first, since `max` keeps it where the other one is not a number.
+    heartbeat_s = min(max(0.05, welcome.heartbeat_interval_s), HEARTBEAT_INTERVAL_S)
+    silence_s = min(max(2 * heartbeat_s, welcome.heartbeat_timeout_s), HEARTBEAT_TIMEOUT_S)
     return Agreed(welcome.replica_id, heartbeat_s, silence_s), frames[1:]

@@ -237,7 +237,8 @@ class Pipe:
 
 def _made_for(api_key: str, forwarded: pb.Forwarded | None, **asked: Any) -> pb.CallerFrame:
     """A frame that asks for something, and for whom."""
-    return pb.CallerFrame(api_key=api_key if forwarded is None else "", forwarded=forwarded, **asked)
+    who: dict[str, Any] = {"api_key": api_key} if forwarded is None else {"forwarded": forwarded}
+    return pb.CallerFrame(**who, **asked)
 
 
 def _told(ended: Exception, *, executed: command_pb2.Executed.ValueType) -> OpenlineError:

@@ -121,7 +121,7 @@ async def serving(*brokers: Address, ping_s: float = 15.0) -> AsyncIterator[tupl
             serve = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 async with asyncio.timeout(10):
-                    while not (server.started and any(replica.is_connected for replica in pipes.replicas)):
+                    while not (server.started and all(replica.is_connected for replica in pipes.replicas)):
                         await asyncio.sleep(0.005)
                 yield Address(f"127.0.0.1:{listener.getsockname()[1]}"), pipes
             finally:
@@ -178,8 +178,9 @@ Script = Callable[[pb.CallerFrame, Say], Awaitable[None]]
 class ScriptedBroker(CommandServiceServicer):
     """Speaks the handshake and heartbeats; each call on its pipe is the script's, as a task of its own."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, replica_id: str = "a") -> None:
         self.script = script
+        self.replica_id = replica_id
         self.asked: list[pb.CallerFrame] = []
         self.abandoned: list[int] = []
         # What GetCommand finds.
@@ -187,6 +188,19 @@ class ScriptedBroker(CommandServiceServicer):
         self.looked_up: list[pb.GetCommandRequest] = []
         self._writing = asyncio.Lock()
         self._context: Any = None
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, port: int = 0) -> Address:
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        add_CommandServiceServicer_to_server(self, self._server)
+        bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        await self._server.start()
+        return Address(f"127.0.0.1:{bound}")
+
+    async def die(self) -> None:
+        """Ends every stream at once, as a killed process does."""
+        assert self._server is not None
+        await self._server.stop(0)
 
     async def write(self, *frames: pb.ReplyFrame) -> None:
         async with self._writing:
@@ -195,7 +209,8 @@ class ScriptedBroker(CommandServiceServicer):
     async def Pipe(self, _requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         self._context = context
         await context.read()
-        await self.write(pb.ReplyFrame(welcome=pb.PipeWelcome(heartbeat_interval_s=0.1, heartbeat_timeout_s=5.0)))
+        welcome = pb.PipeWelcome(replica_id=self.replica_id, heartbeat_interval_s=0.1, heartbeat_timeout_s=5.0)
+        await self.write(pb.ReplyFrame(welcome=welcome))
         scripts: list[asyncio.Task[None]] = []
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
@@ -227,12 +242,16 @@ class ScriptedBroker(CommandServiceServicer):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A gateway in front of a scripted broker."""
+    """A gateway in front of scripted brokers."""
 
-    broker: ScriptedBroker
+    brokers: tuple[ScriptedBroker, ...]
     gateway: Address
     pipes: Pipes
     api: httpx.AsyncClient
+
+    @property
+    def broker(self) -> ScriptedBroker:
+        return self.brokers[0]
 
     @property
     def open_calls(self) -> int:
@@ -242,20 +261,18 @@ class Scene:
 
 
 @asynccontextmanager
-async def staging(script: Script, *, ping_s: float = 15.0) -> AsyncIterator[Scene]:
-    broker = ScriptedBroker(script)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    add_CommandServiceServicer_to_server(broker, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+async def staging(*scripts: Script, ping_s: float = 15.0) -> AsyncIterator[Scene]:
+    brokers = tuple(ScriptedBroker(script, replica_id=name) for script, name in zip(scripts, "abcdef", strict=False))
+    addresses = [await broker.start() for broker in brokers]
     try:
-        async with serving(Address(f"127.0.0.1:{port}"), ping_s=ping_s) as (gateway, pipes), client(gateway) as api:
-            yield Scene(broker, gateway, pipes, api)
+        async with serving(*addresses, ping_s=ping_s) as (gateway, pipes), client(gateway) as api:
+            yield Scene(brokers, gateway, pipes, api)
     finally:
-        await server.stop(0)
+        for broker in brokers:
+            await broker.die()
 
 
 @pytest.fixture(scope="session")
 def stage() -> Any:
-    """`async with stage(script) as scene`: a gateway in front of a broker that does what the script tells it to."""
+    """`async with stage(script) as scene`: a gateway in front of one or more brokers that do what scripts tell."""
     return staging

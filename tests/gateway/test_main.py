@@ -1,7 +1,6 @@
 """The gateway as a program: its flags, its start, its stop, and brokers that come and go."""
 
 import asyncio
-import json
 import socket
 import subprocess
 import sys
@@ -67,7 +66,7 @@ async def test_without_a_broker_it_runs_and_says_so(run_program: Any) -> None:
             health = await api.get("/health")
             assert health.status_code == 503
             assert health.json()["status"] == "unhealthy"
-            assert health.json()["brokers"] == [{"address": "127.0.0.1:9", "connected": False}]
+            assert health.json()["brokers"] == [{"address": "127.0.0.1:9", "connected": False, "replica_id": None}]
             assert (await api.get("/healthz")).json() == {"status": "ok"}
             for answer in (await api.post("/debug/execute", json=BODY), await api.get("/debug/clusters")):
                 problem = answer.json()
@@ -99,18 +98,23 @@ async def test_told_to_stop_it_finishes_what_runs(run_program: Any, broker: Addr
 
 @pytest.fixture
 async def pair(run_program: Any, tmp_path: Path) -> AsyncIterator[tuple[Any, Any, httpx.AsyncClient]]:
-    """Two brokers that do not know of each other, an executor on the second one only, and a gateway to both."""
+    """Two brokers, each with an executor of the same cluster, and a gateway to both."""
     kubectl = tmp_path / "kubectl"
-    kubectl.write_text('#!/bin/sh\n[ "$2" = slow ] && sleep 20\necho ran\n')
+    kubectl.write_text('#!/bin/sh\n[ "$2" = slow ] && sleep 20\n[ "$2" = pause ] && sleep 1\necho ran\n')
     kubectl.chmod(0o755)
     keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:TOKEN")
     broker = ("openline-broker", "--listen", "127.0.0.1:0", *keys)
-    with run_program(*broker) as first, run_program(*broker) as second:
+    with run_program(*broker, "--replica-id", "a") as first, run_program(*broker, "--replica-id", "b") as second:
         addresses = [first.until("broker.started")["listen"], second.until("broker.started")["listen"]]
-        executor = ("--broker", addresses[1], "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
+        executor = ("openline-executor", "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
         gateway = ("openline-gateway", "--listen", "127.0.0.1:0", "--broker", ",".join(addresses))
-        with run_program("openline-executor", *executor) as connected, run_program(*gateway) as serving:
-            connected.until("connection.opened")
+        with (
+            run_program(*executor, "--broker", addresses[0], "--executor-id", "one") as one,
+            run_program(*executor, "--broker", addresses[1], "--executor-id", "other") as other,
+            run_program(*gateway) as serving,
+        ):
+            one.until("connection.opened")
+            other.until("connection.opened")
             address = serving.until("gateway.listening")["address"]
             serving.until("pipe.opened")
             serving.until("pipe.opened")
@@ -118,26 +122,64 @@ async def pair(run_program: Any, tmp_path: Path) -> AsyncIterator[tuple[Any, Any
                 yield first, second, api
 
 
+async def asked_all_the_while(api: httpx.AsyncClient, ended: asyncio.Event) -> list[httpx.Response]:
+    """Answers to callers who ask one command after the other until it is over."""
+
+    async def ask() -> list[httpx.Response]:
+        answers = []
+        while not ended.is_set():
+            answers.append(await api.post("/debug/execute", json=BODY))
+        return answers
+
+    return [answer for answers in await asyncio.gather(*(ask() for _ in range(4))) for answer in answers]
+
+
 async def test_a_killed_broker_is_passed_over(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
-    """The replica that has the executor is found, with the other one alive and with it killed; unary calls as well."""
+    """kill -9 under many commands: each is answered by the other replica, a unary call as well; health says who."""
     first, _, api = pair
-    assert (await api.post("/debug/execute", json=BODY)).json()["output"] == "ran\n"
+    brokers = (await api.get("/health")).json()["brokers"]
+    assert [(broker["replica_id"], broker["connected"]) for broker in brokers] == [("a", True), ("b", True)]
+    ended = asyncio.Event()
+    asking = asyncio.create_task(asked_all_the_while(api, ended))
+    under_way = asyncio.create_task(api.post("/debug/execute", json={"cluster_id": "local", "args": ["pause"]}))
+    await asyncio.sleep(0.5)
     first.process.kill()
-    # Unary calls may be asked again at any moment; a command only when it surely has not left.
     assert (await api.get("/debug/clusters")).json()["count"] == 1
     async with asyncio.timeout(5):
-        while (await api.get("/health")).json()["brokers"][0]["connected"]:
+        while (health := await api.get("/health")).json()["brokers"][0]["connected"]:
             await asyncio.sleep(0.01)
-    for _ in range(20):
-        assert (await api.post("/debug/execute", json=BODY)).json()["output"] == "ran\n"
+    assert (health.status_code, health.json()["brokers"][0]["replica_id"]) == (200, None)
+    await asyncio.sleep(0.3)
+    ended.set()
+    answers = [*await asking, await under_way]
+    assert {(answer.status_code, answer.json()["output"]) for answer in answers} == {(200, "ran\n")}
 
 
-async def test_a_broker_killed_in_mid_command_is_told_honestly(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
-    """What may have run is a 503 with executed=unknown, at once, not retryable, and not sent to the other replica."""
-    _, second, api = pair
-    call = asyncio.create_task(api.post("/debug/execute", json={"cluster_id": "local", "args": ["slow"]}))
+async def test_a_broker_that_is_told_to_stop_shows_no_error(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
+    """SIGTERM: what runs there is answered by it, everything after that by the other one, and health stays 200."""
+    first, _, api = pair
+    ended = asyncio.Event()
+    asking = asyncio.create_task(asked_all_the_while(api, ended))
+    under_way = asyncio.create_task(api.post("/debug/execute", json={"cluster_id": "local", "args": ["pause"]}))
+    await asyncio.sleep(0.5)
+    first.process.terminate()
+    async with asyncio.timeout(20):
+        while first.process.poll() is None:
+            assert (await api.get("/health")).status_code == 200
+            await asyncio.sleep(0.05)
+    ended.set()
+    answers = [*await asking, await under_way]
+    assert {(answer.status_code, answer.json()["output"]) for answer in answers} == {(200, "ran\n")}
+
+
+async def test_brokers_killed_in_mid_command_are_told_honestly(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
+    """With nobody left who could know, what may have run is a 503 with executed=unknown by the deadline; no retry."""
+    first, second, api = pair
+    body = {"cluster_id": "local", "args": ["slow"], "timeout_seconds": 2}
+    call = asyncio.create_task(api.post("/debug/execute", json=body))
     await asyncio.sleep(0.4)
     assert not call.done()
+    first.process.kill()
     second.process.kill()
     async with asyncio.timeout(5):
         answer = await call
@@ -145,35 +187,5 @@ async def test_a_broker_killed_in_mid_command_is_told_honestly(pair: tuple[Any, 
     assert (answer.status_code, problem["reason"]) == (503, "BROKER_UNAVAILABLE")
     assert (problem["executed"], problem["retryable"]) == ("unknown", False)
     assert "Retry-After" not in answer.headers
-
-
-async def test_a_command_is_found_at_the_replica_that_has_it(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
-    """Followed, looked up and stopped, although the replica that is asked first does not know it."""
-    _, _, api = pair
-    body = {"argv": ["get", "slow"]}
-    async with asyncio.timeout(15):
-        async with api.stream(
-            "POST", "/v1/clusters/local/commands", json=body, headers={"Accept": "text/event-stream"}
-        ) as stream:
-            lines = stream.aiter_lines()
-            async for line in lines:
-                if '"running"' in line:
-                    command_id = json.loads(line.removeprefix("data: "))["command_id"]
-                    break
-            path = f"/v1/commands/{command_id}"
-            assert (await api.get(path)).json()["state"] == "running"
-            assert (await api.delete(path)).status_code == 202
-            assert "event: result" in [line async for line in lines]
-        assert (await api.get(path)).json()["outcome"] == "cancelled"
-        async with api.stream("GET", f"{path}/events") as stream:
-            assert "event: result" in [line async for line in stream.aiter_lines()]
-
-
-async def test_waiting_for_a_cluster_costs_nothing_where_it_is_connected(
-    pair: tuple[Any, Any, httpx.AsyncClient],
-) -> None:
-    """The replica that does not have it is not the one that waits."""
-    _, _, api = pair
-    async with asyncio.timeout(10):
-        response = await api.post("/debug/execute", json={**BODY, "wait_for_cluster_s": 300})
-    assert response.json()["output"] == "ran\n"
+    health = await api.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "unhealthy")

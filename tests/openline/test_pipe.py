@@ -58,6 +58,7 @@ class ScriptedBroker(CommandServiceServicer):
         self.first_reply: pb.ReplyFrame | None = None
         self.pipes_opened = 0
         self.pipes_ended = 0
+        self.heartbeats = 0
         self.metadata: dict[str, str | bytes] = {}
         self.executed: list[pb.CallerFrame] = []
         self.abandoned: list[int] = []
@@ -93,6 +94,7 @@ class ScriptedBroker(CommandServiceServicer):
             for frame in message.frames:
                 match frame.WhichOneof("frame"):
                     case "heartbeat":
+                        self.heartbeats += 1
                         replies.append(pb.ReplyFrame(heartbeat_ack=HeartbeatAck(seq=frame.heartbeat.seq)))
                     case "execute":
                         self.executed.append(frame)
@@ -297,6 +299,17 @@ async def test_heartbeats_keep_an_idle_pipe_open() -> None:
         await asyncio.sleep(0.8)
         assert pipe.state is PipeState.OPEN
         assert not pipe.is_quiet
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("-inf"), 0.0])
+async def test_no_welcome_makes_a_pipe_flood_its_broker(seconds: float) -> None:
+    """Whatever interval it gives, heartbeats come at most twenty times a second."""
+    broker = ScriptedBroker(answered)
+    broker.welcome.heartbeat_interval_s = seconds
+    async with open_pipe(broker) as pipe:
+        await asyncio.sleep(0.3)
+        assert pipe.state is PipeState.OPEN
+    assert 1 <= broker.heartbeats <= 6
 
 
 async def test_a_pipe_that_was_told_to_leave_finishes_its_calls() -> None:
@@ -512,7 +525,7 @@ async def test_only_what_may_have_left_is_attached_to() -> None:
 async def test_a_frozen_replicas_commands_are_attached_to_on_another() -> None:
     """Silence is noticed and is no different from a broken stream."""
     first, second = ScriptedBroker(silent), ScriptedBroker(answered)
-    first.welcome.heartbeat_timeout_s = 0.3
+    first.welcome.heartbeat_timeout_s = 1.0
     async with pipes_to(first, second) as pipes:
         call = asyncio.create_task(pipes.execute(request(), api_key="k", timeout_s=30))
         await until(lambda: bool(first.executed))
@@ -535,7 +548,10 @@ async def test_what_may_have_run_stays_unknown() -> None:
     assert min(frame.execute.timeout_s for frame in second.executed) > 0, "never the default"
 
 
-@pytest.mark.parametrize(("reason", "executed"), [(Reason.STORE_UNAVAILABLE, UNKNOWN), (Reason.CLUSTER_OFFLINE, NO)])
+@pytest.mark.parametrize(
+    ("reason", "executed"),
+    [(Reason.STORE_UNAVAILABLE, UNKNOWN), (Reason.CLUSTER_UNKNOWN, UNKNOWN), (Reason.CLUSTER_OFFLINE, NO)],
+)
 async def test_a_refusal_to_attach_says_nothing_of_the_command(
     reason: Reason, executed: command_pb2.Executed.ValueType
 ) -> None:
