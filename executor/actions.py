@@ -47,11 +47,23 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """All there is of a command that has ended, for another process of this executor and for any replica."""
+
+    execute: wire.Execute  # as it came; its id alone, if an older version left it
+    report: Report
+    executed: bool  # its process was started
+
+    @property
+    def command_id(self) -> str:
+        return self.execute.command_id
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Keep a result also where it outlives this process, if there is such a place."""
 
-    report: Report
-    executed: bool
+    result: Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Protocol, Self
 
 import structlog
 
-from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Resume, Send, Spawn, Store
-from executor.core import Core, Held
-from executor.report import Report, Source
+from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Result, Resume, Send, Spawn, Store
+from executor.core import Core
+from executor.report import Source
 from executor.runner import Kubectl, Run
 from executor.spool import Spool
 from openline.v1 import executor_service_pb2 as wire
@@ -64,8 +64,9 @@ class Commands:
 
     # The connection
 
-    def held(self) -> Held:
-        return self._core.held()
+    def held(self) -> wire.Hello:
+        """What Hello says of the commands, now."""
+        return self._core.hello(self._loop.time())
 
     def welcomed(self, welcome: wire.Welcome, put: Put) -> None:
         """A broker has answered: from now on frames go to `put`."""
@@ -79,9 +80,9 @@ class Commands:
         self._put = None
         self._core.disconnected()
 
-    def restore(self, report: Report, *, executed: bool) -> None:
+    def restore(self, result: Result) -> None:
         """A result that an earlier process of this executor left."""
-        self._do(self._core.restore(report, executed=executed, now=self._loop.time()))
+        self._do(self._core.restore(result, now=self._loop.time()))
 
     # The end
 
@@ -115,9 +116,9 @@ class Commands:
                     self._runs[command_id].hold()
                 case Resume(command_id):
                     self._runs[command_id].resume()
-                case Store(report, executed):
+                case Store(result):
                     if self._spool is not None:
-                        self._spool.store(report, executed=executed)
+                        self._spool.store(result)
                 case Erase(command_id):
                     if self._spool is not None:
                         self._spool.erase(command_id)

@@ -21,9 +21,15 @@ from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 
+# After GoAway, a broker that does not take what is queued within this is left: it is all said again to the next one.
+LEAVE_S = 2.0
 KNOWN_FRAMES = frozenset(field.name for field in wire.BrokerFrame.DESCRIPTOR.fields)
 
 log = structlog.get_logger()
+
+
+class NotLeft(Exception):
+    """The broker said GoAway and then did not take what was still queued for it."""
 
 
 class NoWelcome(Exception):
@@ -37,13 +43,14 @@ class End:
     why: str
     code: grpc.StatusCode | None = None  # None: this side ended it
     lived_s: float | None = None  # since Welcome; None: it never stood
+    moved: bool = False  # the broker had said GoAway
     wait_s: float = 0.0  # at least so long until the next one, as GoAway said
     unknown_frames: int = 0  # of a newer contract, ignored
 
 
 class Connection:
     """One Connect call. `welcomed` is called with the Welcome when the connection stands, `active` whenever the broker
-    says that the cluster is in use."""
+    says that the cluster is in use, `moving` when it says GoAway."""
 
     def __init__(
         self,
@@ -55,11 +62,13 @@ class Connection:
         activity: Activity,
         welcomed: Callable[[wire.Welcome], None],
         active: Callable[[], None],
+        moving: Callable[[], None] = lambda: None,
     ) -> None:
         self._commands = commands
         self._activity = activity
         self._welcomed = welcomed
         self._active = active
+        self._moving = moving
         self._log = log.bind(broker=broker)
         self._loop = asyncio.get_running_loop()
         self._call = ExecutorServiceStub(channel).Connect(metadata=(("authorization", f"Bearer {token}"),))
@@ -107,7 +116,7 @@ class Connection:
             await self._stream.run(self._received, silence_s=self._silence_s)
         except TimeoutError:
             return self._end(f"no Welcome within {limits.HELLO_TIMEOUT_S:g} s")
-        except (NoWelcome, StreamFrozen, StreamGarbled, Overflow) as problem:
+        except (NoWelcome, NotLeft, StreamFrozen, StreamGarbled, Overflow) as problem:
             return self._end(str(problem))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The second is what a write to a call that has just ended gets; the call knows the status.
@@ -134,6 +143,7 @@ class Connection:
             why=why or "no reason given",
             code=code,
             lived_s=None if self._stood_at is None else now - self._stood_at,
+            moved=self._moving_at is not None,
             wait_s=0.0 if self._moving_at is None else max(0.0, self._moving_at + self._reconnect_after_s - now),
             unknown_frames=self._unknown_frames,
         )
@@ -194,10 +204,11 @@ class Connection:
             else:
                 self._unknown_frames += 1
         if self._moving_at is not None and self._commands.idle:
-            self._close("moved, nothing left to hand over")
+            self._leave("moved, nothing left to hand over")
 
     def _move(self, go_away: wire.GoAway) -> None:
-        """Closes when what runs has been handed over (`_received`), or at the drain deadline."""
+        """Closes when nothing is left to hand over (`_received`), or at the drain deadline; without one, at once: what
+        runs goes along."""
         if self._moving_at is not None:
             return
         self._moving_at = self._loop.time()
@@ -205,4 +216,12 @@ class Connection:
         self._reconnect_after_s = sane(go_away.reconnect_after_s, 0.0, low=0.0, high=60.0)
         drain_s = sane(go_away.drain_deadline_s, 0.0, low=0.0, high=limits.MAX_TIMEOUT_S)
         self._log.info("connection.moving", reason=go_away.reason, drain_s=drain_s)
-        self._timers["move"] = self._loop.call_later(drain_s, self._close, "moved, at the drain deadline")
+        self._timers["move"] = self._loop.call_later(drain_s, self._leave, "moved, with what runs")
+        self._moving()
+
+    def _leave(self, why: str) -> None:
+        """Closes when what is queued has been written, output that waits for credit not included."""
+        if "leave" not in self._timers:
+            late = NotLeft(f"moved, and it did not take what was queued within {LEAVE_S:g} s")
+            self._timers["leave"] = self._loop.call_later(LEAVE_S, self._stream.break_off, late)
+            self._close(why)

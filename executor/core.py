@@ -4,14 +4,15 @@ Pure: no grpc, no clock, no tasks. Every method changes what is known and return
 carry out in that order. `now` is in seconds on any clock that never goes back. The life of a command is in `life`.
 """
 
-from dataclasses import dataclass
+from copy import deepcopy
 
 from executor import results
-from executor.actions import Action, Ended, Kill, NotStarted, Send, Spawn
+from executor.actions import Action, Ended, Kill, NotStarted, Result, Send, Spawn
 from executor.admission import Admission, Check
 from executor.handover import Handover
+from executor.held import Held
 from executor.life import HAS_PLACE, STOPPABLE, Command, Event, State, Stop
-from executor.report import Report, Source
+from executor.report import Source
 from openline import limits
 from openline.capture import allowance
 from openline.errors import error
@@ -26,14 +27,6 @@ SEVERED = Stop(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What Hello lists: commands that have not ended, and results that no broker has acknowledged."""
-
-    in_flight_ids: tuple[str, ...]
-    unacked_ids: tuple[str, ...]
-
-
 class Core:
     """All commands of one executor. `check` is the policy: it says why an argv may not run, or None."""
 
@@ -43,6 +36,7 @@ class Core:
         self._live: dict[str, Command] = {}
         self._handover = Handover()
         self._connected = False  # Welcome has arrived on the connection there is
+        self._last_epoch = 0  # the highest of all connections
         self._draining = ""
 
     def __repr__(self) -> str:
@@ -68,17 +62,22 @@ class Core:
 
     # The connection
 
-    def restore(self, report: Report, *, executed: bool, now: float) -> list[Action]:
+    def restore(self, result: Result, *, now: float) -> list[Action]:
         """A result that an earlier process of this executor left; before the first connection."""
-        return self._handover.restore(report, executed=executed, now=now)
+        return self._handover.restore(result, now=now)
 
     def held(self) -> Held:
-        in_flight = (c.command_id for c in self._live.values() if c.state is not State.DROPPED)
-        return Held(tuple(in_flight), tuple(c.command_id for c in self._handover.unacked))
+        in_flight = (c for c in self._live.values() if c.state is not State.DROPPED)
+        return Held(tuple(in_flight), tuple(self._handover.unacked))
+
+    def hello(self, now: float) -> wire.Hello:
+        """What Hello says of the commands and of the connections before."""
+        return self.held().hello(now, last_epoch=self._last_epoch)
 
     def welcomed(self, welcome: wire.Welcome, now: float) -> list[Action]:
         """A broker has answered Hello: obeys its verdicts and says again how it stands with every command left."""
         self._connected = True
+        self._last_epoch = max(self._last_epoch, welcome.epoch)
         self._handover.open(welcome.limits)
         actions: list[Action] = []
         next_seq: dict[str, int] = {}
@@ -175,7 +174,8 @@ class Core:
         # A timeout that is not a positive number has passed already.
         timeout_s = min(execute.timeout_s, limits.MAX_TIMEOUT_S) if execute.timeout_s > 0 else 0.0
         report = self._handover.report(execute)
-        command = Command(execute, report, received_at=now, deadline=now + timeout_s)
+        # A copy, since a part of a message keeps the whole of it in memory: a batch of a thousand.
+        command = Command(deepcopy(execute), report, received_at=now, deadline=now + timeout_s)
         self._live[command.command_id] = command
         return [*self._send(results.accepted(command.command_id)), *self._place(now)]
 

@@ -6,7 +6,7 @@ What goes out when is in `flow`, how much is kept for how long in `memory`. Whet
 from collections.abc import Iterable
 
 from executor import results
-from executor.actions import Action, Ended, Erase, Note, NotStarted, Resume, Store
+from executor.actions import Action, Ended, Erase, Note, NotStarted, Result, Resume, Store
 from executor.flow import Flow
 from executor.life import Command, State
 from executor.memory import Memory
@@ -100,13 +100,15 @@ class Handover:
             report.write(STDERR, end.stderr.data)
         report.close(finished, now)
         note = results.finished_note(command, finished)
-        return [note, Store(report, command.executed), *self._keep(command), *self._flow.push(report, now)]
+        kept = Store(Result(command.execute, report, command.executed))
+        return [note, kept, *self._keep(command), *self._flow.push(report, now)]
 
-    def restore(self, report: Report, *, executed: bool, now: float) -> list[Action]:
+    def restore(self, result: Result, *, now: float) -> list[Action]:
         """A result that an earlier process of this executor left, finished and not acknowledged."""
-        report.ended_at = now
-        execute = wire.Execute(command_id=report.command_id)
-        command = Command(execute, report, received_at=now, deadline=now, state=State.FINISHED, executed=executed)
+        result.report.ended_at = now
+        # Its deadline was on the clock of that process.
+        command = Command(result.execute, result.report, received_at=now, deadline=now, state=State.FINISHED)
+        command.executed = result.executed
         return self._keep(command)
 
     def settle(self, command_id: str) -> list[Action]:

@@ -7,7 +7,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import cycle
 
 import grpc
 import structlog
@@ -16,6 +15,7 @@ from executor.activity import Activity
 from executor.commands import Commands
 from executor.connection import Connection, End
 from executor.pace import Pace
+from executor.route import Route
 from executor.settings import ExecutorSettings
 from openline.channels import open_channel
 from openline.settings import Address
@@ -52,6 +52,9 @@ class Link:
         self._who = who
         self._commands = commands
         self._pace = pace
+        # In an order of its own, so that executors spread over the replicas, also those that lose the same one.
+        self._route = Route(random.sample(settings.broker, k=len(settings.broker)), pace)
+        self._ahead: grpc.aio.Channel | None = None  # to where a connection that is moving goes next
         self._activity = Activity()
         self._active = active
         self._connection: Connection | None = None
@@ -61,24 +64,25 @@ class Link:
 
     async def run(self) -> None:
         """Dials until `close`."""
-        # From a random one on, so that the executors of many clusters spread over the replicas.
-        brokers = self._settings.broker
-        first = random.randrange(len(brokers))  # noqa: S311
-        addresses = cycle(brokers[first:] + brokers[:first])
-        while not self._stopped.is_set():
-            address = next(addresses)
-            end = await self._connect(address)
-            if end.lived_s is not None or not self._stopped.is_set():
-                self._report(address, end)
-            chance = random.random()  # noqa: S311
-            refused = end.code in REFUSALS
-            urgent = not self._commands.idle
-            wait_s = (
-                self._pace.refused(chance) if refused else self._pace.lost(end.lived_s or 0.0, chance, urgent=urgent)
-            )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(wait_s, end.wait_s)):
-                    await self._stopped.wait()
+        try:
+            while not self._stopped.is_set():
+                address = self._route.address
+                end = await self._connect(address)
+                if end.lived_s is not None or not self._stopped.is_set():
+                    self._report(address, end)
+                wait_s = self._route.ended(
+                    end.lived_s or 0.0,
+                    moved=end.moved,
+                    refused=end.code in REFUSALS,
+                    urgent=not self._commands.idle,
+                    chance=random.random(),  # noqa: S311
+                )
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(wait_s, end.wait_s)):
+                        await self._stopped.wait()
+        finally:
+            if self._ahead is not None:
+                await self._ahead.close()
 
     def close(self) -> None:
         """Ends `run` when what is queued has been written."""
@@ -88,16 +92,18 @@ class Link:
 
     async def _connect(self, address: Address) -> End:
         """One connection, from dialing to its end."""
-        settings = self._settings
         try:
-            token = settings.read_token()
-            channel = open_channel(address, ca=settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
-        except (OSError, ValueError) as problem:
-            return End(why=f"token or certificate: {problem}")
-        held = self._commands.held()
-        hello = wire.Hello(in_flight_ids=held.in_flight_ids, unacked_ids=held.unacked_ids)
-        hello.MergeFrom(self._who)
+            channel = self._ahead or self._open(address)
+        except OSError as problem:
+            return End(why=f"certificate: {problem}")
+        self._ahead = None
         async with channel:
+            try:
+                token = self._settings.read_token()
+            except (OSError, ValueError) as problem:
+                return End(why=f"token: {problem}")
+            hello = self._commands.held()
+            hello.MergeFrom(self._who)
             self._connection = Connection(
                 channel,
                 self._commands,
@@ -106,12 +112,28 @@ class Link:
                 activity=self._activity,
                 welcomed=self._welcomed,
                 active=self._active,
+                moving=self._open_ahead,
             )
             try:
                 return await self._connection.hold(hello)
             finally:
                 self._connection = None
                 self.connected = False
+
+    def _open(self, address: Address) -> grpc.aio.Channel:
+        """Raises OSError for a certificate that cannot be read."""
+        settings = self._settings
+        return open_channel(address, ca=settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
+
+    def _open_ahead(self) -> None:
+        """Makes before it breaks: while one broker is being left, the way to the next is opened, but not used yet.
+
+        Hello waits for the end of the connection before, since until then it is not certain what there is to tell.
+        """
+        if self._ahead is None and self._route.following != self._route.address:
+            with suppress(OSError):  # said when it is needed
+                self._ahead = self._open(self._route.following)
+                self._ahead.get_state(try_to_connect=True)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self.connected = True

@@ -63,8 +63,8 @@ async def serve(settings: ExecutorSettings) -> None:
         core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
         spool = await _open_spool(stages, settings.spool_dir)
         commands = await stages.enter_async_context(Commands(core, kubectl, spool=spool))
-        for report, executed in spool.read() if spool else ():
-            commands.restore(report, executed=executed)
+        for result in spool.read() if spool else ():
+            commands.restore(result)
         warmup = Warmup(kubectl)
         link = Link(settings, who, commands, pace=Pace(), active=warmup.want)
         if settings.health_listen is not None:

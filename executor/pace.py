@@ -32,14 +32,21 @@ class Pace:
         self._min_s = sane(policy.min_s, self._min_s, low=0.01, high=60.0)
         self._max_s = max(sane(policy.max_s, self._max_s, low=0.01, high=300.0), self._min_s)
 
+    def stood(self, lived_s: float) -> bool:
+        """Whether a connection that lived so long was a good one: longer than the wait before the next can be. After
+        such a one the bound starts anew."""
+        if lived_s <= self._bound_s:
+            return False
+        self._bound_s = self._min_s
+        return True
+
     def lost(self, lived_s: float, chance: float, *, urgent: bool = False) -> float:
         """The wait after a connection that lived so long (0: it never stood); `chance` is random in 0..1.
 
-        One that lived longer than the wait before the next can be was a good one: the bound starts anew. One that
-        keeps breaking sooner is dialed less and less often, but not while it is `urgent`: a command is held.
+        One that keeps breaking too soon to have been good is dialed less and less often, but not while it is `urgent`:
+        a command is held.
         """
-        if lived_s > self._bound_s:
-            self._bound_s = self._min_s
+        self.stood(lived_s)
         wait_s = (min(self._bound_s, max(URGENT_S, self._min_s)) if urgent else self._bound_s) * chance
         self._bound_s = min(max(self._bound_s * 2, self._min_s), self._max_s)
         return wait_s

@@ -1,8 +1,9 @@
 """Results on disk until they are acknowledged, so that another process of this executor can hand them over.
 
-One file a command: a line that names the format, a SHA-256, and the very frames that tell of the result. A file is
-written beside its place, synced and renamed, so that it is there whole or not at all. All writing and removing is done
-by one task in a thread, a file at a time; whatever goes wrong there is logged and costs only the file.
+One file a command: a line that names the format, a SHA-256, the Execute as Hello brings it and the very frames that
+tell of the result. A file is written beside its place, synced and renamed, so that it is there whole or not at all. All
+writing and removing is done by one task in a thread, a file at a time; whatever goes wrong there is logged and costs
+only the file.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +23,16 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from executor import results
+from executor.actions import Result
 from executor.memory import MAX_RESULTS
 from executor.report import Report
 from openline import ids
 from openline.capture import MOST_OUTPUT_BYTES
 from openline.v1 import executor_service_pb2 as wire
 
-FORMAT = b"openline-result 1\n"
+FORMAT = b"openline-result 2\n"
+# Without the Execute: its result can be handed over only to a replica that knows the command.
+FORMAT_1 = b"openline-result 1\n"
 SUFFIX = ".result"
 UNFINISHED_SUFFIX = ".result.tmp"
 LOCK = "lock"
@@ -45,8 +50,8 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock: int | None = None
-        # What is to be done for each id, in order: its report and whether it was executed, or None to remove its file.
-        self._pending: OrderedDict[str, tuple[Report, bool] | None] = OrderedDict()
+        # What is to be done for each id, in order: its result, or None to remove its file.
+        self._pending: OrderedDict[str, Result | None] = OrderedDict()
         self._on_disk: set[str] = set()
         self._wanted = asyncio.Event()
         self._closing = False
@@ -84,9 +89,9 @@ class Spool:
             if self._lock is not None:
                 os.close(self._lock)
 
-    def store(self, report: Report, *, executed: bool) -> None:
-        """Writes a result, soon; replaces one under the same id. The report must not change but by what arrives."""
-        self._want(report.command_id, (report, executed))
+    def store(self, result: Result) -> None:
+        """Writes a result, soon; replaces one under the same id. Its report must not change but by what arrives."""
+        self._want(result.command_id, result)
 
     def erase(self, command_id: str) -> None:
         """Removes a result, soon. One that has not been written yet never is."""
@@ -95,8 +100,8 @@ class Spool:
         if command_id in self._on_disk:
             self._want(command_id, None)
 
-    def read(self) -> Iterator[tuple[Report, bool]]:
-        """The results that are there, oldest first, with whether they were executed. Blocks; before the first `store`.
+    def read(self) -> Iterator[Result]:
+        """The results that are there, oldest first. Blocks; before the first `store`.
 
         Garbage under our names is removed; what has another name is left alone.
         """
@@ -105,18 +110,18 @@ class Spool:
             path.unlink(missing_ok=True)
         for path in found[-MAX_RESULTS:]:
             try:
-                report, executed = unpack(_read(path))
-                if path.name != _name(report.command_id):
+                result = unpack(_read(path))
+                if path.name != _name(result.command_id):
                     raise ValueError("the file has another command's name")
             except (OSError, ValueError) as problem:
                 log.warning("spool.garbage", file=path.name, why=str(problem))
                 if path.is_file():
                     path.unlink(missing_ok=True)
                 continue
-            self._on_disk.add(report.command_id)
-            yield report, executed
+            self._on_disk.add(result.command_id)
+            yield result
 
-    def _want(self, command_id: str, what: tuple[Report, bool] | None) -> None:
+    def _want(self, command_id: str, what: Result | None) -> None:
         self._pending[command_id] = what
         self._wanted.set()
 
@@ -135,7 +140,7 @@ class Spool:
                 else:
                     self._on_disk.add(command_id)
                     # A copy, since the report goes on to change here; packing a megabyte takes milliseconds.
-                    await asyncio.to_thread(_put, path, deepcopy(what[0]), executed=what[1])
+                    await asyncio.to_thread(_put, path, replace(what, report=deepcopy(what.report)))
             except OSError as problem:
                 self._report(problem)
             else:
@@ -149,12 +154,14 @@ class Spool:
             log.warning("spool.failed", directory=str(self._directory), why=problem.strerror or str(problem))
 
 
-def pack(report: Report, *, executed: bool) -> bytes:
+def pack(result: Result) -> bytes:
     """A file's content: the frames that tell a broker of this result."""
+    report = result.report
     if report.finished is None:
         raise AssertionError(f"{report!r} is not finished")
-    frames = [results.accepted(report.command_id)]
-    if executed:
+    held = wire.HeldCommand(execute=result.execute, first_seq=report.first_seq)
+    frames = [wire.ExecutorFrame(hello=wire.Hello(held=[held])), results.accepted(report.command_id)]
+    if result.executed:
         frames.append(results.started(report.command_id))
     frames += [wire.ExecutorFrame(output=output) for output in report.frames()]
     frames.append(wire.ExecutorFrame(finished=report.finished))
@@ -162,25 +169,34 @@ def pack(report: Report, *, executed: bool) -> bytes:
     return FORMAT + sha256(body).digest() + body
 
 
-def unpack(content: bytes) -> tuple[Report, bool]:
-    """A result and whether it was executed. Raises ValueError for what `pack` has not made."""
+def unpack(content: bytes) -> Result:
+    """A result. Raises ValueError for what `pack` has not made, now or before it kept the Execute."""
     body = content[len(FORMAT) + 32 :]
-    if not content.startswith(FORMAT) or content[len(FORMAT) : len(FORMAT) + 32] != sha256(body).digest():
+    whole = content[len(FORMAT) : len(FORMAT) + 32] == sha256(body).digest()
+    if not whole or not content.startswith((FORMAT, FORMAT_1)):
         raise ValueError("not a whole result")
     try:
-        first, *frames = wire.ConnectRequest.FromString(body).frames
+        frames = list(wire.ConnectRequest.FromString(body).frames)
     except DecodeError:
         raise ValueError("not frames") from None
     outputs = [frame.output for frame in frames if frame.HasField("output")]
-    report = Report(first.accepted.command_id, first_seq=outputs[0].seq if outputs else 0)
-    if not ids.is_token(report.command_id) or not frames or not frames[-1].HasField("finished"):
+    held = wire.HeldCommand(first_seq=outputs[0].seq if outputs else 0)
+    if content.startswith(FORMAT):
+        held = frames.pop(0).hello.held[0] if frames and frames[0].hello.held else held
+    elif frames:
+        held.execute.command_id = frames[0].accepted.command_id
+    command_id = held.execute.command_id
+    told = ids.is_token(command_id) and len(frames) > 1 and frames[0].accepted.command_id == command_id
+    if not told or not frames[-1].HasField("finished"):
         raise ValueError("not a result")
+    report = Report(command_id, first_seq=held.first_seq)
     for seq, output in enumerate(outputs, start=report.first_seq):
         if output.seq != seq:
             raise ValueError("a frame is missing")
         report.put(output)
-    report.close(frames[-1].finished, 0.0)
-    return report, any(frame.HasField("started") for frame in frames)
+    # Copies, since a part of a message keeps the whole of it in memory.
+    report.close(deepcopy(frames[-1].finished), 0.0)
+    return Result(deepcopy(held.execute), report, any(frame.HasField("started") for frame in frames))
 
 
 def _name(command_id: str) -> str:
@@ -203,8 +219,8 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _put(path: Path, report: Report, *, executed: bool) -> None:
-    _write(path, pack(report, executed=executed))
+def _put(path: Path, result: Result) -> None:
+    _write(path, pack(result))
 
 
 def _write(path: Path, content: bytes) -> None:

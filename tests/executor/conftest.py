@@ -70,13 +70,14 @@ class ScriptedConnection:
         heartbeat_timeout_s: float = 20.0,
         next_seq: int = 0,
         command_credit_bytes: int = 0,
+        epoch: int = 1,
     ) -> wire.Hello:
         """Takes Hello and answers with Welcome: one verdict on everything that Hello lists."""
         hello = (await self.expect("hello")).hello
         listed = [*hello.in_flight_ids, *hello.unacked_ids] if verdict is not None else []
         welcome = wire.Welcome(
             protocol_version=limits.PROTOCOL_VERSION,
-            epoch=1,
+            epoch=epoch,
             replica_id="scripted",
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,

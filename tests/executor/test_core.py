@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Resume, Send, Spawn, Store
+from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Result, Resume, Send, Spawn, Store
 from executor.admission import QUEUE_PER_PLACE
 from executor.core import Core
 from executor.report import STDOUT, Report
@@ -476,7 +476,8 @@ def test_a_result_is_stored_and_erased_when_it_is_acknowledged() -> None:
     run(core, "a")
     run(core, "b")
     kept = [action for action in core.ended("a", ended(b"x"), 1.0) if isinstance(action, Store)]
-    assert [(action.report.command_id, action.executed) for action in kept] == [("a", True)]
+    assert [(action.result.execute.argv, action.result.executed) for action in kept] == [(["get", "pods"], True)]
+    assert [action.result.report.command_id for action in kept] == ["a"]
     assert core.received(ack("a"), 2.0) == [Erase("a")]
     assert core.received(ack("a"), 2.0) == []
     core.ended("b", ended(), 2.0)
@@ -489,7 +490,7 @@ def test_a_result_of_an_earlier_process_is_handed_over() -> None:
     report.write(STDOUT, b"out")
     report.close(wire.Finished(command_id="a", exit_code=3), 0.0)
     core = Core(max_concurrency=1, check=check)
-    assert core.restore(report, executed=True, now=5.0) == []
+    assert core.restore(Result(wire.Execute(command_id="a"), report, executed=True), now=5.0) == []
     assert core.held().unacked_ids == ("a",)
     actions = core.welcomed(verdict("a", wire.VERDICT_ACTION_KEEP), 6.0)
     assert said(actions) == ["accepted", "started", "output", "finished"]

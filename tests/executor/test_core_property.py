@@ -48,6 +48,7 @@ class Executor(RuleBasedStateMachine):
         self.has: dict[str, list[bytes]] = {}
         self.allowed: dict[str, int] = {}
         self.taken: dict[str, int] = {}
+        self.forgot: set[str] = set()
 
     def check(self, argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
         return None
@@ -132,6 +133,22 @@ class Executor(RuleBasedStateMachine):
         allowed = wire.StreamLimits(command_credit_bytes=COMMAND_CREDIT, stream_credit_bytes=STREAM_CREDIT)
         self.do(self.core.welcomed(wire.Welcome(verdicts=verdicts, limits=allowed), self.now))
 
+    @rule()
+    def move(self) -> None:
+        """To a replica that has only what Hello brings, and begins where that says: no output is gone before it."""
+        self.disconnect()
+        held = self.core.held()
+        brought = self.core.hello(self.now).held
+        assert [one.execute.command_id for one in brought] == [*held.in_flight_ids, *held.unacked_ids]
+        for one in brought:
+            assert one.execute.timeout_s > 0
+            frames = self.has.setdefault(one.execute.command_id, [])
+            assert one.first_seq <= len(frames) or one.execute.command_id in self.forgot, (
+                "dropped before it had arrived"
+            )
+            del frames[one.first_seq :]
+        self.connect(wire.VERDICT_ACTION_KEEP)
+
     @rule(lost=st.integers(0, 3))
     def break_off(self, lost: int) -> None:
         """The connection breaks with frames on the way: the broker never gets the last of each command."""
@@ -140,6 +157,8 @@ class Executor(RuleBasedStateMachine):
             for _ in range(lost):
                 if self.has[command_id] and uncredited >= len(self.has[command_id][-1]):
                     uncredited -= len(self.has[command_id].pop())
+                    if not self.connected:  # lost a second time: a broker that forgets what it gave credit for
+                        self.forgot.add(command_id)
         self.disconnect()
 
     @rule()
@@ -165,6 +184,8 @@ class Executor(RuleBasedStateMachine):
 
     @rule(command_id=IDS)
     def acknowledge(self, command_id: str) -> None:
+        if self.connected and command_id in self.core.held().unacked_ids:
+            self.over.add(command_id)  # the broker says that it has it all, and is believed
         self.frame(wire.BrokerFrame(result_ack=wire.ResultAck(command_id=command_id)))
 
     def frame(self, frame: wire.BrokerFrame) -> None:
@@ -181,6 +202,7 @@ class Executor(RuleBasedStateMachine):
         if command_id := picked(self.processes, pick):
             self.processes.discard(command_id)
             self.held.discard(command_id)
+            fails = fails and command_id not in self.wrote  # what has written was started
             total = len(self.wrote.get(command_id, b""))
             kept = Kept(b"", total_bytes=total)
             if command_id not in self.live and not fails:

@@ -46,12 +46,16 @@ async def stopped(process: asyncio.subprocess.Process, how: signal.Signals) -> s
 async def test_a_restart_hands_the_result_over(
     broker: Any, stub_kubectl: Any, execute: Any, tmp_path: Path, how: signal.Signals
 ) -> None:
-    """Killed or stopped before ResultAck: the next instance lists the result, sends it, and erases it when told."""
+    """Killed or stopped before ResultAck: the next instance lists the result, sends it, and erases it when told.
+
+    It also shows the Execute with its seal, so that a replica which has never heard of the command takes it.
+    """
     kubectl, spool = stub_kubectl(KUBECTL), tmp_path / "spool"
     process = await start(broker, kubectl, spool)
     connection = await broker.connection()
     first = await connection.welcome()
     frame = execute()
+    frame.execute.seal = b"sealed"
     command_id = frame.execute.command_id
     await connection.send(frame)
     before = await connection.result(command_id)
@@ -64,6 +68,10 @@ async def test_a_restart_hands_the_result_over(
     again = await connection.welcome(verdict=wire.VERDICT_ACTION_KEEP)
     assert again.instance_id != first.instance_id
     assert list(again.unacked_ids) == [command_id]
+    [held] = again.held
+    assert 0 < held.execute.timeout_s <= 1.0
+    held.execute.timeout_s = frame.execute.timeout_s
+    assert held.execute == frame.execute
     after = await connection.result(command_id)
     assert after[1:] == before[1:] == (bytes(200_000), b"err\n")
     assert after[0].exit_code == 3

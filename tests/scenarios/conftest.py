@@ -76,8 +76,7 @@ class Executor:
         self.link: Link | None = None
         self.core = Core(max_concurrency=self.places, check=_check)
         for content in list((self.spool or {}).values()):
-            report, executed = unpack(content)
-            self.do(self.core.restore(report, executed=executed, now=self._world.now))
+            self.do(self.core.restore(unpack(content), now=self._world.now))
 
     def lose_link(self) -> None:
         """This end of the connection is gone; what was on its way here is lost."""
@@ -135,8 +134,8 @@ class Executor:
                 case core_does.Hold(command_id) | core_does.Resume(command_id):
                     processes[command_id].held = isinstance(action, core_does.Hold)
                     world.say(f"{self.name} {'holds up' if processes[command_id].held else 'lets go on'} {command_id}")
-                case core_does.Store(report, executed) if self.spool is not None:
-                    self.spool[report.command_id] = pack(report, executed=executed)
+                case core_does.Store(result) if self.spool is not None:
+                    self.spool[result.command_id] = pack(result)
                 case core_does.Erase(command_id):
                     world.erased(command_id)
                     if self.spool is not None:
