@@ -22,6 +22,7 @@ from broker.registry import Registry
 from broker.store.claims import Claim, fingerprint
 from broker.store.store import Store
 from openline import errors
+from openline.asking import CLAIMED
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, command_service_pb2
 
@@ -143,8 +144,9 @@ class Executions:
             if execution.over or await self._replay(held.command_id, execution):
                 return
             if monotonic() > until:
-                lost = "the command of this idempotency key is not known any more: its replica or its result is gone"
-                raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost))
+                lost = "this replica does not know the command of this idempotency key: another one may, or it is lost"
+                claimed = {CLAIMED: held.command_id}
+                raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost, metadata=claimed))
             # The first one is between its claim and its dispatch, or was refused and is about to free the key.
             await asyncio.sleep(REPLAY_EVERY_S)
         execution.release = partial(claims.release, ask.owner, key, own)

@@ -14,12 +14,26 @@ _RUN_ELSEWHERE = frozenset({Reason.BROKER_UNAVAILABLE, Reason.CLUSTER_OFFLINE})
 _FIND_ELSEWHERE = frozenset({Reason.BROKER_UNAVAILABLE, Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED})
 
 # From the least telling answer to the most. A replica that was not reached may know what another one does not.
-_TELLING = (Reason.COMMAND_UNKNOWN, Reason.BROKER_UNAVAILABLE, Reason.CLUSTER_OFFLINE, Reason.RESULT_EXPIRED)
+_TELLING = (
+    Reason.COMMAND_UNKNOWN,
+    Reason.BROKER_UNAVAILABLE,
+    Reason.CLUSTER_OFFLINE,
+    Reason.RESULT_EXPIRED,
+    Reason.EXECUTOR_LOST,  # of an idempotency key: it may have run
+)
+
+# In the metadata of EXECUTOR_LOST: the command of the request's idempotency key, which that replica does not know.
+CLAIMED = "claimed_command_id"
 
 
 def run_elsewhere(failure: OpenlineError) -> bool:
     """Whether another replica may be asked to run the command: never what may have run."""
     return failure.error.executed == NO and failure.reason in _RUN_ELSEWHERE
+
+
+def attach_elsewhere(failure: OpenlineError) -> bool:
+    """Whether another replica may have the command of the request's idempotency key, which cannot run twice."""
+    return failure.reason is Reason.EXECUTOR_LOST and CLAIMED in failure.error.metadata
 
 
 def find_elsewhere(failure: OpenlineError) -> bool:

@@ -15,7 +15,7 @@ from typing import Self
 import grpc
 import structlog
 
-from openline.asking import find_elsewhere, less, more_telling, run_elsewhere
+from openline.asking import attach_elsewhere, find_elsewhere, less, more_telling, run_elsewhere
 from openline.calls import broker_unavailable
 from openline.channels import open_channel
 from openline.errors import OpenlineError
@@ -120,7 +120,7 @@ class Pipes:
             try:
                 return await pipe.execute(asked, api_key=api_key, timeout_s=left_s)
             except OpenlineError as failure:
-                if not run_elsewhere(failure):
+                if not (run_elsewhere(failure) or attach_elsewhere(failure)):
                     raise
                 told = more_telling(told, failure)
         raise told or broker_unavailable("no broker replica can be reached", executed=NO)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import monotonic
 
-from openline.asking import find_elsewhere, more_telling, run_elsewhere
+from openline.asking import attach_elsewhere, find_elsewhere, more_telling, run_elsewhere
 from openline.calls import broker_unavailable
 from openline.cursor import Cursor
 from openline.errors import OpenlineError
@@ -50,7 +50,7 @@ async def execute_stream(pipes: Pipes, request: ExecuteRequest, *, api_key: str,
         except OpenlineError as failure:
             if failure.reason is Reason.BROKER_UNAVAILABLE and failure.error.executed != NO:
                 break
-            if not run_elsewhere(failure):
+            if not (run_elsewhere(failure) or attach_elsewhere(failure)):
                 raise
             told = more_telling(told, failure)
     else:

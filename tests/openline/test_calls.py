@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from openline import events
-from openline.asking import find_elsewhere, less, more_telling, run_elsewhere
+from openline.asking import CLAIMED, attach_elsewhere, find_elsewhere, less, more_telling, run_elsewhere
 from openline.calls import Answer
 from openline.cursor import Cursor
 from openline.errors import OpenlineError, error
@@ -190,6 +190,9 @@ def test_another_replica_is_asked_to_run_only_what_has_not_run() -> None:
     assert run_elsewhere(failure(Reason.BROKER_UNAVAILABLE, NO))
     assert not run_elsewhere(failure(Reason.BROKER_UNAVAILABLE, UNKNOWN))
     assert not run_elsewhere(failure(Reason.CLUSTER_BUSY))
+    assert not run_elsewhere(failure(Reason.EXECUTOR_LOST, **{CLAIMED: "c"}))
+    assert attach_elsewhere(failure(Reason.EXECUTOR_LOST, **{CLAIMED: "c"}))
+    assert not attach_elsewhere(failure(Reason.EXECUTOR_LOST))
     assert find_elsewhere(failure(Reason.COMMAND_UNKNOWN))
     assert find_elsewhere(failure(Reason.BROKER_UNAVAILABLE, UNKNOWN))
     assert not find_elsewhere(failure(Reason.SCOPE_MISSING))

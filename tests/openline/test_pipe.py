@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from openline.asking import CLAIMED
 from openline.channels import SERVER_OPTIONS, open_channel
 from openline.errors import OpenlineError, error
 from openline.ids import new_id
@@ -396,6 +397,18 @@ async def test_an_absent_cluster_may_be_connected_to_another_replica() -> None:
     assert there.execute == asked
     assert here.execute.command_id == asked.command_id
     assert here.execute.timeout_s < asked.timeout_s
+
+
+async def test_the_command_of_a_key_may_run_at_another_replica() -> None:
+    """The claim, which all replicas share, keeps it from running twice; that one does not know it is not its end."""
+    claimed = refusing(error(Reason.EXECUTOR_LOST, "?", metadata={CLAIMED: new_id()}))
+    first, second = ScriptedBroker(claimed), ScriptedBroker(answered)
+    async with pipes_to(first, second) as pipes:
+        response = await pipes.execute(request(), api_key="k", timeout_s=10)
+        assert response.result.outcome == command_pb2.OUTCOME_EXITED
+        second.script = offline()
+        failure = await failure_of(pipes.execute(request(), api_key="k", timeout_s=10))
+    assert (failure.reason, failure.error.executed) == (Reason.EXECUTOR_LOST, UNKNOWN)
 
 
 async def test_the_most_telling_answer_is_told() -> None:

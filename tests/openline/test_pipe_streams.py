@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from openline import watching
+from openline.asking import CLAIMED
 from openline.channels import SERVER_OPTIONS, open_channel
 from openline.errors import OpenlineError, error
 from openline.ids import new_id
@@ -362,6 +363,17 @@ async def test_an_absent_cluster_may_be_at_another_replica(is_result: bool) -> N
     async with pipes_to(StreamingBroker(offline), StreamingBroker(healthy)) as pipes:
         told = await seen(watching.execute_stream(pipes, request(), api_key="k", timeout_s=10))
     assert told == ["queued", "running", "0", "1", "2", "result"]
+
+
+async def test_the_command_of_a_key_may_be_watched_at_another_replica() -> None:
+    """A stream with an idempotency key attaches to it there."""
+
+    async def claimed(_frame: pb.CallerFrame, say: Say) -> None:
+        await say.refuse(error(Reason.EXECUTOR_LOST, "?", metadata={CLAIMED: new_id()}))
+
+    async with pipes_to(StreamingBroker(claimed), StreamingBroker(healthy)) as pipes:
+        told = await seen(watching.execute_stream(pipes, request(), api_key="k", timeout_s=10))
+    assert told == ["running", "0", "1", "2", "result"]
 
 
 async def test_several_replicas_wait_for_a_cluster_in_turns() -> None:

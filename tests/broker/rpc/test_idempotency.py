@@ -10,6 +10,7 @@ import pytest
 from broker.store.embedded import embedded_valkey
 from broker.store.store import open_store
 from openline import errors, ids
+from openline.asking import CLAIMED
 from openline.errors import OpenlineError
 from openline.reasons import NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_pb2, session_service_pb2
@@ -149,6 +150,23 @@ async def test_what_may_have_run_keeps_the_key(broker: Any) -> None:
         ended = await refusal(lost)
         assert (ended.reason, ended.error.executed) == (Reason.EXECUTOR_LOST, UNKNOWN)
     await executor.sync()
+
+
+async def test_the_command_of_a_key_at_another_replica_is_named(start_broker: Any) -> None:
+    """Whoever asks knows then that another replica is worth asking; nothing runs here meanwhile."""
+    async with start_broker() as there, start_broker(replica_id="replica-2") as here:
+        executor = await there.executor()
+        idle = await here.executor(executor_id="executor-2", instance_id="instance-2")
+        asked = there.execute(idempotency_key="k")
+        name = await executor.begin_one()
+        unknown = await refusal(here.execute(idempotency_key="k"))
+        assert (unknown.reason, unknown.error.executed) == (Reason.EXECUTOR_LOST, UNKNOWN)
+        assert unknown.error.metadata[CLAIMED] == name
+        await executor.send(executor._say.finished(name))
+        assert (await asked).result.command_id == name
+        await executor.expect("result_ack")
+        assert (await here.execute(idempotency_key="k")).replayed
+        await idle.sync()
 
 
 # What was surely not run
