@@ -28,6 +28,7 @@ def record(command: Command) -> command_pb2.Command:
         created_at=command.asked_at,
         result=command.result if command.state is State.DONE else None,
         live=ask.live,
+        next_seq=command.transcript.next_seq if command.state is State.DONE else 0,
     )
 
 
@@ -35,11 +36,12 @@ def events(stored: command_pb2.Command, *, from_seq: int) -> Iterator[CommandEve
     """The events of a command that is done, from an output seq on.
 
     An ordinary command's output is cut into the frames it came in. Of a live command only head and tail are left, whose
-    seqs are not known any more: from the beginning they are shown, from anywhere else a gap is.
+    seqs are not known any more: from the beginning they are shown, from anywhere else but the end a gap is.
     """
     result = stored.result
     if stored.live and from_seq:
-        yield CommandEvent(gap=command_pb2.OutputGap(next_seq=from_seq))
+        if from_seq < stored.next_seq:
+            yield CommandEvent(gap=command_pb2.OutputGap(next_seq=from_seq))
     else:
         seq = 0
         for source, data in (

@@ -78,7 +78,9 @@ def problem(
     exchange = Exchange.of(scope)
     told = failure or command_pb2.Error(executed=executed)
     reason = reason_of(told) if failure else None
-    retryable = reason is not None and MEANING[reason].retryable and told.executed == NO
+    # A look and a cancel run nothing, whatever became of the command that they are about.
+    harmless = told.executed == NO or scope["method"] in ("GET", "DELETE")
+    retryable = reason is not None and MEANING[reason].retryable and harmless
     content: dict[str, Any] = {
         "type": f"urn:openline:problem:{reason.lower()}" if reason else "about:blank",
         "title": _title(status, reason),

@@ -7,6 +7,8 @@ from google.protobuf.message import DecodeError
 from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask
+from openline import errors
+from openline.reasons import UNKNOWN
 from openline.v1 import command_pb2
 
 
@@ -24,7 +26,12 @@ class Results:
 
     async def get(self, command_id: str) -> command_pb2.Command | None:
         """The stored command, None when there is none (any more). Raises STORE_UNAVAILABLE."""
-        [stored] = await ask(self._redis, ("GET", keys.command(command_id)))
+        try:
+            [stored] = await ask(self._redis, ("GET", keys.command(command_id)))
+        except errors.OpenlineError as unavailable:
+            # What is not found here may well have run.
+            unavailable.error.executed = UNKNOWN
+            raise
         try:
             return None if stored is None else command_pb2.Command.FromString(stored)
         except DecodeError:

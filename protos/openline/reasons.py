@@ -73,7 +73,7 @@ MEANING: dict[Reason, Meaning] = {
     Reason.COMMAND_TIMEOUT: Meaning("DEADLINE_EXCEEDED", 504, YES, False),
     Reason.CANCELLED: Meaning("CANCELLED", 499, UNKNOWN, False),
     Reason.RESULT_EXPIRED: Meaning("NOT_FOUND", 410, YES, False),
-    Reason.COMMAND_UNKNOWN: Meaning("NOT_FOUND", 404, NO, False),
+    Reason.COMMAND_UNKNOWN: Meaning("NOT_FOUND", 404, UNKNOWN, False),
     Reason.EXECUTOR_FAILED: Meaning("INTERNAL", 502, NO, False),
     Reason.STORE_UNAVAILABLE: Meaning("UNAVAILABLE", 503, NO, True),
     Reason.BROKER_UNAVAILABLE: Meaning("UNAVAILABLE", 503, UNKNOWN, True),

@@ -64,6 +64,7 @@ class Cut:
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self.cut = False
+        self.breaks = 0
         self.address = ""
 
     @contextlib.asynccontextmanager
@@ -78,6 +79,7 @@ class Cut:
 
     def break_all(self) -> None:
         """Every connection that there is breaks, and what is on its way is lost."""
+        self.breaks += bool(self._open)
         for writer in self._open:
             writer.transport.abort()
 
@@ -344,6 +346,7 @@ async def test_nothing_is_lost_and_nothing_runs_twice(cluster: Cluster) -> None:
         for _ in range(200):
             callers.create_task(ask())
     cutting.cancel()
+    assert cluster.line.breaks > 10
     assert len(outputs) == 1000
     assert all(output == f"begun {name}\ndone {name}\n".encode() for name, output in outputs.items())
     assert cluster.runs == dict.fromkeys(outputs, 1)

@@ -11,7 +11,7 @@ import structlog
 
 from openline.errors import error
 from openline.ids import is_command_id, new_id
-from openline.reasons import Reason
+from openline.reasons import UNKNOWN, Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
@@ -292,6 +292,20 @@ async def test_what_is_not_known_is_404(stage: Any) -> None:
             for method, path in (("GET", ""), ("GET", "/output"), ("GET", "/events"), ("DELETE", "")):
                 response = await scene.api.request(method, f"/v1/commands/{command_id}{path}")
                 assert (response.status_code, response.json()["reason"]) == (404, "COMMAND_UNKNOWN")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_look_may_be_repeated_whether_the_command_ran_or_not(stage: Any, method: str) -> None:
+    """`executed` is of the command; `retryable` is of the request, which runs nothing."""
+    failure = error(Reason.STORE_UNAVAILABLE, "away", executed=UNKNOWN, retry_after_s=1.0)
+    async with stage(refusing(failure)) as scene:
+        where = f"/v1/commands/{new_id()}" + ("/events" if method == "GET" else "")
+        response = await scene.api.request(method, where)
+        problem = response.json()
+        assert (response.status_code, problem["executed"], problem["retryable"]) == (503, "unknown", True)
+        assert response.headers["Retry-After"] == "1"
+        ran = await scene.api.post(POST, json=BODY)
+        assert (ran.status_code, ran.json()["executed"], ran.json()["retryable"]) == (503, "unknown", False)
 
 
 # Bytes

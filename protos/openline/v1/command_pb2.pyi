@@ -439,6 +439,7 @@ class Command(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
+    NEXT_SEQ_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     cluster_id: _builtins.str
     session_id: _builtins.str
@@ -448,6 +449,8 @@ class Command(_message.Message):
     """Name of the key's owner who asked."""
     live: _builtins.bool
     """Its output was asked for as it came."""
+    next_seq: _builtins.int
+    """The seq behind its last Output, when it is done: whoever wants output from there on has missed none."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -469,10 +472,11 @@ class Command(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         result: Global___CommandResult | None = ...,
         live: _builtins.bool = ...,
+        next_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "live", b"live", "owner", b"owner", "result", b"result", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "live", b"live", "next_seq", b"next_seq", "owner", b"owner", "result", b"result", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

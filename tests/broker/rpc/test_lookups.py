@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from broker.store import keys
+from broker.store.store import open_store
 from openline import ids
 from openline.errors import OpenlineError
 from openline.limits import DEADLINE_ALLOWANCE_S
-from openline.reasons import NO, YES, Reason
+from openline.reasons import NO, UNKNOWN, YES, Reason
 from openline.v1 import command_pb2
 
 RUNNING, DONE = command_pb2.COMMAND_STATE_RUNNING, command_pb2.COMMAND_STATE_DONE
@@ -139,6 +140,20 @@ async def test_ids_that_are_not_there(broker: Any, redis: Any) -> None:
     garbage = ids.new_id()
     await redis.set(keys.command(garbage), b"\xff\xff")
     assert await reason_of(broker.get(garbage)) is Reason.COMMAND_UNKNOWN
+
+
+async def test_whether_it_ran_is_not_known_where_it_is_not_found(
+    start_broker: Any, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its replica may have been killed after it ran, or Redis may be away: `no` would be a promise."""
+    monkeypatch.setattr("broker.store.store.DRAIN_S", 0.1)
+    async with open_store("redis://127.0.0.1:1", result_ttl_s=600) as away:
+        for where, reason in ((store, Reason.COMMAND_UNKNOWN), (away, Reason.STORE_UNAVAILABLE)):
+            async with start_broker(where) as broker:
+                for look in (broker.get, broker.cancel):
+                    with pytest.raises(OpenlineError) as unknown:
+                        await look(ids.new_id())
+                    assert (unknown.value.reason, unknown.value.error.executed) == (reason, UNKNOWN)
 
 
 async def test_a_result_is_had_until_it_expires(broker: Any, redis: Any, frames: Any) -> None:

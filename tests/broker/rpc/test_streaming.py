@@ -180,6 +180,9 @@ async def test_a_live_command_that_is_done_is_shown_from_its_beginning_only(brok
     await executor.expect("result_ack")
     assert kinds(await broker.watch(name).rest()) == ["output", "result"]
     assert kinds(await broker.watch(name, from_seq=1).rest()) == ["gap", "result"]
+    had_all = (await broker.get(name)).next_seq
+    assert had_all > 1
+    assert kinds(await broker.watch(name, from_seq=had_all).rest()) == ["result"]
 
 
 # Slow watchers
