@@ -151,6 +151,10 @@ class Loopback:
     def peer(self) -> str:
         return "loopback"
 
+    async def send_initial_metadata(self, _metadata: Any) -> None:
+        if self._lost.is_set():
+            raise asyncio.CancelledError
+
     async def abort(self, code: grpc.StatusCode, _details: str = "", _trailers: Any = ()) -> None:
         self.status = code
         raise grpc.aio.AbortError
