@@ -12,7 +12,7 @@ from broker.core.connections import Connection
 from broker.core.credentials import Credentials
 from broker.core.ledger import Outdated
 from broker.dispatcher import Dispatcher, Replaced, Stream
-from broker.rpc.handshake import first_frames, violation
+from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential
 from openline import errors, limits
 from openline.ids import is_cluster_id, is_token
@@ -50,6 +50,7 @@ class ExecutorService:
         )
         hello, rest = await _hello(stream)
         self._credentials.check_executor(hello.cluster_id, credential(context))
+        await accept(context)
         connection = self._connection(hello)
         lines = log.bind(
             cluster_id=connection.cluster_id,

@@ -13,7 +13,7 @@ from broker.dispatcher import Dispatcher
 from broker.execution import Answer, Execution, Source
 from broker.executions import Executions
 from broker.lookups import Lookups
-from broker.rpc.handshake import first_frames, violation
+from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential
 from openline import errors, limits
 from openline.outbox import Overflow
@@ -66,6 +66,7 @@ class Pipes:
         first, *rest = await first_frames(stream, name="PipeHello")
         if len(client := first.hello.client) > MAX_CLIENT_CHARACTERS or not (client.isascii() and client.isprintable()):
             raise violation(f"client must have at most {MAX_CLIENT_CHARACTERS} characters, of printable ASCII")
+        await accept(context)
         stream.send(pb.ReplyFrame(welcome=self._welcome()))
         calls = Calls(self, stream, credential(context))
         lines = log.bind(client=client, peer=context.peer())
