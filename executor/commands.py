@@ -34,7 +34,9 @@ class Commands:
         self._tasks = asyncio.TaskGroup()
         self._runs: dict[str, Run] = {}
         self._put: Put | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        # What the timer waits for is kept beside it: uvloop's handle for what is due at once cannot tell.
+        self._timer: asyncio.Handle | None = None
+        self._timer_due: float | None = None
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -150,14 +152,13 @@ class Commands:
     def _set_timer(self) -> None:
         """One timer, for the deadline that comes first."""
         due = self._core.next_deadline()
+        if due == self._timer_due:
+            return
         if self._timer is not None:
-            if self._timer.when() == due and not self._timer.cancelled():
-                return
             self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._timer = self._loop.call_at(due, self._expire)
+        self._timer_due = due
+        self._timer = None if due is None else self._loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
-        self._timer = None
+        self._timer = self._timer_due = None
         self._do(self._core.expire(self._loop.time()))

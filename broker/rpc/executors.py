@@ -14,7 +14,7 @@ from broker.core.credentials import Credentials
 from broker.core.ledger import Held, Outdated
 from broker.core.proof import Proof
 from broker.dispatcher import Dispatcher, Replaced, Stream
-from broker.rpc.handshake import first_frames, violation
+from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential
 from openline import errors, limits
 from openline.ids import is_cluster_id, is_command_id, is_token
@@ -58,6 +58,7 @@ class ExecutorService:
         if self.is_draining:
             stopping = errors.error(Reason.BROKER_UNAVAILABLE, "this replica is stopping", executed=NO)
             raise errors.OpenlineError(stopping)
+        await accept(context)
         connection = self._connection(hello)
         lines = log.bind(
             cluster_id=connection.cluster_id,

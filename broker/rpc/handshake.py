@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import grpc
+
 from openline import errors, limits
 from openline.outbox import Frame
 from openline.reasons import Reason
@@ -30,6 +32,15 @@ async def first_frames(stream: FrameStream[F, Any], *, name: str) -> Sequence[F]
         message = f"protocol version {version} is not spoken here, only {limits.PROTOCOL_VERSION}"
         raise errors.OpenlineError(errors.error(Reason.VERSION_UNSUPPORTED, message))
     return frames
+
+
+async def accept(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Sends the headers by themselves, before the stream's writer begins.
+
+    grpc.aio would send them with the first message, and when that write is cancelled because the stream ends, send them
+    again with the status. Its core refuses that, and the peer is never told that the stream has ended.
+    """
+    await context.send_initial_metadata(())
 
 
 def violation(message: str, *, violations: Sequence[tuple[str, str]] = ()) -> errors.OpenlineError:

@@ -11,7 +11,7 @@ from broker.core.proof import METADATA_KEY, Proof
 from broker.executions import Executions
 from broker.lookups import Lookups
 from broker.rpc.calls import Asker, Calls, Stream
-from broker.rpc.handshake import first_frames, violation
+from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential, shown
 from openline import limits
 from openline.outbox import Overflow
@@ -60,6 +60,7 @@ class Pipes:
         first, *rest = await first_frames(stream, name="PipeHello")
         if len(client := first.hello.client) > MAX_CLIENT_CHARACTERS or not (client.isascii() and client.isprintable()):
             raise violation(f"client must have at most {MAX_CLIENT_CHARACTERS} characters, of printable ASCII")
+        await accept(context)
         proof = shown(context, METADATA_KEY) or ""
         peer = self._proof.check(proof, clock_s=time.time())
         stream.send(pb.ReplyFrame(welcome=self._welcome(proof if peer else "")))

@@ -11,8 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+from hypothesis import note
 
 from executor import policy
 from executor.activity import Activity
@@ -34,20 +33,7 @@ PATIENCE_S = 20.0
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.timeout(3600)]
 IDS = [f"c{number}" for number in range(6)]
 WORDS = {"command_id": IDS, "argv": ["get", "pods", "delete", "-n", "shop"], "reason": ["POLICY_DENIED", "NONSENSE"]}
-SEEDS = st.integers(0, 2**63)
 PLACES = 2
-
-
-def fuzz(count: int) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Runs a session for each of so many seeds and lengths."""
-
-    def decorate(session: Callable[..., None]) -> Callable[[], None]:
-        checked = settings(
-            max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
-        )
-        return checked(given(seed=SEEDS, length=st.integers(1, 18))(session))
-
-    return decorate
 
 
 def messages(made: Any, kind: Any, first: Any, length: int) -> list[Any]:
@@ -99,7 +85,12 @@ class ExecutorUnderTest:
 
 
 def test_executor_frames(
-    arbitrary: Any, loopback: Any, loopback_channel: Any, sessions: int, runner: asyncio.Runner, tmp_path: Path
+    arbitrary: Any,
+    loopback: Any,
+    loopback_channel: Any,
+    fuzz: Callable[..., None],
+    runner: asyncio.Runner,
+    tmp_path: Path,
 ) -> None:
     """The executor's end of Connect, at the frames."""
 
@@ -159,12 +150,11 @@ def test_executor_frames(
 
     executor = runner.run(start())
 
-    @fuzz(sessions)
     def session(seed: int, length: int) -> None:
         note(f"Arbitrary({seed}, words=WORDS), {length} messages")
         runner.run(play(executor, seed, length))
 
-    session()
+    fuzz(session)
     runner.run(serve_well(executor))
     runner.run(stack.aclose())
 
@@ -216,7 +206,7 @@ def pipe_welcome(made: Any) -> pb.PipeResponse:
 
 
 def test_pipe_frames(
-    arbitrary: Any, loopback: Any, loopback_channel: Any, sessions: int, runner: asyncio.Runner
+    arbitrary: Any, loopback: Any, loopback_channel: Any, fuzz: Callable[..., None], runner: asyncio.Runner
 ) -> None:
     """The caller's end of Pipe, at the frames."""
 
@@ -235,12 +225,11 @@ def test_pipe_frames(
 
         await play_pipe(lambda: Pipe.open(loopback_channel(call), client="fuzz"), feed)
 
-    @fuzz(sessions)
     def session(seed: int, length: int) -> None:
         note(f"Arbitrary({seed}, words=WORDS), {length} messages")
         runner.run(play(seed, length))
 
-    session()
+    fuzz(session)
 
 
 class Shouting:
@@ -268,7 +257,7 @@ class Generic(grpc.GenericRpcHandler):
 
 
 @pytest.mark.parametrize("end", ["executor", "pipe"])
-def test_bytes(end: str, arbitrary: Any, sessions: int, runner: asyncio.Runner, tmp_path: Path) -> None:
+def test_bytes(end: str, arbitrary: Any, fuzz: Callable[..., None], runner: asyncio.Runner, tmp_path: Path) -> None:
     """Both clients over grpc, as bytes: garbage and messages that are too large as well."""
 
     async def play(address: str, server: Shouting, executor: ExecutorUnderTest, seed: int, length: int) -> None:
@@ -307,10 +296,9 @@ def test_bytes(end: str, arbitrary: Any, sessions: int, runner: asyncio.Runner, 
 
     address, shouting, executor = runner.run(start())
 
-    @fuzz(max(1, sessions // 10))
     def session(seed: int, length: int) -> None:
         note(f"Arbitrary({seed}, words=WORDS), {length} messages")
         runner.run(play(address, shouting, executor, seed, length))
 
-    session()
+    fuzz(session, share=10)
     runner.run(stack.aclose())
