@@ -15,6 +15,7 @@ from broker.store.clusters import Clusters
 from broker.store.presence import PresenceRecords
 from broker.store.results import Results
 from broker.store.sessions import Sessions
+from broker.store.single import ANSWER_TIMEOUT_S
 
 # How long a stop waits for what is not written yet.
 DRAIN_S = 3.0
@@ -48,8 +49,9 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
     writer = asyncio.create_task(behind.run(), name="write-behind")
     try:
         try:
-            await redis.ping()
-        except (RedisError, OSError) as failure:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await redis.ping()
+        except (RedisError, OSError, TimeoutError) as failure:
             log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])
         yield Store(
             claims=Claims(redis, behind, ttl_s=result_ttl_s),
