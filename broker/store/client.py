@@ -34,7 +34,9 @@ def open_redis(url: str) -> Redis:
         max_connections=MAX_CONNECTIONS,
         timeout=ANSWER_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
+        # With one, redis-py sends by asyncio.wait_for, which on Python 3.11 swallows a cancel that comes as it ends: a
+        # task that is to stop goes on for ever. So whoever asks bounds the time.
+        socket_timeout=None,
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from broker.store.behind import WriteBehind
 from broker.store.claims import Claims
-from broker.store.client import open_redis
+from broker.store.client import ANSWER_TIMEOUT_S, open_redis
 from broker.store.clusters import Clusters
 from broker.store.results import Results
 from broker.store.sessions import Sessions
@@ -46,8 +46,9 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
     writer = asyncio.create_task(behind.run(), name="write-behind")
     try:
         try:
-            await redis.ping()
-        except (RedisError, OSError) as failure:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await redis.ping()
+        except (RedisError, OSError, TimeoutError) as failure:
             log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])
         yield Store(
             claims=Claims(redis, behind, ttl_s=result_ttl_s),
