@@ -26,4 +26,5 @@ class Activity:
 
     def left_s(self, cluster_id: str, *, now: float) -> float:
         """For how much longer the cluster is active; not more than zero when it is not."""
-        return self._used.get(cluster_id, float("-inf")) + keys.ACTIVE_S - now
+        # Rounding must not make it longer than it is.
+        return min(self._used.get(cluster_id, float("-inf")) + keys.ACTIVE_S - now, keys.ACTIVE_S)
