@@ -156,10 +156,14 @@ class Dispatcher:
         stream.send(BrokerFrame(go_away=away))
         self._news(connection.cluster_id)
 
-    def break_off(self) -> None:
-        """Ends every stream that is left, when what is queued on it has been written."""
-        for stream in self._streams.values():
+    def let_go(self, connection: Connection) -> None:
+        """Ends the connection's stream when what is queued on it has been written."""
+        if (stream := self._streams.get(connection)) is not None:
             stream.close()
+
+    def let_go_of_all(self) -> None:
+        for connection in self._streams:
+            self.let_go(connection)
 
     # Carrying out
 

@@ -52,6 +52,10 @@ async def drain(replica: Replica, pipes: Pipes) -> None:
         replica.dispatcher.move(connection, reason=REASON, drain_s=DRAIN_S / 2 if is_alone else 0.0)
         await asyncio.sleep(pause_s)
     while _is_busy(replica) and monotonic() < until:
+        for connection in connections:
+            # One that has nothing left here need not be waited for.
+            if not connection.commands:
+                replica.dispatcher.let_go(connection)
         await asyncio.sleep(LOOK_AGAIN_S)
     # A request may have been on its way when its caller was told; then it leaves by itself.
     until = min(until, monotonic() + CALLERS_LEAVE_S)

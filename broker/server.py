@@ -84,7 +84,7 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
             await health.enter_graceful_shutdown()
             executors.is_draining = True
             await drain(replica, pipes)
-            replica.dispatcher.break_off()
+            replica.dispatcher.let_go_of_all()
             pipes.close()
             await replica.executions.close()
             await server.stop(STOP_GRACE_S)

@@ -48,10 +48,12 @@ class Clusters:
 def _cluster(
     cluster_id: str, seen: bytes | None, present: list[bytes], active_ms: int, sessions: int
 ) -> cluster_service_pb2.Cluster:
+    # One that is moving is about to be somewhere, and is nowhere now.
+    executors = [executor for executor in presence.executors(present) if not executor.moving]
     cluster = cluster_service_pb2.Cluster(
         cluster_id=cluster_id,
-        connected=len(present) > 0,
-        executors=presence.executors(present),
+        connected=len(executors) > 0,
+        executors=executors,
         active=active_ms > 0,
         active_for_s=max(0, active_ms) / 1000,
         has_active_session=bool(sessions),

@@ -27,8 +27,8 @@ def bounds() -> dict[str, Any]:
         "max_connections": MAX_CONNECTIONS,
         "timeout": ANSWER_TIMEOUT_S,  # for a free connection: a call waits for one, and does not fail at once
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        # With one, redis-py sends by asyncio.wait_for, which on Python 3.11 swallows a cancel that comes as it ends: a task
-        # that is to stop goes on for ever. So whoever asks bounds the time.
+        # With one, redis-py sends by asyncio.wait_for, which on Python 3.11 swallows a cancel that comes as it ends: a
+        # task that is to stop goes on for ever. So whoever asks bounds the time.
         "socket_timeout": None,
         "retry": Retry(NoBackoff(), 0),
         # They stretch the timeouts, and with them the pool of redis-py 8.1 gives out connections that the server has

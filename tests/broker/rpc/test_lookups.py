@@ -102,11 +102,11 @@ async def test_who_waits_and_leaves_leaves_nothing(broker: Any, frames: Any) -> 
     waiting = [asyncio.create_task(broker.get(name, wait_s=50)) for _ in range(20)]
     [dispatcher] = broker.inside.parts["Dispatcher"]
     async with asyncio.timeout(10):
-        while len(dispatcher._waiting[name]) < 21:
+        while len(dispatcher.audience._waiting[name]) < 21:
             await asyncio.sleep(0.01)
         for one in waiting:
             one.cancel()
-        while len(dispatcher._waiting[name]) > 1:
+        while len(dispatcher.audience._waiting[name]) > 1:
             await asyncio.sleep(0.01)
     await executor.send(frames.finished(name))
     await asked

@@ -195,7 +195,7 @@ async def test_call_id_zero_is_the_pipes_own(broker: Any) -> None:
 
 
 async def test_open_calls_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.rpc.pipe.MAX_OPEN_CALLS", 2)
+    monkeypatch.setattr("broker.rpc.calls.MAX_OPEN_CALLS", 2)
     await broker.executor()
     pipe = await broker.pipe()
     await pipe.send(execute(1), execute(2), execute(3))
@@ -470,7 +470,7 @@ async def test_an_id_that_is_abandoned_and_used_again_at_once(broker: Any, frame
 
 async def test_streaming_calls_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs a task. Ordinary calls are not held up by them, and a cancel least of all."""
-    monkeypatch.setattr("broker.rpc.pipe.MAX_STREAMING_CALLS", 2)
+    monkeypatch.setattr("broker.rpc.calls.MAX_STREAMING_CALLS", 2)
     executor = await broker.executor()
     pipe = await broker.pipe()
     await pipe.send(stream(1))
@@ -495,7 +495,7 @@ async def test_a_pipe_that_is_not_read_is_shown_gaps_and_holds_up_nobody(
     broker: Any, frames: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flood costs it no memory, and not its pipe: it is told, to the byte, what it missed."""
-    monkeypatch.setattr("broker.rpc.pipe.MAX_WAITING_BYTES", 256 << 10)
+    monkeypatch.setattr("broker.rpc.calls.MAX_WAITING_BYTES", 256 << 10)
     executor = await broker.executor()
     pipe = await broker.pipe()
     await pipe.send(stream(1))
@@ -538,7 +538,7 @@ async def test_those_who_abandon_are_not_kept_until_the_end(broker: Any, frames:
     await pipe.send(pb.CallerFrame(heartbeat=wire.Heartbeat(seq=1)))
     assert (await pipe.next()).HasField("heartbeat_ack")
     [dispatcher] = broker.inside.parts["Dispatcher"]
-    assert len(dispatcher._waiting[name]) == 1
+    assert len(dispatcher.audience._waiting[name]) == 1
     await executor.send(frames.finished(name))
     assert (await pipe.next()).call_id == 1
 
