@@ -37,11 +37,7 @@ def _is_busy(replica: Replica) -> bool:
 async def drain(replica: Replica, pipes: Pipes) -> None:
     """Returns when nothing is left to do here, at the latest after 20 s."""
     until = monotonic() + DRAIN_S
-    connections = [
-        connection
-        for cluster_id in replica.ledger.connections.clusters()
-        for connection in replica.ledger.connections.of_cluster(cluster_id)
-    ]
+    connections = list(replica.ledger.connections)
     log.info("replica.draining", executors=len(connections), commands=len(replica.ledger.commands), pipes=len(pipes))
     is_alone = not replica.peers.reachable
     replica.presence.is_draining = True

@@ -29,6 +29,7 @@ from openline.v1 import command_pb2, command_service_pb2
 MAX_WAITING = 10_000
 
 Request = command_service_pb2.ExecuteRequest
+Response = command_service_pb2.ExecuteResponse
 Forwarded = command_service_pb2.Forwarded
 Wait = Callable[[Execution], Awaitable[None]]
 
@@ -91,6 +92,11 @@ class Executions:
             execution.answer(refusal.error)
         return execution
 
+    @property
+    def degraded(self) -> bool:
+        """Results are kept in memory until Redis takes them."""
+        return self._store.degraded
+
     async def close(self) -> None:
         """Ends the executions that still wait for Redis."""
         for task in self._tasks:
@@ -129,12 +135,8 @@ class Executions:
         if error is not None and error.reason == Reason.CLUSTER_OFFLINE and not command.ask.origin:
             self._say_offline(command.ask.cluster_id, execution)
         else:
-            execution.answer(self._response(command.result, replayed=execution.replayed))
-
-    def _response(
-        self, result: command_pb2.CommandResult | None, *, replayed: bool
-    ) -> command_service_pb2.ExecuteResponse:
-        return command_service_pb2.ExecuteResponse(result=result, replayed=replayed, degraded=self._store.degraded)
+            degraded = self.degraded or command.is_degraded
+            execution.answer(Response(result=command.result, replayed=execution.replayed, degraded=degraded))
 
     def _say_offline(self, cluster_id: str, execution: Execution) -> None:
         """Answers CLUSTER_OFFLINE; since when is left out if too many wait for Redis already."""
@@ -169,7 +171,7 @@ class Executions:
             return
         execution.begin(earlier)
         if not execution.live:
-            execution.answer(self._response(earlier.result, replayed=execution.replayed))
+            execution.answer(Response(result=earlier.result, replayed=execution.replayed, degraded=self.degraded))
 
     def _in_believed_session(self, ask: Ask) -> bool:
         """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""

@@ -132,7 +132,8 @@ class Forwarding:
             else:
                 response = await pipe.execute(request, api_key="", forwarded=forwarded, **times)
                 _check_ran(response.result)
-                self._tell(command, self._relayed.answered(command, response.result, monotonic()))
+                result, degraded = response.result, response.degraded
+                self._tell(command, self._relayed.answered(command, result, monotonic(), degraded=degraded))
         except OpenlineError as failure:
             self._failed(command, replica_id, failure)
 

@@ -69,6 +69,8 @@ class Presence:
         self._write_now = asyncio.Event()
         self._read_now = asyncio.Event()
         self.is_draining = False
+        # The others, as they were read last.
+        self.replicas: list[cluster_service_pb2.Replica] = []
         self.superseded: Callable[[Connection], None] = lambda _connection: None
         self.news: Callable[[str], None] = lambda _cluster_id: None
 
@@ -90,8 +92,7 @@ class Presence:
 
     def write_again(self) -> None:
         """Redis may have forgotten everything."""
-        for cluster_id in self._connections.clusters():
-            self._changed.update(dict.fromkeys(self._connections.of_cluster(cluster_id)))
+        self._changed.update(dict.fromkeys(self._connections))
         self._write_now.set()
         self._read_now.set()
 
@@ -150,11 +151,7 @@ class Presence:
             self._changed.pop(connection, None)
 
     async def _refresh(self) -> None:
-        connections = [
-            connection
-            for cluster_id in self._connections.clusters()
-            for connection in self._connections.of_cluster(cluster_id)
-        ]
+        connections = list(self._connections)
         await self._register(connections, changed=False)
         replica = cluster_service_pb2.Replica(
             replica_id=self.replica_id,
@@ -211,7 +208,9 @@ class Presence:
             self._mark = mark
             self.write_again()
             await self._refresh()
-        await self._peers.know(await self._records.read_replicas())
+        known = await self._records.read_replicas()
+        self.replicas = [each for each in known if each.replica_id != self.replica_id]
+        await self._peers.know(self.replicas)
         cluster_ids = sorted(self._clusters())
         present = dict(zip(cluster_ids, await self._records.read(cluster_ids), strict=True))
         self._directory.refresh(present, now=monotonic())

@@ -1,5 +1,6 @@
 """The gRPC server: the services put together, health and reflection, started in stages and stopped in reverse."""
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from broker.balancing import balance_forever
 from broker.core.credentials import Credentials
 from broker.draining import drain
 from broker.replica import Replica
@@ -78,9 +80,12 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     for name in ("", *names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     async with replica.known_at(settings.advertise or _advertised(address)):
+        balancing = asyncio.create_task(_balance(replica, every_s=settings.rebalance), name="balance")
         try:
             yield address
         finally:
+            balancing.cancel()
+            await asyncio.gather(balancing, return_exceptions=True)
             await health.enter_graceful_shutdown()
             executors.is_draining = True
             await drain(replica, pipes)
@@ -88,6 +93,11 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
             pipes.close()
             await replica.executions.close()
             await server.stop(STOP_GRACE_S)
+
+
+async def _balance(replica: Replica, *, every_s: float) -> None:
+    if every_s > 0:
+        await balance_forever(replica, every_s=every_s)
 
 
 def _advertised(address: Address) -> Address:

@@ -47,6 +47,8 @@ class BrokerSettings(ProgramSettings):
     """How long a result can be fetched by its id, seconds."""
     reconnect_grace: float = Field(10.0, ge=0, le=300)
     """How long a broken stream's commands wait for their executor to come back, seconds."""
+    rebalance: float = Field(10.0, ge=0, le=3600)
+    """How often a replica that has more than its share of executors asks some to move, seconds; 0 is never."""
     max_output_bytes: int = Field(limits.DEFAULT_MAX_OUTPUT_BYTES, ge=1024, le=4 << 20)
     """How much output of one command is kept, bytes; must fit into one gRPC message."""
 

@@ -148,10 +148,11 @@ class BrokerHealth(BaseModel):
     address: str
     connected: bool
     replica_id: str | None = Field(description="Who is connected there, by its own name.")
+    degraded: bool = Field(description="It is out of Redis' reach: results are kept in its memory until it is back.")
 
 
 class HealthAnswer(BaseModel):
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "degraded", "unhealthy"]
     brokers: list[BrokerHealth]
     version: str
 

@@ -72,6 +72,8 @@ class Command:
     may_return: bool = False
     # Its result is in the store already, or that is another replica's duty.
     is_stored_elsewhere: bool = False
+    # That replica has not been able to store it yet.
+    is_degraded: bool = False
     transcript: Transcript = field(init=False)
     # Output that has arrived and for which the executor has no new credit yet.
     uncredited_bytes: int = 0

@@ -1,5 +1,6 @@
 """The connections of this replica, and where a command should go."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -98,7 +99,10 @@ class Connections:
         return sum(map(len, self._by_cluster.values()))
 
     def __repr__(self) -> str:
-        return f"<Connections {[c for of_cluster in self._by_cluster.values() for c in of_cluster.values()]}>"
+        return f"<Connections {list(self)}>"
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter([c for of_cluster in self._by_cluster.values() for c in of_cluster.values()])
 
     def of_cluster(self, cluster_id: str) -> list[Connection]:
         return list(self._by_cluster.get(cluster_id, {}).values())

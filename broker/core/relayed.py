@@ -40,10 +40,13 @@ class Relayed:
                 return self.answered(command, event.result, now)
         return []
 
-    def answered(self, command: Command, result: command_pb2.CommandResult, now: float) -> list[Action]:
-        """The command has its result, which the other replica stores."""
+    def answered(
+        self, command: Command, result: command_pb2.CommandResult, now: float, *, degraded: bool = False
+    ) -> list[Action]:
+        """The command has its result, which the other replica stores; `degraded` says that it cannot do so yet."""
         if command.state is not State.FORWARDED:
             return []
+        command.is_degraded = degraded
         command.apply(Event.ANSWERED)
         command.is_stored_elsewhere = True
         told = command_pb2.CommandResult()

@@ -78,7 +78,8 @@ class Calls:
                 case "abandon":
                     self._abandon(frame.call_id)
                 case "heartbeat":
-                    ack = executor_service_pb2.HeartbeatAck(seq=frame.heartbeat.seq)
+                    seq, degraded = frame.heartbeat.seq, self._services.executions.degraded
+                    ack = executor_service_pb2.HeartbeatAck(seq=seq, degraded=degraded)
                     self._stream.send(pb.ReplyFrame(heartbeat_ack=ack))
                 case "hello":
                     self._refuse(frame.call_id, Reason.PROTOCOL_VIOLATION, "a second hello")

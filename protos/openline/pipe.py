@@ -27,7 +27,6 @@ from openline.v1.executor_service_pb2 import GoAway, Heartbeat
 
 # Silent for so many of its own heartbeats, a replica may be frozen and is not asked while another one talks.
 QUIET_AFTER_HEARTBEATS = 1.5
-
 # How a stream ends when not by the peer's leave: the call's status, a write after that, FrameStream's own findings.
 _BREAKS = (grpc.RpcError, asyncio.InvalidStateError, StreamFrozen, StreamGarbled, Overflow)
 
@@ -47,6 +46,7 @@ class Pipe:
         self._state = PipeState.OPENING
         # No new call is taken any more: the replica said GoAway, or the stream has ended.
         self.left = asyncio.Event()
+        self.is_degraded = False  # the replica keeps results in its memory, since Redis does not take them
         # What GoAway asked for, if it was said.
         self.reconnect_after_s: float | None = None
 
@@ -211,7 +211,7 @@ class Pipe:
                 case "response" | "event" | "cancelled" | "error" as kind:
                     self._calls.take(kind, frame)
                 case "heartbeat_ack":
-                    pass
+                    self.is_degraded = frame.heartbeat_ack.degraded
                 case "go_away":
                     self._leave(frame.go_away)
                 case _:

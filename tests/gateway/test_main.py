@@ -66,7 +66,9 @@ async def test_without_a_broker_it_runs_and_says_so(run_program: Any) -> None:
             health = await api.get("/health")
             assert health.status_code == 503
             assert health.json()["status"] == "unhealthy"
-            assert health.json()["brokers"] == [{"address": "127.0.0.1:9", "connected": False, "replica_id": None}]
+            assert health.json()["brokers"] == [
+                {"address": "127.0.0.1:9", "connected": False, "replica_id": None, "degraded": False}
+            ]
             assert (await api.get("/healthz")).json() == {"status": "ok"}
             for answer in (await api.post("/debug/execute", json=BODY), await api.get("/debug/clusters")):
                 problem = answer.json()
