@@ -21,7 +21,8 @@ def forty(new_connection: New) -> list[Connection]:
         ([], 0),  # alone
         ([40], 0),
         ([38], 0),  # as good as even
-        ([34], 2),
+        ([34], 0),
+        ([30], 2),
         ([0], 2),  # a new one: a few at a time
         ([40, 40, 0], 2),
         ([0, 0, 0, 0], 2),
