@@ -6,8 +6,10 @@ Where it matters when something is said, or that it is wrong, the broker is a sc
 import asyncio
 import json
 import os
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_Com
 from openline.v1.executor_service_pb2 import HeartbeatAck
 
 PROGRAMS = Path(sys.executable).parent
+PATIENCE_S = 60.0
 
 # Answers by its second word; otherwise it says what it was asked.
 KUBECTL = r"""#!/bin/sh
@@ -50,18 +53,23 @@ esac
 
 
 class Program:
-    """One of the console scripts as a process, with its log lines as they come."""
+    """One of the console scripts as a process, with its log lines as they come.
+
+    They are read all the while: a program whose lines nobody takes stands still when the pipe is full.
+    """
 
     def __init__(self, name: str, *flags: str) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENLINE_")}
         self.process = subprocess.Popen(
             [PROGRAMS / name, *flags, "--log-format", "json"], stderr=subprocess.PIPE, env=environment, text=True
         )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def until(self, event: str) -> dict[str, Any]:
         """The fields of the next log line of this event; fails when the program ends without it."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        while (line := self._lines.get(timeout=PATIENCE_S)) is not None:
             if line.startswith("{") and (fields := json.loads(line))["event"] == event:
                 return dict(fields)
         raise AssertionError(f"ended without {event}")
@@ -69,8 +77,21 @@ class Program:
     def stop(self) -> tuple[int, str]:
         """The exit code after SIGTERM, and what was still to be read."""
         self.process.terminate()
-        _, rest = self.process.communicate(timeout=30)
-        return self.process.returncode, rest
+        return self.process.wait(timeout=PATIENCE_S), "".join(iter(self._lines.get, None))
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=PATIENCE_S)
+        self._reader.join(timeout=PATIENCE_S)
+
+    def _read(self) -> None:
+        """To the end of the program, which None stands for."""
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line)
+        self._lines.put(None)
 
 
 @contextmanager
@@ -79,9 +100,7 @@ def running(name: str, *flags: str) -> Iterator[Program]:
     try:
         yield program
     finally:
-        if program.process.poll() is None:
-            program.process.kill()
-        program.process.communicate()
+        program.kill()
 
 
 @pytest.fixture(scope="session")
