@@ -52,8 +52,7 @@ class Dispatcher:
         self._forwarding = Forwarding(
             ledger.relayed, peers, directory, store.results, replica_id=presence.replica_id, tell=self._relayed
         )
-        presence.superseded, presence.news = self._superseded, self._news
-        peers.news = presence.news_of_all
+        presence.superseded = self._superseded
         self._loop = asyncio.get_running_loop()
         self._streams: dict[Connection, Stream] = {}
         self._activity = Activity(store.clusters)
@@ -154,7 +153,11 @@ class Dispatcher:
         self._presence.moving(connection)
         away = executor_service_pb2.GoAway(reason=reason, drain_deadline_s=drain_s)
         stream.send(BrokerFrame(go_away=away))
-        self._news(connection.cluster_id)
+        self.news(connection.cluster_id)
+
+    def news(self, cluster_id: str) -> None:
+        """What is known of the cluster's executors on other replicas has changed."""
+        self._perform(self._ledger.news(cluster_id, now=monotonic()))
 
     def let_go(self, connection: Connection) -> None:
         """Ends the connection's stream when what is queued on it has been written."""
@@ -180,9 +183,6 @@ class Dispatcher:
     def _superseded(self, connection: Connection) -> None:
         if (stream := self._streams.get(connection)) is not None:
             stream.break_off(Replaced("the executor is connected to another replica"))
-
-    def _news(self, cluster_id: str) -> None:
-        self._perform(self._ledger.news(cluster_id, now=monotonic()))
 
     def _relayed(self, command: Command, actions: Sequence[Action]) -> None:
         self._perform(actions)

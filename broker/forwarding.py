@@ -171,6 +171,8 @@ class Forwarding:
                 self._tell(command, self._relayed.unknown(command, monotonic()))
             else:
                 self._tell(command, self._relayed.lost_sight(command, monotonic()))
+                # Found again at once, it may be refused again at once.
+                await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _seek(self, command: Command) -> None:
         """Looks for a command in the store and on every replica, until it is found or surely nowhere."""

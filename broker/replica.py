@@ -15,6 +15,7 @@ from broker.core.proof import Proof
 from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
+from broker.hearing import Hearing
 from broker.lookups import Lookups
 from broker.presence import Presence
 from broker.registry import Registry
@@ -53,14 +54,22 @@ class Replica:
             self.ledger.connections,
             self.directory,
             store.presence,
+            replica_id=replica_id,
+        )
+        self.hearing = Hearing(
+            self.ledger.connections,
+            self.directory,
+            store.presence,
+            self.presence,
             self.peers,
             self.proof,
-            replica_id=replica_id,
             clusters=lambda: self.registry.clusters,
             agrees_on_secret=secret is None,
         )
-        store.behind.on_recovered = self.presence.write_again
+        store.behind.on_recovered = self._redis_is_back
         self.dispatcher = Dispatcher(self.ledger, self.directory, store, self.presence, self.peers, self.proof)
+        self.hearing.news = self.dispatcher.news
+        self.peers.news = self.hearing.news_of_all
         self.lookups = Lookups(self.dispatcher, store, self.peers)
         self.executions = Executions(
             self.dispatcher,
@@ -71,16 +80,22 @@ class Replica:
             max_output_bytes=settings.max_output_bytes,
         )
 
+    def _redis_is_back(self) -> None:
+        self.presence.write_again()
+        self.hearing.read_again()
+
     @contextlib.asynccontextmanager
     async def known_at(self, address: Address) -> AsyncIterator[None]:
         """The other replicas find this one at the address, and it finds them, until the block is left."""
         async with self.peers.kept():
-            presence = asyncio.create_task(self.presence.run(address), name="presence")
+            telling = asyncio.create_task(self.presence.run(address), name="presence")
+            hearing = asyncio.create_task(self.hearing.run(), name="hearing")
             try:
                 yield
             finally:
-                presence.cancel()
-                await asyncio.gather(presence, return_exceptions=True)
+                telling.cancel()
+                hearing.cancel()
+                await asyncio.gather(telling, hearing, return_exceptions=True)
                 await self.dispatcher.close()
                 began = monotonic()
                 try:

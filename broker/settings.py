@@ -1,17 +1,31 @@
 """The broker's settings."""
 
+import secrets
 import socket
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from broker.store.client import check_url
 from openline import limits
+from openline.ids import is_token
 from openline.settings import Address, CertificateFile, ProgramSettings, ReadableFile, check_tls_pair, split_commas
 
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas)]
+
+
+def _replica_id(text: str) -> str:
+    if not is_token(text):
+        raise ValueError("expected 1 to 200 visible ASCII characters")
+    return text
+
+
+def _usual_replica_id(given: dict[str, Any]) -> str:
+    """Several replicas may run on one host, so its name alone will not do; nor will a port that is not known yet."""
+    port = given.get("listen", "").rpartition(":")[2]
+    return f"{socket.gethostname()}:{port if port != '0' else secrets.token_hex(4)}"
 
 
 class BrokerSettings(ProgramSettings):
@@ -19,8 +33,8 @@ class BrokerSettings(ProgramSettings):
 
     listen: Address = Address("127.0.0.1:50051")
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
-    replica_id: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
-    """The name of this replica; must be its own among those that share a Redis. Default: the host name."""
+    replica_id: Annotated[str, AfterValidator(_replica_id)] = Field(default_factory=_usual_replica_id)
+    """The name of this replica; must be its own among those that share a Redis. Default: host name and port."""
     advertise: Address | None = None
     """Where the other replicas reach this one, HOST:PORT. Default: --listen, with the host name for a wildcard."""
     peer_secret: SecretStr | None = Field(None, min_length=16)

@@ -90,7 +90,7 @@ class Peers:
     @property
     def reachable(self) -> list[str]:
         """The replicas that answer now."""
-        return [peer.replica_id for peer in self._peers.values() if peer.pipe is not None]
+        return [peer.replica_id for peer in self._peers.values() if peer.pipe is not None and _is_well(peer.pipe)]
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -119,7 +119,7 @@ class Peers:
         until = monotonic() + timeout_s
         while True:
             peer = self._peers.get(replica_id)
-            if peer is not None and peer.pipe is not None and peer.pipe.state is PipeState.OPEN:
+            if peer is not None and peer.pipe is not None and _is_well(peer.pipe):
                 return peer.pipe
             left_s = until - monotonic()
             if left_s <= 0:
@@ -225,6 +225,11 @@ class Peers:
         """Raises BROKER_UNAVAILABLE unless it is a replica of this installation that answers."""
         if not self._proof.is_answer(shown, welcome.peer_proof):
             raise broker_unavailable("whoever answers there has not the peer secret", executed=NO)
+
+
+def _is_well(pipe: Pipe) -> bool:
+    """Whether it takes calls, and has been heard of lately: a replica that is frozen is not asked."""
+    return pipe.state is PipeState.OPEN and not pipe.is_quiet
 
 
 async def _close(peer: Peer) -> None:
