@@ -283,6 +283,11 @@ class Inside:
         [ledger] = self.parts["Ledger"]
         return ledger
 
+    @property
+    def dispatcher(self) -> Any:
+        [dispatcher] = self.parts["Dispatcher"]
+        return dispatcher
+
     async def until_called(self, callers: int) -> None:
         """Waits until so many callers share the commands that there are."""
         async with asyncio.timeout(PATIENCE_S):
@@ -291,8 +296,8 @@ class Inside:
 
     def left(self) -> dict[str, int]:
         """What every table holds, of those that hold anything."""
-        [dispatcher], [executions] = (self.parts[name] for name in ("Dispatcher", "Executions"))
-        ledger = self.ledger
+        [executions] = self.parts["Executions"]
+        ledger, dispatcher = self.ledger, self.dispatcher
         account = ledger._account
         tables = {
             "commands": ledger.commands,
@@ -439,9 +444,13 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
             executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
         )
         inside = Inside()
-        for module, name in ((replica, "Ledger"), (replica, "Dispatcher"), (replica, "Executions"), (pipe, "Calls")):
-            monkeypatch.setattr(module, name, inside.remember(name, getattr(module, name)))
-        async with serve(settings, store, credentials) as address:
+        async with contextlib.AsyncExitStack() as stack:
+            with monkeypatch.context() as patch:
+                # Only while this one is made: another replica has tables of its own.
+                for name in ("Ledger", "Dispatcher", "Executions"):
+                    patch.setattr(replica, name, inside.remember(name, getattr(replica, name)))
+                address = await stack.enter_async_context(serve(settings, store, credentials))
+            monkeypatch.setattr(pipe, "Calls", inside.remember("Calls", pipe.Calls))
             running = RunningBroker(address, store, frames, inside)
             try:
                 yield running
