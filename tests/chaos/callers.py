@@ -40,6 +40,8 @@ class Asked:
     cancelled: bool = False
     # What no caller may ever see.
     wrong: str = ""
+    # Of its output, a part is missing in the result.
+    is_cut: bool = False
 
     def __str__(self) -> str:
         request = self.request
@@ -185,7 +187,7 @@ class Callers:
                         _keep(asked, event.result)
         if asked.result is None:
             asked.wrong = "the stream ended without a result"
-        elif is_whole and asked.has_exited and stdout != asked.result.stdout:
+        elif is_whole and asked.has_exited and not stdout.endswith(asked.result.stdout):
             asked.wrong = f"live output {stdout!r} is not that of the result, {asked.result.stdout!r}"
 
     async def _cancel(self, asks: Sequence[Asked], after_s: float) -> None:
@@ -210,5 +212,10 @@ def _keep(asked: Asked, result: command_pb2.CommandResult) -> None:
         asked.error = result.error
     elif result.outcome != command_pb2.OUTCOME_EXITED:
         asked.wrong = "an outcome that is neither an exit nor explained"
-    elif result.exit_code == 0 and result.stdout != f"begun {asked.name}\ndone {asked.name}\n".encode():
-        asked.wrong = f"the output is not the command's: {result.stdout!r}"
+    elif result.exit_code == 0:
+        whole = f"begun {asked.name}\ndone {asked.name}\n".encode()
+        # A replica that takes over a command with live output has only what came since; it says how much is missing.
+        cut = len(whole) - len(result.stdout)
+        if not whole.endswith(result.stdout) or result.stdout_summary.cut_bytes != cut or (cut and not asked.live):
+            asked.wrong = f"the output is not the command's: {result.stdout!r}"
+        asked.is_cut = cut > 0

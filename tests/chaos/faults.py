@@ -15,6 +15,8 @@ from stage import Stage
 EVERY_S = 1.3
 # At most so many replicas are away or frozen at a time: with none there is nothing to learn.
 MAX_REPLICAS_AWAY = 2
+# Redis loses everything only in the first part of the time: what came before cannot be held against anybody.
+EMPTIED_IN = 0.4
 
 T = TypeVar("T")
 
@@ -26,6 +28,7 @@ class Faults:
         self._stage = stage
         self._random = random.Random(f"{seed} faults")
         self._began = monotonic()
+        self._seconds = 0.0
         self._running: set[asyncio.Task[None]] = set()
         self.happened: list[str] = []
         # When Redis began anew with nothing, time.monotonic.
@@ -33,6 +36,7 @@ class Faults:
 
     async def run(self, seconds: float) -> None:
         """For so long; returns when everything is whole again."""
+        self._seconds = seconds
         until = monotonic() + seconds
         while monotonic() < until:
             await asyncio.sleep(self._random.expovariate(1 / EVERY_S))
@@ -110,7 +114,7 @@ class Faults:
         process.is_busy = True
         try:
             if how < 0.6:
-                empty = how < 0.15
+                empty = how < 0.2 and monotonic() - self._began < self._seconds * EMPTIED_IN
                 self._say(f"redis killed for {short_s:.1f} s{', comes back empty' if empty else ''}")
                 await process.kill()
                 await asyncio.sleep(short_s)

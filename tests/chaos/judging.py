@@ -56,6 +56,7 @@ class Account:
         self.rows.append(("  with live output", sum(each.live for each in asked)))
         self.rows.append(("the caller left", sum(each.has_left for each in asked)))
         self.rows.append(("answered with a result", sum(each.has_exited for each in asked)))
+        self.rows.append(("  with the end of the output only", sum(each.is_cut for each in asked)))
         self.rows.append(("  with that of an earlier request", sum(each.replayed for each in asked)))
         reasons = Counter(
             (each.error.reason, command_pb2.Executed.Name(each.error.executed).removeprefix("EXECUTED_").lower())
@@ -109,7 +110,8 @@ class Account:
                 group.create_task(fetch(CommandServiceStub(channel)))
         for channel in channels:
             await channel.close()
-        lost, other, excused, same = [], [], 0, 0
+        lost, changed, other = [], [], []
+        excused = same = 0
         for each in wanted:
             found = fetched[each.request.command_id]
             if isinstance(found, OpenlineError):
@@ -120,12 +122,13 @@ class Account:
                 else:
                     other.append(f"{each}: {found}")
             elif _differs(each.result, found.result):
-                other.append(f"{each}: now {command_pb2.Outcome.Name(found.result.outcome)}")
+                (changed if each.has_exited else other).append(f"{each}: now {' '.join(str(found.result).split())}")
             else:
                 same += 1
         self.rows.append(("results fetched again by id, the same", same))
         self.rows.append(("  gone with what Redis had", excused))
         self.require("  gone though Redis had kept everything", lost)
+        self.require("  another one than the caller was given", changed)
         self.rows.append(("  of commands that did not exit: gone or other", len(other)))
         (self._where.parent / "other-results").write_text("".join(f"{each}\n" for each in other))
 
