@@ -8,7 +8,8 @@ from time import monotonic
 from broker.core.command import Ask, Command
 from broker.dispatcher import Dispatcher
 from broker.execution import Execution
-from broker.rpc.peers import Found, Peers
+from broker.rpc.finding import Found
+from broker.rpc.peers import Peers
 from broker.store.claims import Claim, fingerprint
 from broker.store.store import Store
 from openline import errors

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from broker.core.command import Command
 from broker.dispatcher import Dispatcher
-from broker.rpc.peers import Found
+from broker.rpc.finding import Found
 from openline.v1 import command_pb2, command_service_pb2
 
 Answer = command_service_pb2.ExecuteResponse | command_pb2.Error

@@ -11,13 +11,15 @@ from time import monotonic
 
 import structlog
 
+from broker.core import whereabouts
 from broker.core.actions import Action
 from broker.core.command import Command
 from broker.core.directory import Directory
 from broker.core.life import State
 from broker.core.relayed import Relayed
 from broker.core.routes import FORWARD_ALLOWANCE_S
-from broker.rpc.peers import Found, Peers
+from broker.rpc.finding import Found
+from broker.rpc.peers import Peers
 from broker.store.results import Results
 from openline import errors
 from openline.errors import OpenlineError
@@ -28,8 +30,9 @@ from openline.v1 import command_service_pb2 as pb
 
 # A pipe that is not open is about to be, or its replica is gone.
 PIPE_WAIT_S = 0.5
-# How long a command is looked for: an executor whose replica froze notices that after 16 s, and dials another one.
-SEEK_S = 20.0
+# How long a command is looked for: an executor whose replica froze notices that after 16 s, and dials another one; and
+# 20 s after the last word of a replica, Redis forgets it, and nobody waits for its answer.
+SEEK_S = 25.0
 LOOK_AGAIN_S = 0.25
 # Clocks of those who make ids may be off by so much.
 CLOCK_SLACK_S = 2.0
@@ -167,7 +170,10 @@ class Forwarding:
                 async for event in events:
                     self._tell(command, self._relayed.event(command, event, monotonic()))
         except OpenlineError as failure:
-            if failure.reason in (Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED):
+            # A process that began after its executors had come to the one before knows nothing of what they hold.
+            cluster_id, began_us = command.ask.cluster_id, whereabouts.began_us(failure.error)
+            is_current = self._directory.is_current(cluster_id, replica_id, began_us=began_us)
+            if failure.reason is Reason.COMMAND_UNKNOWN and is_current:
                 self._tell(command, self._relayed.unknown(command, monotonic()))
             else:
                 self._tell(command, self._relayed.lost_sight(command, monotonic()))
@@ -192,14 +198,18 @@ class Forwarding:
                     in_use = errors.error(Reason.INVALID_COMMAND, "command_id is in use")
                     self._tell(command, self._relayed.refused(command, in_use, now))
                 elif isinstance(found, Found):
-                    self._tell(command, self._relayed.found(command, found.replica_id, now))
+                    is_queued = record.state == command_pb2.COMMAND_STATE_QUEUED
+                    self._tell(command, self._relayed.found(command, found.replica_id, now, is_queued=is_queued))
                 else:
                     self._tell(command, self._relayed.answered(command, found.result, now))
                 return
-            answered = {*found.answered, self._replica_id}
             cluster_id = command.ask.cluster_id
-            is_nowhere = self._directory.is_accounted_for(cluster_id, answered=answered, since=since)
-            if command.may_return and is_store_known and is_nowhere:
+            is_nowhere = (
+                is_store_known
+                and not found.silent
+                and self._directory.is_accounted_for(cluster_id, answered=found.answered, since=since)
+            )
+            if command.may_return and is_nowhere:
                 self._tell(command, self._relayed.returned(command, now))
                 return
             if now - began > SEEK_S:

@@ -5,13 +5,15 @@ import contextlib
 import time
 from collections.abc import AsyncIterable, Iterator
 
+from broker.core import whereabouts
 from broker.core.command import Command
 from broker.core.credentials import Caller
 from broker.core.life import State
 from broker.dispatcher import Dispatcher
 from broker.execution import Source
 from broker.records import record
-from broker.rpc.peers import Found, Peers
+from broker.rpc.finding import Found
+from broker.rpc.peers import Peers
 from broker.store.store import Store
 from broker.watching import Replay
 from openline import errors
@@ -42,6 +44,8 @@ class Lookups:
                 errors.error(Reason.INVALID_COMMAND, "command_id is not valid", violations=wrong)
             )
         found = await self._find(command_id, is_peer=caller.is_peer)
+        if found is None and caller.is_peer:
+            raise errors.OpenlineError(whereabouts.unknown(began_us=self._peers.began_us))
         if found is not None and (_owner(found) == caller.owner or "admin" in caller.scopes):
             return found
         if found is None and made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
@@ -111,7 +115,9 @@ class Lookups:
                 return elsewhere
         # Its record may have been written while the store was asked, and taken off the ledger before.
         here = self._dispatcher.find(command_id)
-        if here is not None and not (is_peer and here.state is State.FORWARDED):
+        if here is not None and is_peer and here.state is State.FORWARDED:
+            raise errors.OpenlineError(whereabouts.elsewhere(here, began_us=self._peers.began_us))
+        if here is not None:
             return here
         if failure is not None:
             raise failure

@@ -50,6 +50,8 @@ class Directory:
         self._unreachable: dict[str, float] = {}
         # When an instance of the cluster was last seen to have gone without moving.
         self._vanished: dict[str, float] = {}
+        # Since when nothing has gone unseen: before, Redis had not told of anybody.
+        self._complete_since: float | None = None
 
     def __repr__(self) -> str:
         executors = sum(map(len, self._clusters.values()))
@@ -85,6 +87,8 @@ class Directory:
 
     def refresh(self, present: Mapping[str, Sequence[Executor]], *, now: float) -> None:
         """What Redis has for these clusters, all of it: what it has not is gone."""
+        if self._complete_since is None:
+            self._complete_since = now
         for cluster_id, executors in present.items():
             for executor in executors:
                 self.learn(cluster_id, executor, now=now)
@@ -151,17 +155,26 @@ class Directory:
         entry = self.of_executor(cluster_id, executor_id)
         return entry if entry is not None and entry.moving_since is None else None
 
-    def is_accounted_for(self, cluster_id: str, *, answered: Collection[str], since: float) -> bool:
-        """Whether a command of the cluster that none of the `answered` replicas knows can be nowhere else.
+    def is_accounted_for(self, cluster_id: str, *, answered: Mapping[str, int], since: float) -> bool:
+        """Whether no executor of the cluster can hold a command that none of the `answered` replicas knows.
 
-        An executor lists in Hello what it holds. So it is nowhere, if every executor is connected to a replica that
-        answered, and none has gone without a word since the command was made.
+        An executor lists in Hello what it holds. So none does, if every executor is connected to a replica that
+        answered, and none has gone without a word since the command was made. `answered` has for each replica when its
+        process began, in µs since 1970: what was connected to the process before is who knows where.
         """
         gone = self._vanished.get(cluster_id)
-        return (gone is None or gone < since) and all(
-            entry.moving_since is None and entry.replica_id in answered
-            for entry in self._clusters.get(cluster_id, {}).values()
+        if self._complete_since is None or self._complete_since >= since or (gone is not None and gone >= since):
+            return False
+        of_cluster = self._clusters.get(cluster_id, {}).values()
+        return all(
+            entry.moving_since is None and answered.get(entry.replica_id, entry.executor.epoch) < entry.executor.epoch
+            for entry in of_cluster
         )
+
+    def is_current(self, cluster_id: str, replica_id: str, *, began_us: int) -> bool:
+        """Whether all of the cluster that is said to be on this replica came to the process that began then."""
+        of_cluster = self._clusters.get(cluster_id, {}).values()
+        return all(entry.executor.epoch > began_us for entry in of_cluster if entry.replica_id == replica_id)
 
     def executors(self, cluster_id: str) -> list[Executor]:
         return [entry.executor for entry in self._clusters.get(cluster_id, {}).values()]

@@ -29,6 +29,9 @@ class Relayed:
         if command.state is not State.FORWARDED:
             return []
         match event.WhichOneof("event"):
+            case "state":
+                if event.state not in (command_pb2.COMMAND_STATE_QUEUED, command_pb2.COMMAND_STATE_FORWARDED):
+                    command.may_return = False
             case "output":
                 if event.output.seq > command.transcript.next_seq:
                     command.transcript.skip_to(event.output.seq)
@@ -47,6 +50,13 @@ class Relayed:
         if command.state is not State.FORWARDED:
             return []
         command.is_degraded = degraded
+        if command.ask.live:
+            # What this replica was not told before it lost sight of the command: its watchers see a gap there.
+            transcript = command.transcript
+            total_bytes = result.stdout_summary.total_bytes + result.stderr_summary.total_bytes
+            missed_bytes = total_bytes - (transcript.offset(transcript.next_seq) or 0)
+            if missed_bytes > 0:
+                transcript.skip_to(transcript.next_seq + 1, missed_bytes=missed_bytes)
         command.apply(Event.ANSWERED)
         command.is_stored_elsewhere = True
         told = command_pb2.CommandResult()
@@ -74,7 +84,8 @@ class Relayed:
         if command.state is not State.FORWARDED:
             return []
         if command.may_return:
-            return self._routes.returned(command, now)
+            # That replica may have told another one to look for it, or have begun anew.
+            return self._routes.seek(command, now, may_return=True)
         return self._account.lose(command, "its executor has no memory of it", now)
 
     def lost_sight(self, command: Command, now: float) -> list[Action]:
@@ -83,9 +94,12 @@ class Relayed:
             return []
         return self._routes.seek(command, now, may_return=command.may_return)
 
-    def found(self, command: Command, replica_id: str, now: float) -> list[Action]:
-        """A command that was looked for is there."""
-        return self._routes.follow(command, replica_id, now) if command.is_sought else []
+    def found(self, command: Command, replica_id: str, now: float, *, is_queued: bool) -> list[Action]:
+        """A command that was looked for is there; once it has left the queue it never returns."""
+        if not command.is_sought:
+            return []
+        command.may_return = command.may_return and is_queued
+        return self._routes.follow(command, replica_id, now)
 
     def given_up(self, command: Command, why: str, now: float) -> list[Action]:
         """A command that was looked for is not found."""

@@ -12,14 +12,16 @@ from time import monotonic
 import grpc
 import structlog
 
+from broker.core import whereabouts
 from broker.core.directory import Directory
 from broker.core.proof import METADATA_KEY, Proof
+from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, is_gone
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, from_rpc_error
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
 from openline.pipe import Pipe
 from openline.pipe_state import PipeState
-from openline.reasons import NO, Reason
+from openline.reasons import NO
 from openline.settings import Address
 from openline.v1 import cluster_service_pb2, command_pb2
 from openline.v1 import command_service_pb2 as pb
@@ -28,8 +30,6 @@ from openline.v1.command_service_pb2_grpc import CommandServiceStub
 Dial = Callable[[Address], grpc.aio.Channel]
 CommandEvents = AsyncGenerator[command_pb2.CommandEvent, None]
 
-# A replica that is there answers within milliseconds; one that is frozen must not hold up a caller for long.
-FIND_TIMEOUT_S = 1.0
 # So many look-ups at one time: a replica that was killed may have had thousands of commands.
 MAX_FINDING = 64
 CANCEL_TIMEOUT_S = 5.0
@@ -55,21 +55,6 @@ class Peer:
     pipe: Pipe | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A command that another replica knows."""
-
-    replica_id: str
-    record: command_pb2.Command
-
-
-@dataclass(frozen=True, slots=True)
-class NotFound:
-    """None of the replicas that answered knows the command."""
-
-    answered: frozenset[str]
-
-
 class Peers:
     """Known by what Redis says of replicas. `news` is called when one was reached or lost."""
 
@@ -80,6 +65,8 @@ class Peers:
         self._dial = dial
         self._peers: dict[str, Peer] = {}
         self._finding = asyncio.Semaphore(MAX_FINDING)
+        # When this process began.
+        self.began_us = time.time_ns() // 1000
         # Set and replaced whenever a pipe has opened.
         self._opened = asyncio.Event()
         self.news: Callable[[], None] = lambda: None
@@ -104,14 +91,19 @@ class Peers:
     async def know(self, replicas: Sequence[cluster_service_pb2.Replica]) -> None:
         """These replicas there are; pipes to others are closed."""
         wanted = {each.replica_id: Address(each.address) for each in replicas if each.replica_id != self._replica_id}
-        gone = [peer for peer in self._peers.values() if wanted.get(peer.replica_id) != peer.address]
+        # One that answers is there, whatever a Redis says that has just come back empty.
+        gone = [
+            peer
+            for peer in self._peers.values()
+            if wanted.get(peer.replica_id, peer.address if peer.pipe is not None else "") != peer.address
+        ]
         for peer in gone:
             del self._peers[peer.replica_id]
         for replica_id in sorted(wanted.keys() - self._peers.keys())[: MAX_PEERS - len(self._peers)]:
             peer = Peer(replica_id, wanted[replica_id], self._dial(wanted[replica_id]))
             self._peers[replica_id] = peer
             peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
-        self._directory.forget_replicas(wanted)
+        self._directory.forget_replicas(self._peers)
         await asyncio.gather(*map(_close, gone))
 
     async def pipe(self, replica_id: str, *, timeout_s: float) -> Pipe:
@@ -135,13 +127,16 @@ class Peers:
         peers = list(self._peers.values())
         async with self._finding:
             answers = await asyncio.gather(*(self._ask(peer, command_id) for peer in peers))
-        answered = set()
+        answered = {self._replica_id: self.began_us}
+        silent = set()
         for peer, answer in zip(peers, answers, strict=True):
             if isinstance(answer, command_pb2.Command):
                 return Found(peer.replica_id, answer)
-            if answer:
-                answered.add(peer.replica_id)
-        return NotFound(frozenset(answered))
+            if whereabouts.has_it_not(answer, asker=self._replica_id, answerer=peer.replica_id):
+                answered[peer.replica_id] = whereabouts.began_us(answer)
+            elif not await is_gone(peer.address):
+                silent.add(peer.replica_id)
+        return NotFound(answered, frozenset(silent))
 
     async def get(self, replica_id: str, request: pb.GetCommandRequest, *, timeout_s: float) -> command_pb2.Command:
         """GetCommand of that replica. Raises OpenlineError."""
@@ -171,13 +166,13 @@ class Peers:
         forwarded = pb.Forwarded(origin_replica_id=self._replica_id)
         return (await pipe.cancel(request, api_key="", timeout_s=CANCEL_TIMEOUT_S, forwarded=forwarded)).state
 
-    async def _ask(self, peer: Peer, command_id: str) -> command_pb2.Command | bool:
-        """The command; True when the peer does not know it, False when it does not answer."""
+    async def _ask(self, peer: Peer, command_id: str) -> command_pb2.Command | command_pb2.Error:
+        """The command, or what the peer says instead."""
         try:
             request = pb.GetCommandRequest(command_id=command_id)
             return await self.get(peer.replica_id, request, timeout_s=FIND_TIMEOUT_S)
         except OpenlineError as failure:
-            return failure.reason in (Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED)
+            return failure.error
 
     def _metadata(self, peer: Peer) -> tuple[tuple[str, str], ...]:
         return ((METADATA_KEY, self._proof.show(peer.replica_id, clock_s=time.time())),)

@@ -19,10 +19,13 @@ class Results:
         self.ttl_s = ttl_s
 
     def put(self, command: command_pb2.Command, done: Callable[[bool], None]) -> bool:
-        """Writes a command, encoded once; `done` is called with whether Redis has it. False: no room to keep it."""
-        return self._behind.put(
-            "SET", keys.command(command.command_id), command.SerializeToString(), "EX", self.ttl_s, done=done
-        )
+        """Writes a command, encoded once; `done` is called with whether Redis has it. False: no room to keep it.
+
+        A replica that was frozen may find long after that a command has no result, which has one: an exit stands.
+        """
+        unless_there = () if command.result.outcome == command_pb2.OUTCOME_EXITED else ("NX",)
+        name, stored = keys.command(command.command_id), command.SerializeToString()
+        return self._behind.put("SET", name, stored, "EX", self.ttl_s, *unless_there, done=done)
 
     async def get(self, command_id: str) -> command_pb2.Command | None:
         """The stored command, None when there is none (any more). Raises STORE_UNAVAILABLE."""

@@ -12,6 +12,13 @@ def executor(executor_id: str = "e1", *, replica_id: str = "r2", epoch: int = 1,
     return ConnectedExecutor(executor_id=executor_id, replica_id=replica_id, epoch=epoch, **(usual | fields))
 
 
+def complete_directory() -> Directory:
+    """One that has heard of everybody since long ago."""
+    directory = Directory("r1")
+    directory.refresh({}, now=-1.0)
+    return directory
+
+
 def test_a_command_goes_where_an_executor_is() -> None:
     directory = Directory("r1")
     directory.learn("prod", executor(), now=0.0)
@@ -104,25 +111,44 @@ def test_a_replica_says_that_it_is_not_there() -> None:
 
 def test_a_command_is_nowhere_only_if_every_executor_is_accounted_for() -> None:
     """Each is connected to a replica that does not know the command, and none has gone without a word."""
-    directory = Directory("r1")
+    directory = complete_directory()
     directory.learn("prod", executor("e1"), now=0.0)
     directory.learn("prod", executor("e2", replica_id="r3"), now=0.0)
-    assert not directory.is_accounted_for("prod", answered={"r1", "r2"}, since=5.0)
-    assert directory.is_accounted_for("prod", answered={"r1", "r2", "r3"}, since=5.0)
+    assert not directory.is_accounted_for("prod", answered={"r1": 0, "r2": 0}, since=5.0)
+    assert directory.is_accounted_for("prod", answered={"r1": 0, "r2": 0, "r3": 0}, since=5.0)
     directory.learn("prod", executor("e2", replica_id="r2", epoch=2, moving=True), now=6.0)
-    assert not directory.is_accounted_for("prod", answered={"r1", "r2", "r3"}, since=5.0)
+    assert not directory.is_accounted_for("prod", answered={"r1": 0, "r2": 0, "r3": 0}, since=5.0)
     directory.learn("prod", executor("e2", replica_id="r2", epoch=3), now=7.0)
-    assert directory.is_accounted_for("prod", answered={"r1", "r2"}, since=5.0)
+    assert directory.is_accounted_for("prod", answered={"r1": 0, "r2": 0}, since=5.0)
+
+
+def test_a_replica_that_has_begun_anew_does_not_speak_for_the_executors_of_the_process_before() -> None:
+    """They may be on a third one, which Redis had no time to tell of."""
+    directory = complete_directory()
+    directory.learn("prod", executor("e1", epoch=7), now=0.0)
+    assert directory.is_accounted_for("prod", answered={"r1": 0, "r2": 6}, since=5.0)
+    assert not directory.is_accounted_for("prod", answered={"r1": 0, "r2": 8}, since=5.0)
+    assert directory.is_current("prod", "r2", began_us=6)
+    assert not directory.is_current("prod", "r2", began_us=8)
+
+
+def test_a_command_may_be_anywhere_if_it_is_older_than_what_this_replica_has_seen() -> None:
+    """Whoever held it may have come and gone before."""
+    directory = Directory("r1")
+    assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
+    directory.refresh({}, now=6.0)
+    assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
+    assert directory.is_accounted_for("prod", answered={"r1": 0}, since=7.0)
 
 
 def test_a_process_that_was_replaced_or_has_vanished_may_have_run_anything() -> None:
-    directory = Directory("r1")
+    directory = complete_directory()
     directory.learn("prod", executor("e1"), now=0.0)
     directory.learn("prod", executor("e1", instance_id="i2", epoch=2), now=10.0)
-    assert not directory.is_accounted_for("prod", answered={"r2"}, since=5.0)
-    assert directory.is_accounted_for("prod", answered={"r2"}, since=11.0)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
+    assert directory.is_accounted_for("prod", answered={"r2": 0}, since=11.0)
     directory.unlearn("prod", "e1", epoch=2, now=20.0)
-    assert not directory.is_accounted_for("prod", answered={"r2"}, since=15.0)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=15.0)
 
 
 def test_nothing_is_kept_for_ever() -> None:

@@ -46,6 +46,19 @@ async def test_a_result_is_found_until_it_expires(store: Store, redis: Redis) ->
     assert await store.results.get(ids.new_id()) is None
 
 
+async def test_an_exit_stands(store: Store) -> None:
+    """A replica that was frozen may find out later that the time of the command was up; but it had ended before."""
+    outcomes = [command_pb2.OUTCOME_EXITED, command_pb2.OUTCOME_TIMED_OUT]
+    for name, in_order in (("one", outcomes), ("two", outcomes[::-1])):
+        for outcome in in_order:
+            result = command_pb2.CommandResult(outcome=outcome)
+            assert store.results.put(command_pb2.Command(command_id=name, result=result), lambda _stored: None)
+        assert await store.behind.drain(PATIENCE_S)
+        found = await store.results.get(name)
+        assert found is not None
+        assert found.result.outcome == command_pb2.OUTCOME_EXITED
+
+
 async def test_a_result_that_cannot_be_read_is_none(store: Store, redis: Redis) -> None:
     await redis.set(keys.command("x"), b"\xff\xff garbage")
     assert await store.results.get("x") is None

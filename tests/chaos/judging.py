@@ -1,0 +1,187 @@
+"""Holds what callers were told against what ran, and prints the account of it."""
+
+import asyncio
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+import redis
+from callers import Asked
+from faults import Faults
+from stage import METADATA, Stage
+
+from openline.channels import CLIENT_OPTIONS
+from openline.errors import OpenlineError, from_rpc_error
+from openline.reasons import NO, YES, Reason
+from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import GetCommandRequest
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
+
+# What a caller may be told when everything around it breaks; the rest is a defect of ours.
+EXPLAINS = {
+    Reason.CLUSTER_OFFLINE,
+    Reason.CLUSTER_BUSY,
+    Reason.EXECUTOR_LOST,
+    Reason.COMMAND_TIMEOUT,
+    Reason.CANCELLED,
+    Reason.STORE_UNAVAILABLE,
+    Reason.BROKER_UNAVAILABLE,
+}
+FETCHES = 16
+
+
+class Account:
+    """Rows of a table, and whatever was found that must not be."""
+
+    def __init__(self, asked: Sequence[Asked], runs_file: Path, faults: Faults) -> None:
+        self._asked = asked
+        self._faults = faults
+        self.runs = Counter(line.split()[0] for line in runs_file.read_text().splitlines())
+        self._where = runs_file
+        self.rows: list[tuple[str, object]] = []
+        self.defects: list[str] = []
+
+    def require(self, row: str, found: Sequence[object]) -> None:
+        """None of these may be."""
+        self.rows.append((row, len(found)))
+        self.defects += [f"{row}: {each}" for each in found]
+
+    def judge_answers(self, *, lag_s: float) -> None:
+        asked = self._asked
+        told = [each for each in asked if each.answered_at is not None]
+        self.rows.append(("asked", len(asked)))
+        self.rows.append(("  with an idempotency key", sum(bool(each.request.idempotency_key) for each in asked)))
+        self.rows.append(("  with live output", sum(each.live for each in asked)))
+        self.rows.append(("the caller left", sum(each.has_left for each in asked)))
+        self.rows.append(("answered with a result", sum(each.has_exited for each in asked)))
+        self.rows.append(("  with the end of the output only", sum(each.is_cut for each in asked)))
+        self.rows.append(("  with that of an earlier request", sum(each.replayed for each in asked)))
+        reasons = Counter(
+            (each.error.reason, command_pb2.Executed.Name(each.error.executed).removeprefix("EXECUTED_").lower())
+            for each in told
+            if each.error is not None
+        )
+        self.rows += [(f"failed: {reason}, executed={how}", count) for (reason, how), count in sorted(reasons.items())]
+        self.require("neither answered nor explained", [each for each in asked if not _is_explained(each)])
+        self.require("seen by a caller and wrong", [each for each in asked if each.wrong])
+        late = [each for each in asked if not each.has_left and each.waited_s > each.patience_s + 1]
+        self.require("waited past its deadline plus a second", late)
+        self.rows.append(("  this process was late by, at most, s", f"{lag_s:.2f}"))
+
+    def judge_runs(self) -> None:
+        by_name = defaultdict(list)
+        for each in self._asked:
+            by_name[each.name].append(each)
+        again = [name for name, count in self.runs.items() if count > 1]
+        # Whoever asks again with a key after Redis has lost its claims is a first one to it.
+        excused = {name for name in again if self._has_lost_claim(by_name[name])}
+        self.require("run twice", [[str(each) for each in by_name[name]] for name in again if name not in excused])
+        self.rows.append(("  run again after Redis had lost the claim", len(excused)))
+        no, yes, exits = [], [], []
+        for name, asks in by_name.items():
+            executed = {each.error.executed for each in asks if each.error is not None}
+            surely_not = all(each.answered_at is not None and each.error is not None for each in asks)
+            if self.runs[name] and surely_not and executed == {NO}:
+                no.append([str(each) for each in asks])
+            if not self.runs[name] and YES in executed:
+                yes.append([str(each) for each in asks])
+            if not self.runs[name] and any(each.has_exited for each in asks):
+                exits.append([str(each) for each in asks])
+        self.require("told executed=no, and run", no)
+        self.require("told executed=yes, and not run", yes)
+        self.require("told a result, and not run", exits)
+
+    async def judge_results(self, stage: Stage) -> None:
+        """Asks for every result again, each of some replica."""
+        wanted = [each for each in self._asked if each.result is not None]
+        fetched: dict[str, command_pb2.Command | OpenlineError] = {}
+        todo = iter(wanted)
+
+        async def fetch(stub: CommandServiceStub) -> None:
+            for each in todo:
+                assert each.result is not None
+                fetched[each.request.command_id] = await _get(stub, each.result.command_id)
+
+        channels = [grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) for address in stage.addresses]
+        async with asyncio.TaskGroup() as group:
+            for _, channel in zip(range(FETCHES), itertools.cycle(channels), strict=False):
+                group.create_task(fetch(CommandServiceStub(channel)))
+        for channel in channels:
+            await channel.close()
+        lost, changed, other = [], [], []
+        excused = same = 0
+        for each in wanted:
+            found = fetched[each.request.command_id]
+            if isinstance(found, OpenlineError):
+                if any(emptied_at > each.asked_at for emptied_at in self._faults.emptied_at):
+                    excused += 1
+                elif each.has_exited:
+                    lost.append(f"{each}: {found}")
+                else:
+                    other.append(f"{each}: {found}")
+            elif _differs(each.result, found.result):
+                (changed if each.has_exited else other).append(f"{each}: now {' '.join(str(found.result).split())}")
+            else:
+                same += 1
+        self.rows.append(("results fetched again by id, the same", same))
+        self.rows.append(("  gone with what Redis had", excused))
+        self.require("  gone though Redis had kept everything", lost)
+        self.require("  another one than the caller was given", changed)
+        self.rows.append(("  of commands that did not exit: gone or other", len(other)))
+        (self._where.parent / "other-results").write_text("".join(f"{each}\n" for each in other))
+
+    def judge_leaks(self, stage: Stage, before: dict[str, tuple[int, float]], stuck: str) -> None:
+        self.require("executors not connected everywhere, or never idle again", [stuck] if stuck else [])
+        self.require("keys without TTL", keys_without_ttl(stage.redis))
+        leaks = []
+        for process in (*stage.brokers, *stage.executors.values()):
+            files, memory_mib = before[process.name]
+            now_files, now_mib = process.open_files(without=stage.redis_port), process.memory_mib()
+            self.rows.append(
+                (f"  {process.name}: open files, MiB", f"{files} {memory_mib:.0f} -> {now_files} {now_mib:.0f}")
+            )
+            if now_files > files + 8 or now_mib > memory_mib + 48:
+                leaks.append(f"{process.name}: {files} files, {memory_mib:.0f} MiB -> {now_files}, {now_mib:.0f} MiB")
+        self.require("processes with more open files or memory than before", leaks)
+        self.require(
+            "processes that ended as they must not", [end for each in stage.processes for end in each.bad_ends]
+        )
+        complaints = [f"{each.name}: {line}" for each in stage.processes[1:] for line in each.complaints()]
+        self.require("errors in logs", complaints)
+
+    def __str__(self) -> str:
+        width = max(len(row) for row, _ in self.rows)
+        return "\n".join(f"{row:{width}}  {value}" for row, value in self.rows)
+
+    def _has_lost_claim(self, asks: Sequence[Asked]) -> bool:
+        first, last = min(each.asked_at for each in asks), max(each.answered_at or each.asked_at for each in asks)
+        has_key = len(asks) > 1 and all(each.request.idempotency_key for each in asks)
+        return has_key and any(first < emptied_at < last for emptied_at in self._faults.emptied_at)
+
+
+def keys_without_ttl(store: "redis.Redis") -> list[str]:
+    return [key.decode() for key in store.scan_iter(count=1000) if store.ttl(key) == -1]
+
+
+def _is_explained(asked: Asked) -> bool:
+    if asked.has_left or asked.has_exited:
+        return True
+    if asked.error is None or asked.error.reason not in set(EXPLAINS):
+        return False
+    if asked.error.reason == Reason.CANCELLED:
+        return asked.cancelled or asked.request.cancel_on_disconnect
+    return asked.error.executed != command_pb2.EXECUTED_UNSPECIFIED
+
+
+def _differs(one: command_pb2.CommandResult | None, other: command_pb2.CommandResult) -> bool:
+    assert one is not None
+    return (one.outcome, one.exit_code, one.stdout) != (other.outcome, other.exit_code, other.stdout)
+
+
+async def _get(stub: CommandServiceStub, command_id: str) -> command_pb2.Command | OpenlineError:
+    try:
+        return (await stub.GetCommand(GetCommandRequest(command_id=command_id), metadata=METADATA, timeout=5)).command
+    except grpc.RpcError as status:
+        return from_rpc_error(status)
