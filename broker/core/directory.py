@@ -4,6 +4,7 @@ A copy of the presence in Redis, corrected by what this replica finds out by its
 an executor that is not where it was said to be. Pure; placing costs no round trip.
 """
 
+import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Directory:
         self._unreachable: dict[str, float] = {}
         # When an instance of the cluster was last seen to have gone without moving.
         self._vanished: dict[str, float] = {}
+        # Since when that is known: of what was before, a replica that was just started has heard nothing.
+        self._heard_since = math.inf
 
     def __repr__(self) -> str:
         executors = sum(map(len, self._clusters.values()))
@@ -85,6 +88,7 @@ class Directory:
 
     def refresh(self, present: Mapping[str, Sequence[Executor]], *, now: float) -> None:
         """What Redis has for these clusters, all of it: what it has not is gone."""
+        self._heard_since = max(min(now, self._heard_since), now - VANISHED_S)
         for cluster_id, executors in present.items():
             for executor in executors:
                 self.learn(cluster_id, executor, now=now)
@@ -157,8 +161,8 @@ class Directory:
         An executor lists in Hello what it holds. So it is nowhere, if every executor is connected to a replica that
         answered, and none has gone without a word since the command was made.
         """
-        gone = self._vanished.get(cluster_id)
-        return (gone is None or gone < since) and all(
+        gone = self._vanished.get(cluster_id, self._heard_since)
+        return max(gone, self._heard_since) < since and all(
             entry.moving_since is None and entry.replica_id in answered
             for entry in self._clusters.get(cluster_id, {}).values()
         )

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from broker.core.directory import GONE_REPLICA_S, MOVING_S, Directory
+from broker.core.directory import GONE_REPLICA_S, MOVING_S, VANISHED_S, Directory
 from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 
@@ -105,6 +105,7 @@ def test_a_replica_says_that_it_is_not_there() -> None:
 def test_a_command_is_nowhere_only_if_every_executor_is_accounted_for() -> None:
     """Each is connected to a replica that does not know the command, and none has gone without a word."""
     directory = Directory("r1")
+    directory.refresh({}, now=0.0)
     directory.learn("prod", executor("e1"), now=0.0)
     directory.learn("prod", executor("e2", replica_id="r3"), now=0.0)
     assert not directory.is_accounted_for("prod", answered={"r1", "r2"}, since=5.0)
@@ -115,8 +116,20 @@ def test_a_command_is_nowhere_only_if_every_executor_is_accounted_for() -> None:
     assert directory.is_accounted_for("prod", answered={"r1", "r2"}, since=5.0)
 
 
+def test_what_was_before_this_replica_listened_or_is_long_ago_may_be_anywhere() -> None:
+    """Whose executor went meanwhile is not known: nothing of that is placed anew."""
+    directory = Directory("r1")
+    assert not directory.is_accounted_for("prod", answered={"r2"}, since=5.0)
+    directory.refresh({}, now=4.0)
+    assert not directory.is_accounted_for("prod", answered={"r2"}, since=3.0)
+    assert directory.is_accounted_for("prod", answered={"r2"}, since=5.0)
+    directory.refresh({}, now=6.0 + VANISHED_S)
+    assert not directory.is_accounted_for("prod", answered={"r2"}, since=5.0)
+
+
 def test_a_process_that_was_replaced_or_has_vanished_may_have_run_anything() -> None:
     directory = Directory("r1")
+    directory.refresh({}, now=0.0)
     directory.learn("prod", executor("e1"), now=0.0)
     directory.learn("prod", executor("e1", instance_id="i2", epoch=2), now=10.0)
     assert not directory.is_accounted_for("prod", answered={"r2"}, since=5.0)
