@@ -395,27 +395,33 @@ class Program:
         # What the log says when it has started; without it, that somebody listens at the address.
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
+        # Where in the log its last start is.
+        self._begins = 0
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def said(self, event: str, **fields: Any) -> int:
-        """How often it has logged this, with these fields among others."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if f'"{event}"' in line]
+        """How often it has logged this since it was started, with these fields among others."""
+        lines = [json.loads(line) for line in self.log.read_text()[self._begins :].splitlines() if f'"{event}"' in line]
         return sum(line["event"] == event and fields.items() <= line.items() for line in lines)
 
     def begin(self) -> Callable[[], bool]:
         """Starts it; gives what tells whether it has started."""
         self.log.touch()
-        before = self.said(self._ready) if self._ready else 0
+        self._begins = len(self.log.read_text())
         with self.log.open("ab") as log:
             process = self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
         def has_started() -> bool:
             assert process.poll() is None, self.log.read_text()
-            return self.said(self._ready) > before if self._ready else _listens(self.address)
+            return self.said(self._ready) > 0 if self._ready else _listens(self.address)
 
         return has_started
 
@@ -441,10 +447,10 @@ class Program:
 
     def close(self) -> None:
         """Ends it, in whatever state it is."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or not self.runs:
             return
-        self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -495,16 +501,21 @@ class Fleet:
     def running(self) -> Iterator["Fleet"]:
         """Valkey and the brokers run, and each has a pipe to every other."""
         try:
-            for stage in ([self.valkey], self.brokers):
-                started = [program.begin() for program in stage]
-                _wait(lambda started=started: all(has() for has in started))
-            _wait(lambda: all(self.knows_others(broker) for broker in self.brokers))
+            self.mend()
             yield self
         finally:
             for program in (self.gateway, *self.brokers, self.valkey):
                 program.close()
 
+    def mend(self) -> None:
+        """Starts what does not run, and waits until the replicas know each other."""
+        for stage in ([self.valkey], self.brokers):
+            started = [program.begin() for program in stage if not program.runs]
+            _wait(lambda started=started: all(has() for has in started))
+        _wait(lambda: all(map(self.knows_others, self.brokers)))
+
     def knows_others(self, broker: Program) -> bool:
+        """Whether it has a pipe to every other replica, as its log has it since it was started."""
         others = [other.name for other in self.brokers if other is not broker]
         return all(broker.said("peer.reached", peer=name) > broker.said("peer.lost", peer=name) for name in others)
 
