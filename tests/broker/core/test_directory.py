@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from broker.core.directory import GONE_REPLICA_S, MOVING_S, Directory
+from broker.core.directory import GONE_REPLICA_S, MOVING_S, VANISHED_S, Directory
 from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 
@@ -139,6 +139,17 @@ def test_a_command_may_be_anywhere_if_it_is_older_than_what_this_replica_has_see
     directory.refresh({}, now=6.0)
     assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
     assert directory.is_accounted_for("prod", answered={"r1": 0}, since=7.0)
+
+
+def test_what_was_before_this_replica_listened_or_is_long_ago_may_be_anywhere() -> None:
+    """Whose executor went meanwhile is not known: nothing of that is placed anew."""
+    directory = Directory("r1")
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
+    directory.refresh({}, now=4.0)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=3.0)
+    assert directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
+    directory.refresh({}, now=6.0 + VANISHED_S)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
 
 
 def test_a_process_that_was_replaced_or_has_vanished_may_have_run_anything() -> None:

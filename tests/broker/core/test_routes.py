@@ -319,7 +319,7 @@ def test_news_from_before_the_connection_move_nothing(replica: Replica, new_conn
 @pytest.mark.parametrize(
     ("accepted", "instance_id", "ends"),
     [
-        (False, "i-1", "forward to r2"),  # its Hello there did not list it: it was never accepted
+        (False, "i-1", "forward to ?"),  # its Hello there did not list it: it was never accepted, and may be nowhere
         (True, "i-1", "EXECUTOR_LOST"),
         (False, "i-2", "EXECUTOR_LOST"),  # the process before may have run it
         (True, "i-2", "EXECUTOR_LOST"),
@@ -328,7 +328,7 @@ def test_news_from_before_the_connection_move_nothing(replica: Replica, new_conn
 def test_a_command_that_is_not_known_there(
     replica: Replica, new_connection: New, frames: Any, accepted: bool, instance_id: str, ends: str
 ) -> None:
-    """Placed anew only if it surely was not run."""
+    """Looked for, to be placed anew, only if it surely was not run."""
     connection = new_connection()
     command = running(replica, connection, frames, accepted=accepted)
     replica.disconnect(connection, now=1.0)
@@ -352,9 +352,9 @@ def test_a_command_whose_replica_is_gone_is_looked_for(replica: Replica) -> None
     assert replica.told() == ["forward to ?"]
     assert command.is_sought
     assert replica.relayed.lost_sight(command, 1.0) == []
-    replica.done = replica.relayed.found(command, "r3", 2.0)
+    replica.done = replica.relayed.found(command, "r3", 2.0, is_queued=False)
     assert replica.told() == ["forward to r3"]
-    assert command.is_known_there
+    assert (command.is_known_there, command.may_return) == (True, False)
 
 
 def test_one_that_is_not_found_is_lost(replica: Replica) -> None:
