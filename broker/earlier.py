@@ -43,11 +43,16 @@ class Earlier:
             if held.fingerprint != own.fingerprint:
                 conflict = "this idempotency key was used for another request"
                 raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
+            if held.command_id == ask.command_id and ask.attach:
+                # This caller's own first try, on a replica that broke off: it is looked for like any other command.
+                execution.release = partial(claims.release, ask.owner, key, held)
+                return None
             if execution.over:
                 raise errors.OpenlineError(errors.error(Reason.CANCELLED, "the caller is gone", executed=NO))
+            began = monotonic()  # a replica that is frozen may take all of the time
             if (found := await self._find(replace(ask, command_id=held.command_id))) is not None:
                 return found
-            if monotonic() > until:
+            if began > until:
                 lost = "the command of this idempotency key is not known any more: its replica or its result is gone"
                 raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost))
             # The first one is between its claim and its dispatch, or was refused and is about to free the key.

@@ -82,10 +82,12 @@ class Account:
         no, yes, exits = [], [], []
         for name, asks in by_name.items():
             executed = {each.error.executed for each in asks if each.error is not None}
+            # A process that was stopped at once may not have come so far as to say that it ran.
+            had_time = any(each.waited_s > 1 for each in asks)
             surely_not = all(each.answered_at is not None and each.error is not None for each in asks)
             if self.runs[name] and surely_not and executed == {NO}:
                 no.append([str(each) for each in asks])
-            if not self.runs[name] and YES in executed:
+            if not self.runs[name] and YES in executed and had_time:
                 yes.append([str(each) for each in asks])
             if not self.runs[name] and any(each.has_exited for each in asks):
                 exits.append([str(each) for each in asks])
@@ -171,7 +173,8 @@ def _is_explained(asked: Asked) -> bool:
     if asked.error is None or asked.error.reason not in set(EXPLAINS):
         return False
     if asked.error.reason == Reason.CANCELLED:
-        return asked.cancelled or asked.request.cancel_on_disconnect
+        is_stopped = asked.error.message == "the executor is stopping"
+        return asked.cancelled or asked.request.cancel_on_disconnect or is_stopped
     return asked.error.executed != command_pb2.EXECUTED_UNSPECIFIED
 
 

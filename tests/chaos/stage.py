@@ -160,7 +160,7 @@ class Stage:
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, below those that connections are given: they are still free after a restart."""
     found: list[int] = []
-    for port in range(21_000 + os.getpid() % 1000, 32_000):
+    for port in range(20_000 + 40 * (os.getpid() % 200), 32_000):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             found.append(port)
         if len(found) == count:
