@@ -60,6 +60,8 @@ class Dispatcher:
         self._timer_due: float | None = None
         self._epoch = 0
         self.audience = Audience()
+        # Ids of commands that wait for a word of Redis before they are dispatched.
+        self.expected: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self._ledger!r} {self.audience!r} {self._forwarding!r}>"

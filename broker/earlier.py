@@ -42,11 +42,16 @@ class Earlier:
             if held.fingerprint != own.fingerprint:
                 conflict = "this idempotency key was used for another request"
                 raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
+            if held.command_id == ask.command_id and ask.attach:
+                # This caller's own first try, on a replica that broke off: it is looked for like any other command.
+                execution.release = partial(claims.release, ask.owner, key, held)
+                return None
             if execution.over:
                 raise errors.OpenlineError(errors.error(Reason.CANCELLED, "the caller is gone", executed=NO))
+            began = monotonic()  # a replica that is frozen may take all of the time
             if (found := await self._find(replace(ask, command_id=held.command_id))) is not None:
                 return found
-            if monotonic() > until:
+            if began > until:
                 # Its replica may be gone, and its executor is not back yet.
                 is_anothers = held.command_id != ask.command_id
                 sought = replace(ask, command_id=held.command_id, attach=True, is_anothers=is_anothers)

@@ -81,11 +81,11 @@ class Executions:
             self._registry.require(request.cluster_id)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:
-                self._spawn(partial(self._claim, ask, request.idempotency_key), execution)
+                self._spawn(partial(self._claim, ask, request.idempotency_key), execution, ask.command_id)
             elif ask.attach or (request.command_id and self._dispatcher.may_be_done(ask.command_id)):
-                self._spawn(partial(self._find_or_go_on, ask), execution)
+                self._spawn(partial(self._find_or_go_on, ask), execution, ask.command_id)
             elif ask.session_id and not self._in_believed_session(ask):
-                self._spawn(partial(self._in_session, ask), execution)
+                self._spawn(partial(self._in_session, ask), execution, ask.command_id)
             else:
                 self._dispatch(ask, execution)
         except errors.OpenlineError as refusal:
@@ -196,13 +196,18 @@ class Executions:
     async def _look_and_say_offline(self, cluster_id: str, execution: Execution) -> None:
         execution.answer(await self._registry.offline(cluster_id))
 
-    def _spawn(self, wait: Wait, execution: Execution) -> None:
-        """Raises STORE_UNAVAILABLE when too many wait already."""
+    def _spawn(self, wait: Wait, execution: Execution, command_id: str = "") -> None:
+        """Raises STORE_UNAVAILABLE when too many wait already. Other replicas hear that the command may be here."""
         if len(self._tasks) >= MAX_WAITING:
             raise errors.OpenlineError(errors.error(Reason.STORE_UNAVAILABLE, "too many wait for Redis"))
+        expected = self._dispatcher.expected
+        is_first = command_id not in expected
+        expected.add(command_id)
         task = asyncio.get_running_loop().create_task(_answered(wait, execution))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if is_first:
+            task.add_done_callback(lambda _: expected.discard(command_id))
 
 
 async def _answered(wait: Wait, execution: Execution) -> None:

@@ -45,7 +45,9 @@ class Lookups:
             )
         found = await self._find(command_id, is_peer=caller.is_peer)
         if found is None and caller.is_peer:
-            raise errors.OpenlineError(whereabouts.unknown(began_us=self._peers.began_us))
+            is_expected = command_id in self._dispatcher.expected
+            say = whereabouts.expected if is_expected else whereabouts.unknown
+            raise errors.OpenlineError(say(began_us=self._peers.began_us))
         if found is not None and (_owner(found) == caller.owner or "admin" in caller.scopes):
             return found
         if found is None and made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:

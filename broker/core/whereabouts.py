@@ -20,6 +20,13 @@ def unknown(*, began_us: int) -> command_pb2.Error:
     return errors.error(Reason.COMMAND_UNKNOWN, "no such command", metadata={BEGAN: str(began_us)})
 
 
+def expected(*, began_us: int) -> command_pb2.Error:
+    """The command is about to be here."""
+    return errors.error(
+        Reason.BROKER_UNAVAILABLE, "it is about to be here", executed=UNKNOWN, metadata={BEGAN: str(began_us)}
+    )
+
+
 def elsewhere(command: Command, *, began_us: int) -> command_pb2.Error:
     """The command is not here, but it was: another replica has it, or it is looked for."""
     told = {BEGAN: str(began_us)}

@@ -1,7 +1,7 @@
 """What comes of asking the other replicas for a command, and whether one that does not answer is still there."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 
 from openline.settings import Address
@@ -9,6 +9,8 @@ from openline.v1 import command_pb2
 
 # A replica that is there answers within milliseconds; one that is frozen must not hold up a caller for long.
 FIND_TIMEOUT_S = 1.0
+
+Answer = command_pb2.Command | command_pb2.Error
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,20 @@ class NotFound:
     answered: Mapping[str, int]
     # Those that may have it for all that is known.
     silent: frozenset[str]
+
+
+async def answers(questions: Mapping[str, Coroutine[None, None, Answer]]) -> dict[str, Answer]:
+    """What each replica says, by its id. Once one of them has the command, nobody waits for the others."""
+    tasks = {replica_id: asyncio.create_task(question) for replica_id, question in questions.items()}
+    try:
+        for answer in asyncio.as_completed(tasks.values()):
+            if isinstance(await answer, command_pb2.Command):
+                break
+        return {replica_id: task.result() for replica_id, task in tasks.items() if task.done()}
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 async def is_gone(address: Address) -> bool:

@@ -15,7 +15,7 @@ import structlog
 from broker.core import whereabouts
 from broker.core.directory import Directory
 from broker.core.proof import METADATA_KEY, Proof
-from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, is_gone
+from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, answers, is_gone
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, from_rpc_error
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
@@ -38,6 +38,8 @@ LONGEST_WATCH_S = MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60.0
 RECONNECT_MAX_S = 2.0
 # So long after a pipe has broken, its replica counts as one that was there a moment ago.
 HEALTHY_AFTER_S = 10.0
+# A replica that went without a word is remembered for so long: it may have had a command in its queue.
+VANISHED_S = 120.0
 # More replicas than anybody runs: what Redis says is believed within bounds.
 MAX_PEERS = 256
 
@@ -52,6 +54,8 @@ class Peer:
     address: Address
     channel: grpc.aio.Channel
     keeper: "asyncio.Task[None] | None" = None
+    # It has said that it is stopping.
+    has_left: bool = False
     pipe: Pipe | None = None
 
 
@@ -67,6 +71,8 @@ class Peers:
         self._finding = asyncio.Semaphore(MAX_FINDING)
         # When this process began.
         self.began_us = time.time_ns() // 1000
+        # Where replicas were that Redis has forgotten, and until when that is remembered: one may be frozen, and go on.
+        self._vanished: dict[Address, float] = {}
         # Set and replaced whenever a pipe has opened.
         self._opened = asyncio.Event()
         self.news: Callable[[], None] = lambda: None
@@ -97,12 +103,17 @@ class Peers:
             for peer in self._peers.values()
             if wanted.get(peer.replica_id, peer.address if peer.pipe is not None else "") != peer.address
         ]
+        now = monotonic()
+        self._vanished = {address: until for address, until in self._vanished.items() if until > now}
         for peer in gone:
             del self._peers[peer.replica_id]
+            if not peer.has_left and peer.replica_id not in wanted:
+                self._vanished[peer.address] = now + VANISHED_S
         for replica_id in sorted(wanted.keys() - self._peers.keys())[: MAX_PEERS - len(self._peers)]:
             peer = Peer(replica_id, wanted[replica_id], self._dial(wanted[replica_id]))
             self._peers[replica_id] = peer
             peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
+            self._vanished.pop(peer.address, None)
         self._directory.forget_replicas(self._peers)
         await asyncio.gather(*map(_close, gone))
 
@@ -126,16 +137,23 @@ class Peers:
         """Asks all of them at once whether they know a command."""
         peers = list(self._peers.values())
         async with self._finding:
-            answers = await asyncio.gather(*(self._ask(peer, command_id) for peer in peers))
+            said = await answers({peer.replica_id: self._ask(peer, command_id) for peer in peers})
         answered = {self._replica_id: self.began_us}
         silent = set()
-        for peer, answer in zip(peers, answers, strict=True):
+        for replica_id, answer in said.items():
             if isinstance(answer, command_pb2.Command):
-                return Found(peer.replica_id, answer)
-            if whereabouts.has_it_not(answer, asker=self._replica_id, answerer=peer.replica_id):
-                answered[peer.replica_id] = whereabouts.began_us(answer)
-            elif not await is_gone(peer.address):
-                silent.add(peer.replica_id)
+                return Found(replica_id, answer)
+            if whereabouts.has_it_not(answer, asker=self._replica_id, answerer=replica_id):
+                answered[replica_id] = whereabouts.began_us(answer)
+            else:
+                silent.add(replica_id)
+        addresses = {peer.address: peer.replica_id for peer in peers if peer.replica_id in silent}
+        for address in [*addresses, *self._vanished]:
+            if await is_gone(address):
+                silent.discard(addresses.get(address, ""))
+                self._vanished.pop(address, None)
+            elif address in self._vanished:
+                silent.add(address)
         return NotFound(answered, frozenset(silent))
 
     async def get(self, replica_id: str, request: pb.GetCommandRequest, *, timeout_s: float) -> command_pb2.Command:
@@ -204,6 +222,7 @@ class Peers:
         log.info("peer.reached", peer=peer.replica_id, address=peer.address)
         why = "the peer ended it"
         peer.pipe = pipe
+        peer.has_left = False
         self._directory.reached(peer.replica_id)
         self._opened.set()
         self._opened = asyncio.Event()
@@ -214,6 +233,7 @@ class Peers:
             why = broken.error.message
         finally:
             peer.pipe = None
+            peer.has_left = pipe.reconnect_after_s is not None
         log.info("peer.lost", peer=peer.replica_id, address=peer.address, why=why)
 
     def _check_welcome(self, shown: str, welcome: pb.PipeWelcome) -> None:

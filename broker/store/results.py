@@ -21,9 +21,12 @@ class Results:
     def put(self, command: command_pb2.Command, done: Callable[[bool], None]) -> bool:
         """Writes a command, encoded once; `done` is called with whether Redis has it. False: no room to keep it.
 
-        A replica that was frozen may find long after that a command has no result, which has one: an exit stands.
+        Two replicas may find an end for one command: a frozen one that its time is up, one that has taken it over an
+        exit with the last of its output. A whole exit stands.
         """
-        unless_there = () if command.result.outcome == command_pb2.OUTCOME_EXITED else ("NX",)
+        result = command.result
+        is_cut = result.stdout_summary.cut_bytes + result.stderr_summary.cut_bytes > 0
+        unless_there = ("NX",) if is_cut or result.outcome != command_pb2.OUTCOME_EXITED else ()
         name, stored = keys.command(command.command_id), command.SerializeToString()
         return self._behind.put("SET", name, stored, "EX", self.ttl_s, *unless_there, done=done)
 

@@ -37,7 +37,7 @@ async def watch_keys(stage: Stage, found: set[str]) -> None:
         await asyncio.sleep(WATCH_KEYS_EVERY_S)
         if not stage.redis_process.is_busy:
             with contextlib.suppress(redis.RedisError):
-                found.update(keys_without_ttl(stage.redis))
+                found.update(await asyncio.to_thread(keys_without_ttl, stage.redis))
 
 
 async def play(here: Path, *, seconds: float, seed: int, callers_count: int) -> Account:
@@ -69,7 +69,7 @@ async def play(here: Path, *, seconds: float, seed: int, callers_count: int) -> 
             stuck = " ".join(str(seen).split())
         account = Account(callers.asked, stage.runs_file, faults)
         account.rows += [("faults", len(faults.happened)), ("starts", sum(each.starts for each in stage.processes))]
-        account.judge_answers(lag_s=callers.lag_s)
+        account.judge_answers(callers.lags)
         account.judge_runs()
         account.require("cancels that took too long", callers.late_cancels)
         await account.judge_results(stage)

@@ -67,6 +67,11 @@ class Asked:
         return (self.answered_at or monotonic()) - self.asked_at
 
     @property
+    def late_s(self) -> float:
+        """How long after its deadline the caller was told."""
+        return self.waited_s - self.patience_s
+
+    @property
     def has_exited(self) -> bool:
         return self.result is not None and self.result.outcome == command_pb2.OUTCOME_EXITED
 
@@ -83,8 +88,8 @@ class Callers:
         self.asked: list[Asked] = []
         # Cancels that took longer than they may.
         self.late_cancels: list[str] = []
-        # How late this process itself was, at most: what it adds to every wait.
-        self.lag_s = 0.0
+        # When this process itself was late, and by how much: what it adds to the waits that end then.
+        self.lags: list[tuple[float, float]] = []
 
     async def run(self, seconds: float) -> None:
         until = monotonic() + seconds
@@ -102,7 +107,8 @@ class Callers:
         while True:
             due = monotonic() + 0.1
             await asyncio.sleep(0.1)
-            self.lag_s = max(self.lag_s, monotonic() - due)
+            if (late_s := monotonic() - due) > 0.1:
+                self.lags.append((monotonic(), late_s))
 
     async def _call(self, number: int, until: float) -> None:
         draw = random.Random(f"{self._seed} caller {number}")

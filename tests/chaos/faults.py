@@ -101,8 +101,9 @@ class Faults:
                 self._say(f"{process.name} frozen for {frozen_s:.1f} s")
                 async with process.frozen():
                     await asyncio.sleep(frozen_s)
-            # A start takes a moment; a process that is killed in it teaches nothing.
-            await asyncio.sleep(1.5)
+            # A process that is killed while it starts teaches nothing.
+            await process.until_ready()
+            await asyncio.sleep(0.5)
         finally:
             self._say(f"{process.name} whole")
             process.is_busy = False
@@ -126,7 +127,8 @@ class Faults:
                 self._say(f"redis frozen for {long_s:.1f} s")
                 async with process.frozen():
                     await asyncio.sleep(long_s)
-            await asyncio.sleep(1.5)
+            await process.until_ready()
+            await asyncio.sleep(0.5)
         finally:
             self._say("redis whole")
             process.is_busy = False

@@ -48,7 +48,7 @@ class Account:
         self.rows.append((row, len(found)))
         self.defects += [f"{row}: {each}" for each in found]
 
-    def judge_answers(self, *, lag_s: float) -> None:
+    def judge_answers(self, lags: Sequence[tuple[float, float]]) -> None:
         asked = self._asked
         told = [each for each in asked if each.answered_at is not None]
         self.rows.append(("asked", len(asked)))
@@ -66,9 +66,9 @@ class Account:
         self.rows += [(f"failed: {reason}, executed={how}", count) for (reason, how), count in sorted(reasons.items())]
         self.require("neither answered nor explained", [each for each in asked if not _is_explained(each)])
         self.require("seen by a caller and wrong", [each for each in asked if each.wrong])
-        late = [each for each in asked if not each.has_left and each.waited_s > each.patience_s + 1]
+        late = [each for each in asked if not each.has_left and each.late_s > 1 + _lag_s(each, lags)]
         self.require("waited past its deadline plus a second", late)
-        self.rows.append(("  this process was late by, at most, s", f"{lag_s:.2f}"))
+        self.rows.append(("  this process was late by, at most, s", f"{max((s for _, s in lags), default=0):.2f}"))
 
     def judge_runs(self) -> None:
         by_name = defaultdict(list)
@@ -82,10 +82,12 @@ class Account:
         no, yes, exits = [], [], []
         for name, asks in by_name.items():
             executed = {each.error.executed for each in asks if each.error is not None}
+            # A process that was stopped at once may not have come so far as to say that it ran.
+            had_time = any(each.waited_s > 1 for each in asks)
             surely_not = all(each.answered_at is not None and each.error is not None for each in asks)
             if self.runs[name] and surely_not and executed == {NO}:
                 no.append([str(each) for each in asks])
-            if not self.runs[name] and YES in executed:
+            if not self.runs[name] and YES in executed and had_time:
                 yes.append([str(each) for each in asks])
             if not self.runs[name] and any(each.has_exited for each in asks):
                 exits.append([str(each) for each in asks])
@@ -161,6 +163,12 @@ class Account:
         return has_key and any(first < emptied_at < last for emptied_at in self._faults.emptied_at)
 
 
+def _lag_s(asked: Asked, lags: Sequence[tuple[float, float]]) -> float:
+    """How late this process was between the caller's deadline and the answer."""
+    ends_at = asked.asked_at + asked.waited_s
+    return sum(late_s for at, late_s in lags if ends_at - asked.late_s <= at <= ends_at + 0.2)
+
+
 def keys_without_ttl(store: "redis.Redis") -> list[str]:
     return [key.decode() for key in store.scan_iter(count=1000) if store.ttl(key) == -1]
 
@@ -171,7 +179,8 @@ def _is_explained(asked: Asked) -> bool:
     if asked.error is None or asked.error.reason not in set(EXPLAINS):
         return False
     if asked.error.reason == Reason.CANCELLED:
-        return asked.cancelled or asked.request.cancel_on_disconnect
+        is_stopped = asked.error.message == "the executor is stopping"
+        return asked.cancelled or asked.request.cancel_on_disconnect or is_stopped
     return asked.error.executed != command_pb2.EXECUTED_UNSPECIFIED
 
 

@@ -16,8 +16,11 @@ STOP_S = 30.0
 class Process:
     """One program of the installation, under the same name and the same flags each time."""
 
-    def __init__(self, name: str, command: list[str], log: Path) -> None:
+    def __init__(self, name: str, command: list[str], log: Path, *, ready: str) -> None:
+        """`ready` is in the line of its log that says that it has started."""
         self.name = name
+        self._ready = ready
+        self._log_begins = 0
         self._command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -30,6 +33,7 @@ class Process:
     def start(self) -> None:
         self.starts += 1
         with self._log.open("ab") as out:
+            self._log_begins = out.seek(0, 2)
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -39,9 +43,11 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
-    @property
-    def is_alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    async def until_ready(self) -> None:
+        """Raises TimeoutError."""
+        async with asyncio.timeout(STOP_S):
+            while self._ready not in self._log.read_bytes()[self._log_begins :].decode(errors="replace"):
+                await asyncio.sleep(0.05)
 
     def check(self) -> None:
         """A process that nobody has killed runs."""

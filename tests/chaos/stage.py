@@ -133,7 +133,7 @@ class Stage:
             str(get_binary_path()), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(directory),
             "--save", "", "--appendonly", "yes",
         ]  # fmt: skip
-        return Process("redis", command, self.here / "redis.log")
+        return Process("redis", command, self.here / "redis.log", ready="Ready to accept connections")
 
     def _broker(self, number: int) -> Process:
         command = [
@@ -142,7 +142,7 @@ class Stage:
             "--log-format", "json", "--api-keys", f"chaos:{KEY}:execute+read",
             "--executor-tokens", ",".join(f"{name}:token-of-{name}" for name in CLUSTERS),
         ]  # fmt: skip
-        return Process(f"replica-{number}", command, self.here / f"replica-{number}.log")
+        return Process(f"replica-{number}", command, self.here / f"replica-{number}.log", ready="broker.started")
 
     def _executor(self, cluster_id: str, name: str) -> Process:
         kubectl = self.here / f"kubectl-{name}"
@@ -154,13 +154,13 @@ class Stage:
             "--cluster-id", cluster_id, "--executor-id", name, "--token", f"token-of-{cluster_id}",
             "--kubectl", str(kubectl), "--log-format", "json", "--spool-dir", str(self.here / f"spool-{name}"),
         ]  # fmt: skip
-        return Process(name, command, self.here / f"executor-{name}.log")
+        return Process(name, command, self.here / f"executor-{name}.log", ready="executor.started")
 
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, below those that connections are given: they are still free after a restart."""
     found: list[int] = []
-    for port in range(21_000 + os.getpid() % 1000, 32_000):
+    for port in range(20_000 + 40 * (os.getpid() % 200), 32_000):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             found.append(port)
         if len(found) == count:

@@ -7,9 +7,10 @@ from typing import Any
 import grpc
 import pytest
 
+from broker import forwarding
 from broker.store.claims import Claim, fingerprint
 from broker.store.embedded import embedded_valkey
-from broker.store.store import open_store
+from broker.store.store import Store, open_store
 from openline import errors, ids
 from openline.errors import OpenlineError
 from openline.reasons import NO, UNKNOWN, Reason, reason_of
@@ -80,6 +81,20 @@ async def test_afterwards_it_is_the_stored_result(broker: Any, same_id: bool) ->
     events = await broker.stream(idempotency_key="k", argv=["get", "pods"]).rest()
     assert events[-1].result == first.result
     await executor.sync()
+
+
+async def test_a_caller_comes_back_with_its_key_after_its_replica_broke_off(
+    broker: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command is looked for like one without a key; as it is surely nowhere, it runs."""
+    monkeypatch.setattr(forwarding, "CLOCK_SLACK_S", -1000.0)  # as if this replica had been here for long
+    name = ids.new_id()
+    claim = Claim(fingerprint("prod", "", "get", "pods"), name)
+    assert await store.claims.claim("alice", "k", claim, runs_s=20) is None
+    executor = await broker.executor()
+    asked = broker.execute(idempotency_key="k", command_id=name, attach=True)
+    assert (await executor.run_one(b"once")).command_id == name
+    assert (await asked).result.stdout == b"once"
 
 
 async def test_a_stream_attaches_to_the_running_command(broker: Any, frames: Any) -> None:

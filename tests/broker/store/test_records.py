@@ -47,16 +47,18 @@ async def test_a_result_is_found_until_it_expires(store: Store, redis: Redis) ->
 
 
 async def test_an_exit_stands(store: Store) -> None:
-    """A replica that was frozen may find out later that the time of the command was up; but it had ended before."""
-    outcomes = [command_pb2.OUTCOME_EXITED, command_pb2.OUTCOME_TIMED_OUT]
-    for name, in_order in (("one", outcomes), ("two", outcomes[::-1])):
-        for outcome in in_order:
-            result = command_pb2.CommandResult(outcome=outcome)
-            assert store.results.put(command_pb2.Command(command_id=name, result=result), lambda _stored: None)
+    """A replica that was frozen finds later that its time is up, or one that took it over has a part of the output."""
+    exited = command_pb2.CommandResult(outcome=command_pb2.OUTCOME_EXITED, stdout=b"begun, done")
+    last_part = command_pb2.CommandResult(outcome=command_pb2.OUTCOME_EXITED, stdout=b"done")
+    last_part.stdout_summary.cut_bytes = 7
+    late = command_pb2.CommandResult(outcome=command_pb2.OUTCOME_TIMED_OUT)
+    for number, results in enumerate(([exited, late, last_part], [late, exited], [last_part, exited])):
+        for result in results:
+            assert store.results.put(command_pb2.Command(command_id=f"c{number}", result=result), lambda _stored: None)
         assert await store.behind.drain(PATIENCE_S)
-        found = await store.results.get(name)
+        found = await store.results.get(f"c{number}")
         assert found is not None
-        assert found.result.outcome == command_pb2.OUTCOME_EXITED
+        assert found.result == exited
 
 
 async def test_a_result_that_cannot_be_read_is_none(store: Store, redis: Redis) -> None:
