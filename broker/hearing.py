@@ -23,6 +23,8 @@ from openline.v1 import cluster_service_pb2
 LOOK_EVERY_S = 1.0
 # To find what was missed, and how loaded executors are.
 READ_EVERY_S = 5.0
+# One that has come back empty is told all again within this; what it lacks until then is not believed to be gone.
+TOLD_AGAIN_S = 2 * LOOK_EVERY_S + 1.0
 
 
 class Hearing:
@@ -49,7 +51,8 @@ class Hearing:
         self._clusters = clusters
         self._agrees_on_secret = agrees_on_secret
         # What Redis had the last time; another one is another Redis, or an empty one.
-        self._mark = new_id()
+        self._mark = ""
+        self._whole_at = 0.0
         self._read_now = asyncio.Event()
         # The other replicas, as they were read last.
         self.replicas: list[cluster_service_pb2.Replica] = []
@@ -84,11 +87,13 @@ class Hearing:
                 continue
 
     async def _look(self) -> None:
-        mark, secret = await self._records.meet(self._mark, self._proof.secret)
+        # A new mark, which an empty Redis takes: with the one before it would look as if nothing had been lost.
+        mark, secret = await self._records.meet(new_id(), self._proof.secret)
         if self._agrees_on_secret:
             self._proof.agree(secret)
         if mark != self._mark:
             self._mark = mark
+            self._whole_at = monotonic() + TOLD_AGAIN_S
             self._presence.write_again()
         known = await self._records.read_replicas()
         self.replicas = [each for each in known if each.replica_id != self._presence.replica_id]
@@ -97,7 +102,8 @@ class Hearing:
     async def _read(self) -> None:
         cluster_ids = sorted(self._clusters())
         present = dict(zip(cluster_ids, await self._records.read(cluster_ids), strict=True))
-        self._directory.refresh(present, now=monotonic())
+        now = monotonic()
+        self._directory.refresh(present, now=now, is_whole=now > self._whole_at)
         for cluster_id, executors in present.items():
             for executor in executors:
                 self._look_for_newer(cluster_id, executor)

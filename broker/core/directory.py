@@ -86,15 +86,15 @@ class Directory:
             self._remove(cluster_id, executor_id)
             self._vanished[cluster_id] = now
 
-    def refresh(self, present: Mapping[str, Sequence[Executor]], *, now: float) -> None:
-        """What Redis has for these clusters, all of it: what it has not is gone."""
+    def refresh(self, present: Mapping[str, Sequence[Executor]], *, now: float, is_whole: bool = True) -> None:
+        """What Redis has for these clusters: what it has not is gone, if it is the whole of it."""
         self._heard_since = max(min(now, self._heard_since), now - VANISHED_S)
         for cluster_id, executors in present.items():
             for executor in executors:
                 self.learn(cluster_id, executor, now=now)
             there = {executor.executor_id for executor in executors}
             for executor_id, entry in list(self._clusters.get(cluster_id, {}).items()):
-                if executor_id not in there and not self._is_moving(entry, now):
+                if is_whole and executor_id not in there and not self._is_moving(entry, now):
                     self.unlearn(cluster_id, executor_id, epoch=entry.executor.epoch, now=now)
         for cluster_id in [name for name, at in self._vanished.items() if now - at > VANISHED_S]:
             del self._vanished[cluster_id]

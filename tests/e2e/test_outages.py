@@ -2,15 +2,22 @@
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+import redis
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from openline import ids
+from openline.errors import OpenlineError
 from openline.pipes import Pipes
+from openline.reasons import NO, Reason
 from openline.settings import Address
 
 CLUSTERS = [f"cluster-{number}" for number in range(16)]
@@ -103,9 +110,10 @@ class Callers:
             self.answers[name] = repr(failure)
         self.took_s[name] = time.monotonic() - began
 
-    async def keep_asking(self, ask: Callable[[str], Awaitable[None]], until: asyncio.Event) -> None:
+    async def keep_asking(self, ask: Callable[..., Awaitable[None]], until: asyncio.Event, what: str = "") -> None:
         while not until.is_set():
-            await ask(f"short{next(self._number)}")
+            name = f"{what or 'short'}-{next(self._number)}"
+            await ask(name, what)
 
     def check(self) -> None:
         """Every caller has its command's output, and each command ran once."""
@@ -174,3 +182,197 @@ async def test_a_broker_replica_is_killed_and_the_executor_comes_late(
         assert not callers.answers
         cluster.lines[1].cut = False
     callers.check()
+
+
+async def test_all_broker_replicas_are_killed(fleet: Any, cluster: Any, callers: Callers) -> None:
+    """Their successors know nothing and say nothing of what runs until the executor is back; nothing runs twice."""
+    await start_at(cluster, 0)
+    async with asyncio.TaskGroup() as tasks:
+        for ask in (callers.through_gateway, callers.through_client):
+            tasks.create_task(ask(f"long{ask.__name__}", "sleep-5"))
+            tasks.create_task(ask(f"keyed{ask.__name__}", "sleep-5", key=f"{cluster.cluster_id}-{ask.__name__}"))
+            await cluster.until_it_runs(f"long{ask.__name__}")
+            await cluster.until_it_runs(f"keyed{ask.__name__}")
+        for line in cluster.lines:
+            line.cut = True
+        for broker in fleet.brokers:
+            broker.kill()
+        started = [broker.begin() for broker in fleet.brokers]
+        await cluster.until(lambda: all(has() for has in started))
+        await asyncio.sleep(1)
+        assert not callers.answers
+        for line in cluster.lines:
+            line.cut = False
+    callers.check()
+
+
+async def test_a_broker_replica_is_asked_to_stop(fleet: Any, cluster: Any, callers: Callers, rest: Any) -> None:
+    """All are restarted, one after the other, under load: exit code 0 well inside 30 s, no error, no run twice."""
+    await start_at(cluster, 0)
+    over = asyncio.Event()
+    stops_s: list[float] = []
+    healths: list[list[int]] = []
+    async with asyncio.TaskGroup() as tasks:
+        for ask in (callers.through_gateway, callers.through_client):
+            for _ in range(4):
+                tasks.create_task(callers.keep_asking(ask, over))
+            tasks.create_task(callers.keep_asking(ask, over, "sleep-4"))
+        await asyncio.sleep(1)
+        for broker in fleet.brokers:
+            async with grpc.aio.insecure_channel(broker.address) as channel:
+                watch = HealthStub(channel).Watch(HealthCheckRequest())
+                healths.append([(await watch.read()).status])
+                began = time.monotonic()
+                broker.signal(signal.SIGTERM)
+                healths[-1].append((await watch.read()).status)
+                assert broker.runs
+                assert await broker.ended() == 0
+                stops_s.append(time.monotonic() - began)
+            await broker.start()
+            await cluster.until(lambda: all(map(fleet.knows_others, fleet.brokers)))
+            async with asyncio.timeout(30):
+                while not await fleet.sees_all(rest):
+                    await asyncio.sleep(0.05)
+        over.set()
+    callers.check()
+    assert healths == [[HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]] * 2
+    assert max(stops_s) < 15
+
+
+class Trouble:
+    """What may happen to Redis, and how it ends."""
+
+    def __init__(self, valkey: Any, client: "redis.Redis") -> None:
+        self._valkey = valkey
+        self._redis = client
+
+    async def begin(self, kind: str) -> None:
+        match kind:
+            case "killed":
+                self._valkey.kill()
+            case "frozen":
+                self._valkey.signal(signal.SIGSTOP)
+            case "read-only":
+                self._redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+            case "full":
+                self._redis.config_set("maxmemory-policy", "noeviction")
+                self._redis.config_set("maxmemory", "1")
+
+    async def end(self, kind: str) -> None:
+        match kind:
+            case "killed":
+                await self._valkey.start()
+            case "frozen":
+                self._valkey.signal(signal.SIGCONT)
+            case "read-only":
+                self._redis.execute_command("REPLICAOF", "NO", "ONE")
+            case "full":
+                self._redis.config_set("maxmemory", "0")
+
+    def has(self, command_id: str) -> bool:
+        """Whether there is a result under this id."""
+        return bool(self._redis.keys(f"*{command_id}*"))
+
+
+@pytest.fixture
+def trouble(fleet: Any) -> Iterator[Trouble]:
+    with redis.Redis.from_url(fleet.redis_url, socket_timeout=5) as client:
+        yield Trouble(fleet.valkey, client)
+
+
+@pytest.mark.parametrize("kind", ["killed", "frozen", "read-only", "full"])
+async def test_redis_goes_away(fleet: Any, trouble: Trouble, open_cluster: Callable[..., Any], kind: str) -> None:
+    """Commands for executors here and on the peer go on, keys are refused, nothing hangs; then it is as it was."""
+    near_at, far_at = fleet.addresses
+    async with (
+        fleet.callers() as (here, there),
+        open_cluster(next(_left), near_at) as near,
+        open_cluster(next(_left), far_at) as far,
+    ):
+        await asyncio.gather(near.start(), far.start())
+        before = {each: here.execute(each.request("before", "sleep-2")) for each in (near, far)}
+        for each in (near, far):
+            await each.until_it_runs("before")
+            assert not (await here.execute(each.request("quick"))).degraded
+        await trouble.begin(kind)
+        began = time.monotonic()
+        names = {each: ids.new_id() for each in (near, far)}
+        slowest_s = 0.0
+        numbers = itertools.count()
+        is_degraded = False
+        while time.monotonic() - began < 6 and not (is_degraded and time.monotonic() - began > 3):
+            number = next(numbers)
+            asked_at = time.monotonic()
+            answers = [await here.execute(each.request(f"during{number}")) for each in (near, far)]
+            slowest_s = max(slowest_s, time.monotonic() - asked_at)
+            assert [answer.result.stdout for answer in answers] == [
+                f"begun during{number}\ndone during{number}\n".encode()
+            ] * 2
+            is_degraded = all(answer.degraded for answer in answers)
+            await asyncio.sleep(0.05)
+        assert is_degraded
+        assert slowest_s < 3
+        for each in (near, far):
+            asked_at = time.monotonic()
+            with pytest.raises(OpenlineError) as refused:
+                await here.execute(each.request("keyed", idempotency_key=f"key-{each.cluster_id}"))
+            assert (refused.value.reason, refused.value.error.executed) == (Reason.STORE_UNAVAILABLE, NO)
+            assert time.monotonic() - asked_at < 5
+            answer = await here.execute(each.request("kept", command_id=names[each]))
+            assert answer.degraded
+            for caller in (here, there):
+                asked_at = time.monotonic()
+                assert (await caller.get(names[each])).result.stdout == b"begun kept\ndone kept\n"
+                assert time.monotonic() - asked_at < 5
+            assert (await before[each]).result.stdout == b"begun before\ndone before\n"
+        await trouble.end(kind)
+        async with asyncio.timeout(10):
+            while any(
+                [
+                    (await caller.execute(each.request("probe"))).degraded
+                    for each in (near, far)
+                    for caller in (here, there)
+                ]
+            ) or not all(map(trouble.has, names.values())):
+                await asyncio.sleep(0.1)
+        for each in (near, far):
+            keyed = await here.execute(each.request("keyed", idempotency_key=f"key-{each.cluster_id}"))
+            assert keyed.result.stdout == b"begun keyed\ndone keyed\n"
+            for caller in (here, there):
+                assert (await caller.get(names[each])).result.stdout == b"begun kept\ndone kept\n"
+            assert {name: count for name, count in each.runs.items() if count != 1 and name != "probe"} == {}
+
+
+async def test_redis_comes_back_empty(fleet: Any, open_cluster: Callable[..., Any]) -> None:
+    """Who is connected where is in Redis again within seconds, and forwarding goes on, also to who comes later."""
+    async with (
+        fleet.callers() as callers,
+        open_cluster(next(_left), fleet.addresses[1]) as early,
+        open_cluster(next(_left), fleet.addresses[1]) as late,
+    ):
+        await early.start()
+        fleet.valkey.kill()
+        await fleet.valkey.start()
+        numbers = itertools.count()
+        async with asyncio.timeout(10):
+            for caller in callers:
+                while not (await connected(caller, early)):
+                    # What is known of peers is not forgotten meanwhile.
+                    for each in callers:
+                        name = f"meanwhile{next(numbers)}"
+                        answer = await each.execute(early.request(name))
+                        assert answer.result.stdout == f"begun {name}\ndone {name}\n".encode()
+        await late.start()
+        for each, caller in itertools.product((early, late), callers):
+            name = f"one{callers.index(caller)}"
+            answer = await caller.execute(each.request(name, wait_for_cluster_s=10))
+            assert answer.result.stdout == f"begun {name}\ndone {name}\n".encode()
+
+
+async def connected(caller: Any, cluster: Any) -> bool:
+    try:
+        return bool((await caller.cluster(cluster.cluster_id)).connected)
+    except OpenlineError as failure:
+        if failure.reason is not Reason.STORE_UNAVAILABLE:
+            raise
+        return False

@@ -162,6 +162,16 @@ def test_a_process_that_was_replaced_or_has_vanished_may_have_run_anything() -> 
     assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=15.0)
 
 
+def test_what_a_redis_that_came_back_empty_has_not_is_not_gone() -> None:
+    """It will be told again; what it has already is believed."""
+    directory = Directory("r1")
+    directory.learn("prod", executor("e1"), now=0.0)
+    directory.refresh({"prod": [executor("e2")]}, now=1.0, is_whole=False)
+    assert [one.executor_id for one in directory.executors("prod")] == ["e1", "e2"]
+    directory.refresh({"prod": [executor("e2")]}, now=6.0)
+    assert [one.executor_id for one in directory.executors("prod")] == ["e2"]
+
+
 def test_nothing_is_kept_for_ever() -> None:
     directory = Directory("r1")
     directory.learn("prod", executor(), now=0.0)
