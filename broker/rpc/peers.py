@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
@@ -16,11 +15,11 @@ from broker.core import whereabouts
 from broker.core.directory import Directory
 from broker.core.proof import METADATA_KEY, Proof
 from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, answers, is_gone
+from broker.rpc.peer import Peer
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, from_rpc_error
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
 from openline.pipe import Pipe
-from openline.pipe_state import PipeState
 from openline.reasons import NO
 from openline.settings import Address
 from openline.v1 import cluster_service_pb2, command_pb2
@@ -44,19 +43,6 @@ VANISHED_S = 120.0
 MAX_PEERS = 256
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class Peer:
-    """One other replica."""
-
-    replica_id: str
-    address: Address
-    channel: grpc.aio.Channel
-    keeper: "asyncio.Task[None] | None" = None
-    # It has said that it is stopping.
-    has_left: bool = False
-    pipe: Pipe | None = None
 
 
 class Peers:
@@ -83,7 +69,7 @@ class Peers:
     @property
     def reachable(self) -> list[str]:
         """The replicas that answer now."""
-        return [peer.replica_id for peer in self._peers.values() if peer.pipe is not None and _is_well(peer.pipe)]
+        return [peer.replica_id for peer in self._peers.values() if peer.open_pipe is not None]
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -92,7 +78,7 @@ class Peers:
             yield
         finally:
             gone, self._peers = list(self._peers.values()), {}
-            await asyncio.gather(*map(_close, gone))
+            await asyncio.gather(*(peer.close() for peer in gone))
 
     async def know(self, replicas: Sequence[cluster_service_pb2.Replica]) -> None:
         """These replicas there are; pipes to others are closed."""
@@ -115,15 +101,15 @@ class Peers:
             peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
             self._vanished.pop(peer.address, None)
         self._directory.forget_replicas(self._peers)
-        await asyncio.gather(*map(_close, gone))
+        await asyncio.gather(*(peer.close() for peer in gone))
 
     async def pipe(self, replica_id: str, *, timeout_s: float) -> Pipe:
         """An open pipe to this replica. Raises BROKER_UNAVAILABLE when there is none in time."""
         until = monotonic() + timeout_s
         while True:
             peer = self._peers.get(replica_id)
-            if peer is not None and peer.pipe is not None and _is_well(peer.pipe):
-                return peer.pipe
+            if peer is not None and (pipe := peer.open_pipe) is not None:
+                return pipe
             left_s = until - monotonic()
             if left_s <= 0:
                 raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO)
@@ -240,15 +226,3 @@ class Peers:
         """Raises BROKER_UNAVAILABLE unless it is a replica of this installation that answers."""
         if not self._proof.is_answer(shown, welcome.peer_proof):
             raise broker_unavailable("whoever answers there has not the peer secret", executed=NO)
-
-
-def _is_well(pipe: Pipe) -> bool:
-    """Whether it takes calls, and has been heard of lately: a replica that is frozen is not asked."""
-    return pipe.state is PipeState.OPEN and not pipe.is_quiet
-
-
-async def _close(peer: Peer) -> None:
-    if peer.keeper is not None:
-        peer.keeper.cancel()
-        await asyncio.gather(peer.keeper, return_exceptions=True)
-    await peer.channel.close()
