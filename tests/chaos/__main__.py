@@ -74,7 +74,7 @@ async def play(here: Path, *, seconds: float, seed: int, callers_count: int) -> 
         account.require("cancels that took too long", callers.late_cancels)
         await account.judge_results(stage)
         account.require("keys that were seen without TTL meanwhile", sorted(eternal))
-        account.judge_leaks(stage, before, stuck)
+        await account.judge_leaks(stage, before, stuck)
         return account
 
 

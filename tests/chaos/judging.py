@@ -5,6 +5,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 
 import grpc
 import redis
@@ -30,6 +31,7 @@ EXPLAINS = {
     Reason.BROKER_UNAVAILABLE,
 }
 FETCHES = 16
+CLOSED_S = 15.0
 
 
 class Account:
@@ -134,13 +136,17 @@ class Account:
         self.rows.append(("  of commands that did not exit: gone or other", len(other)))
         (self._where.parent / "other-results").write_text("".join(f"{each}\n" for each in other))
 
-    def judge_leaks(self, stage: Stage, before: dict[str, tuple[int, float]], stuck: str) -> None:
+    async def judge_leaks(self, stage: Stage, before: dict[str, tuple[int, float]], stuck: str) -> None:
         self.require("executors not connected everywhere, or never idle again", [stuck] if stuck else [])
         self.require("keys without TTL", keys_without_ttl(stage.redis))
         leaks = []
         for process in (*stage.brokers, *stage.executors.values()):
             files, memory_mib = before[process.name]
-            now_files, now_mib = process.open_files(without=stage.redis_port), process.memory_mib()
+            # Any replica may have all of the executors now; and what is closed takes a moment.
+            until = monotonic() + CLOSED_S
+            while (now_files := process.open_files(without=stage.redis_port)) > files + 8 and monotonic() < until:
+                await asyncio.sleep(0.5)
+            now_mib = process.memory_mib()
             self.rows.append(
                 (f"  {process.name}: open files, MiB", f"{files} {memory_mib:.0f} -> {now_files} {now_mib:.0f}")
             )
