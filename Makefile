@@ -9,7 +9,7 @@ RELEASED := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || e
 GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
-.PHONY: help install demo test fuzz check format proto proto-fresh clean
+.PHONY: help install demo test fuzz storm check format proto proto-fresh clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -31,6 +31,9 @@ test: install ## Runs the tests.
 fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both streams, and plays long lossy stories; minutes.
 	OPENLINE_FUZZ_MESSAGES=100000 OPENLINE_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout=1800 \
 		tests/fuzz tests/scenarios/test_lossy_link.py tests/executor/test_core_fuzz.py
+
+storm: install ## Two thousand executors lose their broker replica at once.
+	OPENLINE_STORM_EXECUTORS=2000 $(BIN)/python -m pytest -s tests/e2e/test_storm.py
 
 check: install proto-fresh ## Lint, format, strict types, contract.
 	$(BIN)/ruff check .
