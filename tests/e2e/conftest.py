@@ -556,3 +556,9 @@ def _wait(holds: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
 def make_fleet(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fleet]:
     """Makes replicas that are to be run."""
     return lambda **fields: Fleet(tmp_path_factory.mktemp("fleet"), **fields)
+
+
+@pytest.fixture
+def make_program(tmp_path: Path) -> Callable[..., Program]:
+    """Makes a process that is to be started."""
+    return lambda name, address, *command: Program(name, address, tmp_path / f"{name}.log", *command)
