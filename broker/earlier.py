@@ -32,8 +32,7 @@ class Earlier:
     async def by_key(self, ask: Ask, key: str, execution: Execution) -> Command | command_pb2.Command | None:
         """The command that an earlier request with this key made; None when the key is claimed for this one now.
 
-        Raises IDEMPOTENCY_CONFLICT, EXECUTOR_LOST when the key's command is nowhere, CANCELLED when the caller leaves,
-        STORE_UNAVAILABLE.
+        Raises IDEMPOTENCY_CONFLICT, CANCELLED when the caller leaves, STORE_UNAVAILABLE, or what `dispatch` does.
         """
         claims = self._store.claims
         own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
@@ -53,8 +52,13 @@ class Earlier:
             if (found := await self._find(replace(ask, command_id=held.command_id))) is not None:
                 return found
             if began > until:
-                lost = "the command of this idempotency key is not known any more: its replica or its result is gone"
-                raise errors.OpenlineError(errors.error(Reason.EXECUTOR_LOST, lost))
+                # Its replica may be gone, and its executor is not back yet.
+                is_anothers = held.command_id != ask.command_id
+                sought = replace(ask, command_id=held.command_id, attach=True, is_anothers=is_anothers)
+                command = self._dispatcher.dispatch(sought)
+                if not is_anothers:
+                    execution.release = partial(claims.release, ask.owner, key, held)
+                return command
             # The first one is between its claim and its dispatch, or was refused and is about to free the key.
             await asyncio.sleep(REPLAY_EVERY_S)
         execution.release = partial(claims.release, ask.owner, key, own)

@@ -29,6 +29,8 @@ ConnectedExecutor = cluster_service_pb2.ConnectedExecutor
 
 # What is heard between is heard at once; this finds what was missed, and that Redis has come back empty.
 READ_EVERY_S = 2.0
+# One that has come back empty is told all again within this; what it lacks until then is not believed to be gone.
+TOLD_AGAIN_S = 2 * READ_EVERY_S + 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 1.0
 
 log = structlog.get_logger()
@@ -62,7 +64,8 @@ class Presence:
         self._started_at.GetCurrentTime()
         self._epoch = time.time_ns() // 1000
         # What Redis had the last time; another one is another Redis, or an empty one.
-        self._mark = new_id()
+        self._mark = ""
+        self._whole_at = 0.0
         # Connections that are to be written at once, and those that are gone.
         self._changed: dict[Connection, None] = {}
         self._gone: dict[Connection, None] = {}
@@ -139,8 +142,7 @@ class Presence:
     async def _write_changes(self) -> None:
         """What has changed since the last time; kept for the next one when Redis is away."""
         gone, changed = dict(self._gone), dict(self._changed)
-        moving = [connection for connection in gone if connection.moving]
-        await self._register([*changed, *moving], changed=True)
+        await self._register([*changed, *(c for c in gone if c.moving)], changed=True)
         left = [(c.cluster_id, self._executor(c)) for c in gone if not c.moving]
         if left:
             await self._records.unregister(left)
@@ -150,11 +152,7 @@ class Presence:
             self._changed.pop(connection, None)
 
     async def _refresh(self) -> None:
-        connections = [
-            connection
-            for cluster_id in self._connections.clusters()
-            for connection in self._connections.of_cluster(cluster_id)
-        ]
+        connections = [c for name in self._connections.clusters() for c in self._connections.of_cluster(name)]
         await self._register(connections, changed=False)
         replica = cluster_service_pb2.Replica(
             replica_id=self.replica_id,
@@ -168,7 +166,7 @@ class Presence:
     async def _register(self, connections: list[Connection], *, changed: bool) -> None:
         if not connections:
             return
-        entries = [(connection.cluster_id, self._executor(connection)) for connection in connections]
+        entries = [(each.cluster_id, self._executor(each)) for each in connections]
         for connection, holds in zip(connections, await self._records.register(entries, changed=changed), strict=True):
             if not holds:
                 self.superseded(connection)
@@ -204,17 +202,19 @@ class Presence:
                 continue
 
     async def _read(self) -> None:
-        mark, secret = await self._records.meet(self._mark, self._proof.secret)
+        # A new mark, which an empty Redis takes: with the one before it would look as if nothing had been lost.
+        mark, secret = await self._records.meet(new_id(), self._proof.secret)
         if self._agrees_on_secret:
             self._proof.agree(secret)
         if mark != self._mark:
             self._mark = mark
+            self._whole_at = monotonic() + TOLD_AGAIN_S
             self.write_again()
             await self._refresh()
         await self._peers.know(await self._records.read_replicas())
         cluster_ids = sorted(self._clusters())
         present = dict(zip(cluster_ids, await self._records.read(cluster_ids), strict=True))
-        self._directory.refresh(present, now=monotonic())
+        self._directory.refresh(present, now=(now := monotonic()), is_whole=now > self._whole_at)
         for cluster_id, executors in present.items():
             for executor in executors:
                 self._look_for_newer(cluster_id, executor)

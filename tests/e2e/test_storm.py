@@ -1,0 +1,97 @@
+"""A reconnect storm: very many executors lose their replica at once. `make storm` has two thousand of them."""
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXECUTORS = int(os.environ.get("OPENLINE_STORM_EXECUTORS", "200"))
+CLUSTERS = [f"crowd-{number}" for number in range(EXECUTORS)]
+CROWD = Path(__file__).with_name("crowd.py")
+PROCESSES = 2
+BACK_WITHIN_S = 10.0
+
+
+@pytest.fixture
+def fleet(make_fleet: Callable[..., Any]) -> Iterator[Any]:
+    with make_fleet(replicas=3, clusters=["near", *CLUSTERS]).running() as running:
+        yield running
+
+
+class Crowd:
+    """The processes that hold the executors."""
+
+    def __init__(self, fleet: Any, make_program: Callable[..., Any]) -> None:
+        share = EXECUTORS // PROCESSES
+        self.programs = [
+            make_program(
+                f"crowd-{number}", "", sys.executable, CROWD, "--broker", ",".join(fleet.addresses),
+                "--first", str(number * share), "--count", str(share),
+            )
+            for number in range(PROCESSES)
+        ]  # fmt: skip
+
+    @property
+    def connected(self) -> int:
+        said = [program.log.read_text().split() for program in self.programs]
+        return sum(int(counts[-1]) for counts in said if counts)
+
+
+@pytest.fixture
+def crowd(fleet: Any, make_program: Callable[..., Any]) -> Iterator[Crowd]:
+    crowd = Crowd(fleet, make_program)
+    try:
+        for program in crowd.programs:
+            program.begin()
+        yield crowd
+    finally:
+        for program in crowd.programs:
+            program.kill()
+
+
+@pytest.mark.timeout(240)
+async def test_very_many_executors_lose_their_replica_at_once(
+    fleet: Any, crowd: Crowd, open_cluster: Callable[..., Any]
+) -> None:
+    """All are back on the others within 10 s, and callers are served meanwhile."""
+    async with fleet.callers() as callers, open_cluster("near", fleet.addresses[1]) as near:
+        await near.start()
+        await near.until(lambda: crowd.connected == EXECUTORS, 120)
+        await asyncio.sleep(3)
+        slowest_s = 0.0
+        over = asyncio.Event()
+
+        async def keep_asking() -> None:
+            nonlocal slowest_s
+            number = 0
+            while not over.is_set():
+                for caller in callers[1:]:
+                    number += 1
+                    began = time.monotonic()
+                    answer = await caller.execute(near.request(f"n{number}", timeout_s=10))
+                    assert answer.result.stdout == f"begun n{number}\ndone n{number}\n".encode()
+                    slowest_s = max(slowest_s, time.monotonic() - began)
+                await asyncio.sleep(0.05)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_asking())
+            await asyncio.sleep(1)
+            fleet.brokers[0].kill()
+            killed_at = time.monotonic()
+            await near.until(lambda: crowd.connected < EXECUTORS * 0.9)
+            await near.until(lambda: crowd.connected == EXECUTORS, 60)
+            back_s = time.monotonic() - killed_at
+            for cluster_id in random.sample(CLUSTERS, 20):
+                for caller in callers[1:]:
+                    request = near.request("any", cluster_id=cluster_id, wait_for_cluster_s=5)
+                    assert (await caller.execute(request)).result.exit_code == 0
+            over.set()
+    print(f"{EXECUTORS} executors: back after {back_s:.1f} s, slowest answer meanwhile {slowest_s:.2f} s")  # noqa: T201
+    assert back_s < BACK_WITHIN_S
+    assert slowest_s < 5
