@@ -42,7 +42,7 @@ async def watch_keys(stage: Stage, found: set[str]) -> None:
 
 async def play(here: Path, *, seconds: float, seed: int, callers_count: int) -> Account:
     async with Stage.set_up(here) as stage:
-        warm = Callers(stage, seed, count=10, prefix="warm")
+        warm = Callers(stage, seed, count=10, prefix="warm", longest_s=0.2)
         await warm.run(2)
         await stage.until_all_connected(SETTLE_S)
         processes = [*stage.brokers, *stage.executors.values()]
