@@ -84,9 +84,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--callers", type=int, default=30)
     given = parser.parse_args()
-    say(f"seed {given.seed}, {given.seconds:g} s, {given.callers} callers")
     set_up_logs("error", "console")
     here = Path(tempfile.mkdtemp(prefix="openline-chaos-"))
+    say(f"seed {given.seed}, {given.seconds:g} s, {given.callers} callers, in {here}")
     account = asyncio.run(play(here, seconds=given.seconds, seed=given.seed, callers_count=given.callers))
     say(str(account))
     if account.defects:
