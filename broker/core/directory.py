@@ -162,10 +162,11 @@ class Directory:
         answered, and none has gone without a word since the command was made. `answered` has for each replica when its
         process began, in µs since 1970: what was connected to the process before is who knows where.
         """
-        gone = self._vanished.get(cluster_id, self._heard_since)
-        return max(gone, self._heard_since) < since and all(
+        gone = max(self._vanished.get(cluster_id, self._heard_since), self._heard_since)
+        of_cluster = self._clusters.get(cluster_id, {}).values()
+        return gone < since and all(
             entry.moving_since is None and answered.get(entry.replica_id, entry.executor.epoch) < entry.executor.epoch
-            for entry in self._clusters.get(cluster_id, {}).values()
+            for entry in of_cluster
         )
 
     def is_current(self, cluster_id: str, replica_id: str, *, began_us: int) -> bool:

@@ -29,6 +29,9 @@ def expected(*, began_us: int) -> command_pb2.Error:
 
 def elsewhere(command: Command, *, began_us: int) -> command_pb2.Error:
     """The command is not here, but it was: another replica has it, or it is looked for."""
+    if command.is_sought and command.ask.is_anothers:
+        # Only looked for here, never to be run.
+        return unknown(began_us=began_us)
     told = {BEGAN: str(began_us)}
     if command.is_sought and command.may_return:
         told[SEEKS] = "yes"

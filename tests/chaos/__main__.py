@@ -42,7 +42,7 @@ async def watch_keys(stage: Stage, found: set[str]) -> None:
 
 async def play(here: Path, *, seconds: float, seed: int, callers_count: int) -> Account:
     async with Stage.set_up(here) as stage:
-        warm = Callers(stage, seed, count=10, prefix="warm")
+        warm = Callers(stage, seed, count=10, prefix="warm", longest_s=0.2)
         await warm.run(2)
         await stage.until_all_connected(SETTLE_S)
         processes = [*stage.brokers, *stage.executors.values()]
@@ -84,9 +84,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--callers", type=int, default=30)
     given = parser.parse_args()
-    say(f"seed {given.seed}, {given.seconds:g} s, {given.callers} callers")
     set_up_logs("error", "console")
     here = Path(tempfile.mkdtemp(prefix="openline-chaos-"))
+    say(f"seed {given.seed}, {given.seconds:g} s, {given.callers} callers, in {here}")
     account = asyncio.run(play(here, seconds=given.seconds, seed=given.seed, callers_count=given.callers))
     say(str(account))
     if account.defects:

@@ -79,11 +79,12 @@ class Asked:
 class Callers:
     """`run` asks until the time is up and every answer is there."""
 
-    def __init__(self, stage: Stage, seed: int, *, count: int, prefix: str = "c") -> None:
+    def __init__(self, stage: Stage, seed: int, *, count: int, prefix: str = "c", longest_s: float = 9.0) -> None:
         self._stage = stage
         self._seed = seed
         self._count = count
         self._prefix = prefix
+        self._longest_s = longest_s
         self._pipes: list[Pipes] = []
         self.asked: list[Asked] = []
         # Cancels that took longer than they may.
@@ -129,6 +130,7 @@ class Callers:
     def _draw(self, draw: random.Random, name: str, gateway: int) -> list[Asked]:
         """The asks for one command: with a key it is asked for several times, each time under an id of its own."""
         sleep_s = draw.choices([0, draw.uniform(0.1, 2), draw.uniform(4, 9)], [70, 22, 8])[0]
+        sleep_s = min(sleep_s, self._longest_s)
         timeout_s = draw.choices([sleep_s + 15, draw.uniform(0.2, 1.5)], [85, 15])[0]
         key = f"key-{name}" if draw.random() < 0.3 else ""
         cluster_id = draw.choices(list(CLUSTERS), [4, 4, 2])[0]

@@ -85,7 +85,7 @@ class Account:
         for name, asks in by_name.items():
             executed = {each.error.executed for each in asks if each.error is not None}
             # A process that was stopped at once may not have come so far as to say that it ran.
-            had_time = any(each.waited_s > 1 for each in asks)
+            had_time = any(each.waited_s > 1 and each.error and each.error.reason != Reason.CANCELLED for each in asks)
             surely_not = all(each.answered_at is not None and each.error is not None for each in asks)
             if self.runs[name] and surely_not and executed == {NO}:
                 no.append([str(each) for each in asks])

@@ -132,15 +132,6 @@ def test_a_replica_that_has_begun_anew_does_not_speak_for_the_executors_of_the_p
     assert not directory.is_current("prod", "r2", began_us=8)
 
 
-def test_a_command_may_be_anywhere_if_it_is_older_than_what_this_replica_has_seen() -> None:
-    """Whoever held it may have come and gone before."""
-    directory = Directory("r1")
-    assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
-    directory.refresh({}, now=6.0)
-    assert not directory.is_accounted_for("prod", answered={"r1": 0}, since=5.0)
-    assert directory.is_accounted_for("prod", answered={"r1": 0}, since=7.0)
-
-
 def test_what_was_before_this_replica_listened_or_is_long_ago_may_be_anywhere() -> None:
     """Whose executor went meanwhile is not known: nothing of that is placed anew."""
     directory = Directory("r1")
