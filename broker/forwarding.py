@@ -164,9 +164,12 @@ class Forwarding:
             timeout_s = left_s + FORWARD_ALLOWANCE_S
             async with aclosing(pipe.watch(request, api_key="", timeout_s=timeout_s, forwarded=forwarded)) as events:
                 async for event in events:
+                    _check_ran(event.result)
                     self._tell(command, self._relayed.event(command, event, monotonic()))
         except OpenlineError as failure:
-            if failure.reason in (Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED):
+            if failure.reason is Reason.CLUSTER_OFFLINE:
+                self._failed(command, replica_id, failure)
+            elif failure.reason in (Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED):
                 self._tell(command, self._relayed.unknown(command, monotonic()))
             else:
                 self._tell(command, self._relayed.lost_sight(command, monotonic()))
