@@ -31,6 +31,9 @@ from openline.v1 import executor_service_pb2
 Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
 BrokerFrame = executor_service_pb2.BrokerFrame
 
+# No clock is so far ahead: an executor that says so is wrong.
+MAX_AHEAD_US = 24 * 3600 * 1_000_000
+
 log = structlog.get_logger()
 
 
@@ -104,12 +107,14 @@ class Dispatcher:
     def next_epoch(self, cluster_id: str, executor_id: str, *, last: int) -> int:
         """Orders the connections of an executor: higher than all that it or this replica knows of.
 
-        Clocks of replicas differ, so the clock alone would not do. `last` is the executor's own word.
+        Clocks of replicas differ, so the clock alone would not do. `last` is the executor's own word, and is believed
+        as far as a clock may be wrong.
         """
+        clock_us = time.time_ns() // 1000
+        self._epoch = max(self._epoch + 1, clock_us)
         known = self._directory.of_executor(cluster_id, executor_id)
-        before = max(self._epoch, last, 0 if known is None else known.executor.epoch)
-        self._epoch = max(before + 1, time.time_ns() // 1000)
-        return self._epoch
+        said = last if last <= clock_us + MAX_AHEAD_US else 0
+        return max(self._epoch, said + 1, 0 if known is None else known.executor.epoch + 1)
 
     def connected(
         self,

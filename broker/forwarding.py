@@ -168,12 +168,15 @@ class Forwarding:
             timeout_s = left_s + FORWARD_ALLOWANCE_S
             async with aclosing(pipe.watch(request, api_key="", timeout_s=timeout_s, forwarded=forwarded)) as events:
                 async for event in events:
+                    _check_ran(event.result)
                     self._tell(command, self._relayed.event(command, event, monotonic()))
         except OpenlineError as failure:
             # A process that began after its executors had come to the one before knows nothing of what they hold.
             cluster_id, began_us = command.ask.cluster_id, whereabouts.began_us(failure.error)
             is_current = self._directory.is_current(cluster_id, replica_id, began_us=began_us)
-            if failure.reason is Reason.COMMAND_UNKNOWN and is_current:
+            if failure.reason is Reason.CLUSTER_OFFLINE:
+                self._failed(command, replica_id, failure)
+            elif failure.reason is Reason.COMMAND_UNKNOWN and is_current:
                 self._tell(command, self._relayed.unknown(command, monotonic()))
             else:
                 self._tell(command, self._relayed.lost_sight(command, monotonic()))

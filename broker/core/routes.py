@@ -78,11 +78,10 @@ class Routes:
         self._account.deadlines.discard(command.command_id)
         try:
             return self.place(command, now)
-        except ClusterAbsent as absent:
-            error = offline(absent.cluster_id)
+        except ClusterAbsent:
+            return self._end_offline(command, now)
         except errors.OpenlineError as refusal:
-            error = refusal.error
-        return self._account.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, error, now)
+            return self._account.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, refusal.error, now)
 
     def news(self, cluster_id: str, now: float) -> list[Action]:
         """The directory has changed: what waits here, or for an executor to come back, may be for another replica."""

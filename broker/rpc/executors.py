@@ -27,6 +27,8 @@ Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor
 BrokerFrame = executor_service_pb2.BrokerFrame
 
 MAX_LISTED_IDS = 10_000
+# No command writes so many frames.
+MAX_SEQ = 1 << 48
 # No executor starts so many processes; what it says beyond this would only move the queue from here to there.
 MAX_CONCURRENCY = 4096
 # What an executor says of itself is kept while it is connected, and written to Redis every few seconds.
@@ -106,7 +108,9 @@ class ExecutorService:
         return {
             each.execute.command_id: Held(ask_of(each.execute, hello.cluster_id), each.first_seq)
             for each in hello.held
-            if is_command_id(each.execute.command_id) and self._proof.is_sealed(each.execute, **where)
+            if is_command_id(each.execute.command_id)
+            and each.first_seq <= MAX_SEQ
+            and self._proof.is_sealed(each.execute, **where)
         }
 
     def _connection(self, hello: executor_service_pb2.Hello) -> Connection:

@@ -153,6 +153,11 @@ class Peers:
             return (await call).command
         except grpc.RpcError as status:
             raise from_rpc_error(status) from status
+        except asyncio.CancelledError:
+            # Also what grpc.aio raises when the channel is closed because the peer is not known any more.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO) from None
 
     async def watch(self, replica_id: str, command_id: str, *, from_seq: int) -> CommandEvents:
         """The events of a command that this replica has. Raises OpenlineError."""

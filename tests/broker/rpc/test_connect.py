@@ -1,6 +1,7 @@
 """Connect: the handshake, and how a connection ends, over real gRPC."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -426,6 +427,22 @@ async def test_the_hello_of_a_killed_process_comes_late(broker: Any) -> None:
     assert await late.call.code() is grpc.StatusCode.ABORTED
     await executor.run_one(b"x")
     assert (await asked).result.stdout == b"x"
+
+
+@pytest.mark.parametrize("last_epoch", [2**64 - 1, 2**60])
+async def test_an_executor_that_has_seen_no_such_epoch_is_not_believed(broker: Any, last_epoch: int) -> None:
+    """It would leave no higher one for whoever comes after it."""
+    executor = await broker.executor(last_epoch=last_epoch)
+    assert executor.welcome.epoch < 2**53
+
+
+async def test_an_epoch_follows_that_of_a_replica_whose_clock_is_ahead(broker: Any) -> None:
+    last_epoch = time.time_ns() // 1000 + 3600 * 1_000_000
+    first = await broker.executor(last_epoch=last_epoch)
+    assert first.welcome.epoch == last_epoch + 1
+    # Of this executor only.
+    second = await broker.executor(executor_id="exec-2")
+    assert second.welcome.epoch < last_epoch
 
 
 async def test_an_executor_without_end_of_places_is_bounded(broker: Any) -> None:

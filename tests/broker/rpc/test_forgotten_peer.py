@@ -1,0 +1,30 @@
+"""A replica that is frozen for so long that Redis has it no more: it is forgotten while others still ask it."""
+
+import asyncio
+
+from broker.core.directory import Directory
+from broker.core.proof import Proof
+from broker.rpc.peers import NotFound, Peers
+from openline import ids
+from openline.channels import open_channel
+from openline.settings import Address
+from openline.v1.cluster_service_pb2 import Replica
+
+
+async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> None:
+    """Whoever asks goes on; it is not taken for somebody who was told to stop."""
+
+    async def never_answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await forgotten.wait()
+        writer.close()
+
+    forgotten = asyncio.Event()
+    peers = Peers("r1", Proof("r1"), Directory("r1"), open_channel)
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server, peers.kept():
+        address = Address(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await peers.know([Replica(replica_id="r2", address=address)])
+        asked = asyncio.create_task(peers.find(ids.new_id()))
+        await asyncio.sleep(0.1)
+        await peers.know([])
+        assert await asked == NotFound(frozenset())
+        forgotten.set()
