@@ -31,9 +31,6 @@ from openline.v1 import executor_service_pb2
 Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
 BrokerFrame = executor_service_pb2.BrokerFrame
 
-# No clock is so far ahead: an executor that says so is wrong.
-MAX_AHEAD_US = 24 * 3600 * 1_000_000
-
 log = structlog.get_logger()
 
 
@@ -48,7 +45,6 @@ class Dispatcher:
         self, ledger: Ledger, directory: Directory, store: Store, presence: Presence, peers: Peers, proof: Proof
     ) -> None:
         self._ledger = ledger
-        self._directory = directory
         self._store = store
         self._presence = presence
         self._proof = proof
@@ -61,7 +57,6 @@ class Dispatcher:
         self._activity = Activity(store.clusters)
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
-        self._epoch = 0
         self.audience = Audience()
         # Ids of commands that wait for a word of Redis before they are dispatched.
         self.expected: set[str] = set()
@@ -103,18 +98,6 @@ class Dispatcher:
         self._perform(self._ledger.cancel(command, why=why, now=monotonic()))
 
     # For connections
-
-    def next_epoch(self, cluster_id: str, executor_id: str, *, last: int) -> int:
-        """Orders the connections of an executor: higher than all that it or this replica knows of.
-
-        Clocks of replicas differ, so the clock alone would not do. `last` is the executor's own word, and is believed
-        as far as a clock may be wrong.
-        """
-        clock_us = time.time_ns() // 1000
-        self._epoch = max(self._epoch + 1, clock_us)
-        known = self._directory.of_executor(cluster_id, executor_id)
-        said = last if last <= clock_us + MAX_AHEAD_US else 0
-        return max(self._epoch, said + 1, 0 if known is None else known.executor.epoch + 1)
 
     def connected(
         self,

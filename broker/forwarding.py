@@ -130,11 +130,11 @@ class Forwarding:
             if command.ask.live:
                 async with aclosing(pipe.execute_stream(request, api_key="", forwarded=forwarded, **times)) as events:
                     async for event in events:
-                        _check_ran(event.result)
+                        whereabouts.check_ran(event.result)
                         self._tell(command, self._relayed.event(command, event, monotonic()))
             else:
                 response = await pipe.execute(request, api_key="", forwarded=forwarded, **times)
-                _check_ran(response.result)
+                whereabouts.check_ran(response.result)
                 result, degraded = response.result, response.degraded
                 self._tell(command, self._relayed.answered(command, result, monotonic(), degraded=degraded))
         except OpenlineError as failure:
@@ -168,7 +168,7 @@ class Forwarding:
             timeout_s = left_s + FORWARD_ALLOWANCE_S
             async with aclosing(pipe.watch(request, api_key="", timeout_s=timeout_s, forwarded=forwarded)) as events:
                 async for event in events:
-                    _check_ran(event.result)
+                    whereabouts.check_ran(event.result)
                     self._tell(command, self._relayed.event(command, event, monotonic()))
         except OpenlineError as failure:
             # A process that began after its executors had come to the one before knows nothing of what they hold.
@@ -244,9 +244,3 @@ class Forwarding:
             output_limits=command_pb2.OutputLimits(max_bytes=ask.max_output_bytes),
             traceparent=ask.traceparent,
         )
-
-
-def _check_ran(result: command_pb2.CommandResult) -> None:
-    """Raises CLUSTER_OFFLINE for a command that waited there until its executor had left: it may run elsewhere."""
-    if result.error.reason == Reason.CLUSTER_OFFLINE and result.error.executed == NO:
-        raise OpenlineError(result.error)

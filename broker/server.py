@@ -58,7 +58,9 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     """Serves until it is left, and then drains; gives the address. Raises CannotListen, or OSError for a TLS file."""
     replica = Replica(settings, store, credentials)
     pipes = Pipes(replica.executions, replica.lookups, credentials, replica.proof, replica_id=settings.replica_id)
-    executors = ExecutorService(replica.dispatcher, credentials, replica.proof, replica_id=settings.replica_id)
+    executors = ExecutorService(
+        replica.dispatcher, replica.directory, credentials, replica.proof, replica_id=settings.replica_id
+    )
     servicers = {
         "ExecutorService": executors,
         "CommandService": CommandService(replica.executions, replica.lookups, credentials, replica.proof, pipes),

@@ -19,6 +19,8 @@ MOVING_S = 5.0
 GONE_REPLICA_S = 10.0
 # That an instance went without a word is remembered for so long: a command may have been on it.
 VANISHED_S = 120.0
+# No clock is so far ahead: an executor that says so is wrong.
+MAX_AHEAD_US = 24 * 3600 * 1_000_000
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Directory:
 
     def __init__(self, replica_id: str) -> None:
         self._replica_id = replica_id
+        # Of the last connection here.
+        self._epoch = 0
         self._clusters: dict[str, dict[str, Entry]] = {}
         # Replicas that could not be reached, and since when.
         self._unreachable: dict[str, float] = {}
@@ -124,6 +128,17 @@ class Directory:
                 self.unlearn(cluster_id, executor_id, epoch=entry.executor.epoch, now=now)
 
     # What is decided by it
+
+    def next_epoch(self, cluster_id: str, executor_id: str, *, last: int, clock_us: int) -> int:
+        """Orders the connections of an executor: higher than all that it or this replica knows of.
+
+        Clocks of replicas differ, so the clock alone would not do. `last` is the executor's own word, and is believed
+        as far as a clock may be wrong.
+        """
+        self._epoch = max(self._epoch + 1, clock_us)
+        known = self.of_executor(cluster_id, executor_id)
+        said = last if last <= clock_us + MAX_AHEAD_US else 0
+        return max(self._epoch, said + 1, 0 if known is None else known.executor.epoch + 1)
 
     def place(self, cluster_id: str, *, now: float, below_load: float | None = None) -> Entry | None:
         """An executor of the cluster on another replica: the less loaded of two that are drawn (power of two choices).

@@ -6,7 +6,7 @@ somebody else has it; or may look for it just like the one that asks, and both o
 
 from broker.core.command import Command
 from openline import errors
-from openline.reasons import UNKNOWN, Reason, reason_of
+from openline.reasons import NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_pb2
 
 # In an error's metadata: since when the process that says it has been there, µs since 1970.
@@ -55,3 +55,9 @@ def has_it_not(error: command_pb2.Error, *, asker: str, answerer: str) -> bool:
         case Reason.BROKER_UNAVAILABLE:
             return SEEKS in error.metadata and asker < answerer
     return False
+
+
+def check_ran(result: command_pb2.CommandResult) -> None:
+    """Raises CLUSTER_OFFLINE for a command that waited there until its executor had left: it may run elsewhere."""
+    if result.error.reason == Reason.CLUSTER_OFFLINE and result.error.executed == NO:
+        raise errors.OpenlineError(result.error)

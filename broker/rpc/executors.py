@@ -1,6 +1,7 @@
 """ExecutorService: the life of one Connect stream, from Hello to its end."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.core.checks import ask_of
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
+from broker.core.directory import Directory
 from broker.core.ledger import Held, Outdated
 from broker.core.proof import Proof
 from broker.dispatcher import Dispatcher, Replaced, Stream
@@ -40,8 +42,11 @@ log = structlog.get_logger()
 class ExecutorService:
     """Each call of Connect is one connection; it owns the stream and is the stream's one task."""
 
-    def __init__(self, dispatcher: Dispatcher, credentials: Credentials, proof: Proof, *, replica_id: str) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, directory: Directory, credentials: Credentials, proof: Proof, *, replica_id: str
+    ) -> None:
         self._dispatcher = dispatcher
+        self._directory = directory
         self._proof = proof
         self._credentials = credentials
         self._replica_id = replica_id
@@ -120,7 +125,9 @@ class ExecutorService:
             cluster_id=hello.cluster_id,
             executor_id=hello.executor_id,
             instance_id=hello.instance_id,
-            epoch=self._dispatcher.next_epoch(hello.cluster_id, hello.executor_id, last=hello.last_epoch),
+            epoch=self._directory.next_epoch(
+                hello.cluster_id, hello.executor_id, last=hello.last_epoch, clock_us=time.time_ns() // 1000
+            ),
             max_concurrency=min(max(1, hello.max_concurrency), MAX_CONCURRENCY),
             capabilities=hello.capabilities,
             versions=hello.versions,

@@ -30,6 +30,8 @@ def test_what_was_forwarded_here_and_comes_back_is_not_stored_as_refused(new_con
     ledger.news("prod", now=2.0)
     assert command.state is State.FORWARDED
     ledger.relayed.unknown(command, 3.0)
+    assert command.is_sought
+    ledger.relayed.returned(command, 3.0)
     assert command.result is not None
     assert (command.result.error.reason, command.result.error.executed) == (Reason.CLUSTER_OFFLINE, NO)
     assert command.is_stored_elsewhere
