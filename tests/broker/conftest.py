@@ -288,6 +288,13 @@ class Inside:
         [dispatcher] = self.parts["Dispatcher"]
         return dispatcher
 
+    async def presence_told(self) -> None:
+        """Waits until Redis knows who has come and who has gone."""
+        presence = self.dispatcher._presence
+        async with asyncio.timeout(PATIENCE_S):
+            while presence._changed or presence._gone:
+                await asyncio.sleep(0.01)
+
     async def until_called(self, callers: int) -> None:
         """Waits until so many callers share the commands that there are."""
         async with asyncio.timeout(PATIENCE_S):

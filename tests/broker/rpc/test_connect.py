@@ -453,13 +453,13 @@ async def test_an_executor_without_end_of_places_is_bounded(broker: Any) -> None
 
 async def test_presence_comes_and_goes_with_the_connection(broker: Any, redis: Any) -> None:
     executor = await broker.executor()
-    await broker.store.behind.drain(PATIENCE_S)
+    await broker.inside.presence_told()
     [cluster] = await broker.store.clusters.get(["prod"])
     assert [(one.executor_id, one.replica_id) for one in cluster.executors] == [("exec-1", "replica-1")]
     await executor.call.done_writing()
     with pytest.raises(EOFError):
         await executor.next()
-    await broker.store.behind.drain(PATIENCE_S)
+    await broker.inside.presence_told()
     [cluster] = await broker.store.clusters.get(["prod"])
     assert list(cluster.executors) == []
     assert cluster.HasField("last_seen")

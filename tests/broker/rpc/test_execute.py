@@ -134,7 +134,7 @@ async def test_cluster_offline_says_when_an_executor_was_there(broker: Any) -> N
     await executor.call.done_writing()
     with pytest.raises(EOFError):
         await executor.next()
-    await broker.store.behind.drain(PATIENCE_S)
+    await broker.inside.presence_told()
     refusal = await broker.refused()
     assert refusal.reason is Reason.CLUSTER_OFFLINE
     assert refusal.error.metadata["last_seen"].startswith("20")
@@ -309,7 +309,7 @@ async def test_a_cluster_that_does_not_come_in_time(broker: Any) -> None:
     await executor.call.done_writing()
     with pytest.raises(EOFError):
         await executor.next()
-    await broker.store.behind.drain(PATIENCE_S)
+    await broker.inside.presence_told()
     refusal = await broker.refused(wait_for_cluster_s=0.2, timeout_s=20)
     assert (refusal.reason, refusal.error.executed) == (Reason.CLUSTER_OFFLINE, NO)
     assert refusal.error.retry_after_s > 0
