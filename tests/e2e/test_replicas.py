@@ -191,3 +191,23 @@ async def test_an_executors_stream_breaks_and_it_comes_back_to_another_replica(
             assert after.instance_id == before.instance_id
             assert (await first.execute(cluster.request("later"))).result.stdout == b"begun later\ndone later\n"
         assert cluster.runs == {"waits0": 1, "waits1": 1, "keyed": 1, "live": 1, "later": 1}
+
+
+async def test_several_executors_in_one_cluster(fleet: Any, open_cluster: Callable[..., Any]) -> None:
+    """One of them runs each command, wherever it is connected; when one goes, the others carry on."""
+    name = next(_left)
+    async with (
+        open_cluster(name, fleet.brokers[0].address, executor_id="one") as one,
+        open_cluster(name, fleet.brokers[1].address, executor_id="other") as other,
+    ):
+        await one.start("--max-concurrency", "2")
+        await other.start("--max-concurrency", "2")
+        # More than the places of the one that is asked: the other one's are used.
+        answers = await asyncio.gather(*(one.execute(f"n{number}", "sleep-1") for number in range(4)))
+        ran = [answer.result.executor_id for answer in answers]
+        assert {"one", "other"} == set(ran)
+        assert one.runs + other.runs == dict.fromkeys((f"n{number}" for number in range(4)), 1)
+        one.stop()
+        later = await asyncio.gather(*(one.execute(f"m{number}", wait_for_cluster_s=20) for number in range(4)))
+        assert [answer.result.executor_id for answer in later] == ["other"] * 4
+        assert all(other.runs[f"m{number}"] == 1 for number in range(4))
