@@ -40,7 +40,7 @@ esac
 
 
 @contextmanager
-def running(name: str, *flags: str, until: str) -> Iterator[dict[str, Any]]:
+def running(name: str, *flags: str, until: str) -> "Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]":
     """One of the console scripts as a process; the fields of the log line that says it is there."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENLINE_")}
     command = [PROGRAMS / name, *flags, "--log-format", "json"]
@@ -61,11 +61,17 @@ def running(name: str, *flags: str, until: str) -> Iterator[dict[str, Any]]:
     try:
         fields = found.get(timeout=PATIENCE_S)
         assert fields is not None, f"ended without {until}"
-        yield fields
+        yield process, fields
     finally:
         process.kill()
         process.wait(timeout=PATIENCE_S)
         reader.join(timeout=PATIENCE_S)
+
+
+@pytest.fixture(scope="session")
+def start_program() -> Any:
+    """`with start_program(name, *flags, until=event) as (process, fields)`: killed at the end if it still runs."""
+    return running
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +82,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     kubectl.chmod(0o755)
     keys = "me:test-key:execute+session+read+admin+audit,runner:run-key:execute"
     flags = ("--listen", "127.0.0.1:0", "--api-keys", keys, "--executor-tokens", "local:TOKEN,west:WEST")
-    with running("openline-broker", *flags, until="broker.started") as started:
+    with running("openline-broker", *flags, until="broker.started") as (_, started):
         address = str(started["listen"])
         flags = ("--broker", address, "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
         with running("openline-executor", *flags, until="connection.opened"):
