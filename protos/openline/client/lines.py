@@ -3,7 +3,6 @@
 What is asked, and what a failure means, is decided by `asking` and `trail`, as it is for asyncio.
 """
 
-import queue
 import random
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -26,13 +25,16 @@ from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteStreamRequest
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-# For a connection to one replica; then there is time for another one.
+# For one replica to be reached; then there is time for another one.
 CONNECT_S = 2.0
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-_BROKEN = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
+# The standard health check, of which an empty message asks for the server as a whole; as bytes, since only whether it
+# is answered is of interest.
+_KNOCK = "/grpc.health.v1.Health/Check"
+_UNREACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 
 
 class Line:
@@ -44,6 +46,7 @@ class Line:
         self.commands = CommandServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.clusters = ClusterServiceStub(channel)
+        self._knock: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_KNOCK)
         self._metadata = (("authorization", f"Bearer {api_key}"),)
         # It has answered, and nothing has broken since. Threads may set it at one time: it only saves a look.
         self.is_proven = False
@@ -52,22 +55,20 @@ class Line:
         return f"<Line {self.address} is_proven={self.is_proven}>"
 
     def reach(self, timeout_s: float) -> None:
-        """Waits for a connection, so that what could not leave is known not to have run. Raises BROKER_UNAVAILABLE."""
+        """Knocks, so that what could not leave is known not to have run. Raises BROKER_UNAVAILABLE.
+
+        Not with the channel's connectivity: grpc watches it in a thread, which complains when the channel is closed.
+        """
         if self.is_proven:
             return
-        ends_at = monotonic() + min(timeout_s, CONNECT_S)
-        heard: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
-        hear = heard.put
-        self.channel.subscribe(hear, try_to_connect=True)
         try:
-            while (state := heard.get(timeout=max(0.0, ends_at - monotonic()))) not in _BROKEN:
-                if state is grpc.ChannelConnectivity.READY:
-                    return
-        except queue.Empty:
-            pass
-        finally:
-            self.channel.unsubscribe(hear)
-        raise broker_unavailable("the broker cannot be reached", executed=NO)
+            self._knock(b"", timeout=max(0.001, min(timeout_s, CONNECT_S)))
+        except grpc.RpcError as status:
+            # With any other status it is there; whether it is well, its answer to the question itself will tell.
+            if not isinstance(status, grpc.Call) or status.code() in _UNREACHED:
+                raise broker_unavailable("the broker cannot be reached", executed=NO) from status
+        except ValueError as closed:
+            raise broker_unavailable("the client is closed", executed=NO) from closed
 
     def ask(self, method: "grpc.UnaryUnaryMultiCallable[Q, A]", request: Q, *, timeout_s: float) -> A:
         try:

@@ -101,6 +101,10 @@ class Result:
     # Why there is no exit code.
     error: OpenlineError | None = field(default=None, compare=False)
 
+    def __str__(self) -> str:
+        how = self.outcome.value if self.exit_code is None else f"exit code {self.exit_code}"
+        return f"{how}, {self.stdout_summary.total_bytes} bytes of stdout, {self.stderr_summary.total_bytes} of stderr"
+
     @property
     def text(self) -> str:
         """Of stdout; bytes that are no UTF-8 are replaced."""

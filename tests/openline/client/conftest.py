@@ -97,26 +97,38 @@ SERVICES = {
 METHODS = {method.name: method for service in SERVICES.values() for method in service.methods}
 
 
+class Unreachable(grpc.RpcError, grpc.Call):
+    """What a knock is answered when nobody is there."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def _nothing(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    initial_metadata = trailing_metadata = details = _nothing
+    is_active = time_remaining = cancel = add_callback = _nothing
+
+
 class FakeChannel(grpc.Channel):
-    """grpcio-testing's channel, which knows neither connectivity nor timeouts."""
+    """grpcio-testing's channel, which knows no timeouts; it says itself whether somebody is there."""
 
     def __init__(self) -> None:
         self.fake = grpc_testing.channel(SERVICES.values(), grpc_testing.strict_real_time())
-        self.state = grpc.ChannelConnectivity.READY
+        self.is_reachable = True
         self.timeouts: dict[str, list[float]] = {}
-        self.looks = 0
+        self.knocks = 0
         self.is_closed = False
 
     def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:
-        assert try_to_connect
-        self.looks += 1
-        callback(grpc.ChannelConnectivity.CONNECTING)
-        callback(self.state)
+        raise NotImplementedError
 
     def unsubscribe(self, callback: Any) -> None:
-        pass
+        raise NotImplementedError
 
     def unary_unary(self, method: str, *_: Any, **__: Any) -> Any:
+        if method == "/grpc.health.v1.Health/Check":
+            return self._knocked
         return self._recorded(method, self.fake.unary_unary(method))
 
     def unary_stream(self, method: str, *_: Any, **__: Any) -> Any:
@@ -136,6 +148,13 @@ class FakeChannel(grpc.Channel):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _knocked(self, request: bytes, *, timeout: float) -> bytes:
+        assert (request, timeout > 0) == (b"", True)
+        self.knocks += 1
+        if not self.is_reachable:
+            raise Unreachable
+        return b""
 
     def _recorded(self, method: str, call: Any) -> Any:
         def invoke(request: Any, *, timeout: float, metadata: Any) -> Any:

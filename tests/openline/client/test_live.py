@@ -6,12 +6,15 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import trustme
 
 from openline.client import (
     AsyncClient,
@@ -332,6 +335,32 @@ async def test_a_client_that_is_not_open_says_so(broker: str) -> None:
             assert (await client.execute("local", "get", "pods")).ok
 
 
+async def test_tls_is_spoken_with_a_ca_and_mutually(start_program: Any, tmp_path: Path) -> None:
+    """A client without a certificate that the broker wants, or with another CA, reaches nobody: surely not run."""
+    ca = trustme.CA()
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key", "other")}
+    mine = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(files["ca"])
+    mine.cert_chain_pems[0].write_to_path(files["cert"])
+    mine.private_key_pem.write_to_path(files["key"])
+    trustme.CA().cert_pem.write_to_path(files["other"])
+    pair = ("--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]), "--tls-client-ca", str(files["ca"]))
+    keys = ("--api-keys", "me:test-key:execute+read", "--executor-tokens", "west:WEST")
+    flags = ("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"), *keys, *pair)
+    good: dict[str, Any] = {name: files[name] for name in ("ca", "cert", "key")}
+    with start_program("openline-broker", *flags, until="broker.started") as (_, started):
+        address = started["listen"]
+        async with AsyncClient(address, "test-key", **good) as client:
+            assert len(await client.clusters()) == 1
+            assert type(await failure_of(client.execute("west", "get"))) is ClusterOffline
+        with Client(address, "test-key", **good) as blocking:
+            assert len(blocking.clusters()) == 1
+        for wrong in ({"ca": files["ca"]}, {**good, "ca": files["other"]}):
+            with Client(address, "test-key", **wrong) as blocking, pytest.raises(BrokerUnavailable) as caught:
+                blocking.execute("west", "get", timeout_s=0.5)
+            assert caught.value.executed in {"no", "unknown"}
+
+
 async def test_a_file_that_is_not_there_is_an_os_error(broker: str) -> None:
     """When the channels are made."""
     with pytest.raises(OSError, match=r"nowhere\.pem"):
@@ -339,6 +368,15 @@ async def test_a_file_that_is_not_there_is_an_os_error(broker: str) -> None:
     with pytest.raises(OSError, match=r"nowhere\.pem"):
         async with AsyncClient(broker, "test-key", ca="nowhere.pem"):
             pass
+
+
+def test_nothing_is_left_of_a_client_that_was_closed_at_once(broker: str) -> None:
+    """No thread that finds its channel closed, and says so on stderr."""
+    before = threading.active_count()
+    for brokers in ([broker], [closed_port(), broker]) * 20:
+        with Client(brokers, "test-key") as client:
+            client.clusters()
+        assert threading.active_count() <= before + 1
 
 
 def test_the_library_writes_nothing_unasked(broker: str) -> None:

@@ -62,6 +62,7 @@ def test_a_result_has_all_that_the_broker_says() -> None:
     assert result.observed_at is not None
     assert (result.observed_at.timestamp(), result.created_at) == (5, None)
     assert (result.replayed, result.degraded, result.error) == (True, True, None)
+    assert str(result) == "exit code 3, 100 bytes of stdout, 0 of stderr"
 
 
 def test_check_raises_for_a_command_that_failed() -> None:
@@ -81,6 +82,7 @@ def test_a_result_without_an_exit_code_says_why() -> None:
     )
     result = read_result(ended, ASKED)
     assert (result.outcome, result.exit_code, result.ok) == (Outcome.TIMED_OUT, None, False)
+    assert str(result) == "timed_out, 0 bytes of stdout, 0 of stderr"
     with pytest.raises(CommandTimeout) as checked:
         result.check()
     with pytest.raises(CommandTimeout) as answered:

@@ -28,8 +28,6 @@ from openline.v1 import command_service_pb2 as pb
 pytestmark = pytest.mark.timeout(30)
 
 MakeStage = Callable[..., Any]
-BROKEN = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-READY = grpc.ChannelConnectivity.READY
 
 
 def exited(stdout: bytes = b"", **fields: Any) -> command_pb2.CommandResult:
@@ -211,7 +209,7 @@ def test_the_other_methods_refuse_alike_and_ask_the_next_alike(stage: MakeStage,
 def test_what_could_not_leave_goes_to_the_next_as_it_was(stage: MakeStage) -> None:
     """Surely not run: nothing to attach to."""
     s = stage(replicas=2)
-    s.channels[0].state = BROKEN
+    s.channels[0].is_reachable = False
     call = s.call(s.client.execute, "prod", "get")
     asked = s.take("Execute", 1)
     assert not asked.request.attach
@@ -262,12 +260,12 @@ def test_nobody_reached_in_time_means_not_run(stage: MakeStage) -> None:
     """Told when the command's own time is up, after all have been tried again and again."""
     s = stage(replicas=2, timeout_s=0.5)
     for channel in s.channels:
-        channel.state = BROKEN
+        channel.is_reachable = False
     begun = time.monotonic()
     failure = failure_of(s.call(s.client.execute, "prod", "get"))
     assert 0.4 < time.monotonic() - begun < 5
     assert (type(failure), failure.executed, bool(failure.command_id)) == (BrokerUnavailable, "no", True)
-    assert all(channel.looks > 1 for channel in s.channels)
+    assert all(channel.knocks > 1 for channel in s.channels)
 
 
 def test_nobody_heard_of_in_time_means_unknown(stage: MakeStage) -> None:
@@ -275,7 +273,7 @@ def test_nobody_heard_of_in_time_means_unknown(stage: MakeStage) -> None:
     s = stage(replicas=1, timeout_s=0.2)
     call = s.call(s.client.execute, "prod", "get")
     asked = s.take("Execute")
-    s.channels[0].state = BROKEN
+    s.channels[0].is_reachable = False
     asked.break_off()
     failure = failure_of(call)
     assert (type(failure), failure.executed) == (BrokerUnavailable, "unknown")
@@ -285,11 +283,11 @@ def test_nobody_heard_of_in_time_means_unknown(stage: MakeStage) -> None:
 def test_a_replica_that_is_back_is_asked_again(stage: MakeStage) -> None:
     """Within the deadline."""
     s = stage()
-    s.channels[0].state = BROKEN
+    s.channels[0].is_reachable = False
     call = s.call(s.client.execute, "prod", "get")
-    while s.channels[0].looks < 2:
+    while s.channels[0].knocks < 2:
         time.sleep(0.01)
-    s.channels[0].state = READY
+    s.channels[0].is_reachable = True
     s.take("Execute").answer(answered(b"x"))
     assert call.result(20).text == "x"
 
@@ -297,12 +295,12 @@ def test_a_replica_that_is_back_is_asked_again(stage: MakeStage) -> None:
 def test_the_replica_that_answered_is_preferred(stage: MakeStage) -> None:
     """Until it breaks off: one that does not answer is not tried first, call after call."""
     s = stage(replicas=2)
-    s.channels[0].state = BROKEN
+    s.channels[0].is_reachable = False
     for _ in range(3):
         call = s.call(s.client.execute, "prod", "get")
         s.take("Execute", 1).answer(answered())
         assert call.result(20).ok
-    assert (s.channels[0].looks, s.channels[1].looks) == (1, 1)
+    assert (s.channels[0].knocks, s.channels[1].knocks) == (1, 1)
 
 
 def test_output_that_did_not_fit_into_the_status_is_fetched(stage: MakeStage) -> None:
@@ -377,7 +375,7 @@ def test_a_stream_that_breaks_is_attached_to_from_where_it_was(stage: MakeStage)
 def test_a_stream_that_could_not_leave_is_asked_for_again(stage: MakeStage) -> None:
     """And not attached to."""
     s = stage(replicas=2)
-    s.channels[0].state = BROKEN
+    s.channels[0].is_reachable = False
     call = s.call(list, s.client.stream("prod", "logs"))
     asked = s.take("ExecuteStream", 1)
     assert not asked.request.execute.attach
@@ -459,10 +457,10 @@ def test_one_client_serves_many_threads(stage: MakeStage) -> None:
 def test_a_closed_client_asks_nobody(stage: MakeStage) -> None:
     """Whoever waits for a replica is told, as is whoever comes later; channels are closed with it."""
     s = stage(timeout_s=20)
-    s.channels[0].state = BROKEN
+    s.channels[0].is_reachable = False
     with s.client:
         call = s.call(s.client.execute, "prod", "get")
-        while not s.channels[0].looks:
+        while not s.channels[0].knocks:
             time.sleep(0.01)
     begun = time.monotonic()
     assert failure_of(call).executed == "no"
