@@ -13,7 +13,9 @@ PROGRAMS = ("broker", "executor", "gateway", "demo", "loadtest")
 # Modules that may import a library which is kept out of the rest of their program.
 GRPC = {
     "protos/openline/channels.py",
+    "protos/openline/client/lines.py",
     "protos/openline/errors.py",
+    "protos/openline/lookups.py",
     "protos/openline/pipe.py",
     "protos/openline/pipes.py",
     "protos/openline/stream.py",

@@ -56,9 +56,21 @@ def open_channel(
     """A channel to a broker; TLS when any file is given. Raises OSError for a file that cannot be read."""
     if ca is None and cert is None:
         return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(
+    return grpc.aio.secure_channel(address, _credentials(ca, cert, key), options=CLIENT_OPTIONS)
+
+
+def open_blocking_channel(
+    address: Address, *, ca: Path | None = None, cert: Path | None = None, key: Path | None = None
+) -> grpc.Channel:
+    """The same for callers without a loop."""
+    if ca is None and cert is None:
+        return grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+    return grpc.secure_channel(address, _credentials(ca, cert, key), options=CLIENT_OPTIONS)
+
+
+def _credentials(ca: Path | None, cert: Path | None, key: Path | None) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
         root_certificates=ca.read_bytes() if ca else None,
         private_key=key.read_bytes() if key else None,
         certificate_chain=cert.read_bytes() if cert else None,
     )
-    return grpc.aio.secure_channel(address, credentials, options=CLIENT_OPTIONS)

@@ -10,7 +10,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from openline.reasons import EXECUTED_TEXT, MEANING, Reason, reason_of
+from openline.reasons import EXECUTED_TEXT, MEANING, ExecutedText, Reason, reason_of
 from openline.v1 import command_pb2
 
 DOMAIN = "openline"
@@ -21,7 +21,9 @@ MAX_RESULT_IN_STATUS_BYTES = 4096
 MAX_STATUS_BYTES = 6144
 MAX_DETAILS_CHARACTERS = 300
 
-_TEXT_TO_EXECUTED = {text: executed for executed, text in EXECUTED_TEXT.items()}
+_TEXT_TO_EXECUTED: dict[str, command_pb2.Executed.ValueType] = {
+    text: executed for executed, text in EXECUTED_TEXT.items()
+}
 
 
 class OpenlineError(Exception):
@@ -38,6 +40,26 @@ class OpenlineError(Exception):
     @property
     def reason(self) -> Reason:
         return reason_of(self.error)
+
+    @property
+    def executed(self) -> ExecutedText:
+        """Whether the command's process was started: what decides if it is safe to ask again."""
+        return EXECUTED_TEXT.get(self.error.executed, "unknown")
+
+    @property
+    def retry_after_s(self) -> float:
+        """When asking again makes sense; zero when it does not, or when that is not known."""
+        return self.error.retry_after_s
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What more there is to say, as docs/errors.md names it for each reason."""
+        return self.error.metadata
+
+    @property
+    def command_id(self) -> str:
+        """The command that this is about; empty for none."""
+        return (self.result.command_id if self.result is not None else "") or self.error.metadata.get("command_id", "")
 
 
 def error(

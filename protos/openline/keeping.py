@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from openline.errors import OpenlineError
 from openline.limits import RECONNECT_MIN_S
 from openline.pipe import Pipe
-
-log = structlog.get_logger()
 
 # Callers of pipes are few, so there is no storm to spread out as there is with executors.
 RECONNECT_MAX_S = 2.0
@@ -28,7 +27,15 @@ MAX_RECONNECT_AFTER_S = 60.0
 class Keeper:
     """The pipe to one replica, which `run` keeps open in a task of its owner; `opened` is called whenever one opens."""
 
-    def __init__(self, address: str, open_pipe: Callable[[], Awaitable[Pipe]], opened: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        open_pipe: Callable[[], Awaitable[Pipe]],
+        opened: Callable[[], None],
+        *,
+        log: FilteringBoundLogger | None = None,
+    ) -> None:
+        self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._address = address
         self._open_pipe = open_pipe
         self._opened = opened
@@ -45,7 +52,7 @@ class Keeper:
                     pipe = await self._open_pipe()
                 except OpenlineError as failure:
                     # The first time it is news; the same every second is not.
-                    say = log.warning if bound_s == RECONNECT_MIN_S else log.debug
+                    say = self._log.warning if bound_s == RECONNECT_MIN_S else self._log.debug
                     say("pipe.refused", broker=self._address, why=failure.error.message)
                 else:
                     opened_at = monotonic()
@@ -60,7 +67,7 @@ class Keeper:
 
     async def _carry(self, pipe: Pipe) -> None:
         """Offers an open pipe to callers until it ends."""
-        log.info("pipe.opened", broker=self._address, replica_id=pipe.replica_id)
+        self._log.info("pipe.opened", broker=self._address, replica_id=pipe.replica_id)
         why = "the broker ended it"
         self.pipe = pipe
         self._opened()
@@ -71,4 +78,4 @@ class Keeper:
         finally:
             if self.pipe is pipe:
                 self.pipe = None
-        log.info("pipe.closed", broker=self._address, replica_id=pipe.replica_id, why=why)
+        self._log.info("pipe.closed", broker=self._address, replica_id=pipe.replica_id, why=why)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from structlog.typing import FilteringBoundLogger
 
 from openline.asking import Asking, check_answered
 from openline.calls import broker_unavailable
@@ -59,8 +60,10 @@ class Pipes:
         ca: Path | None = None,
         cert: Path | None = None,
         key: Path | None = None,
+        log: FilteringBoundLogger | None = None,
     ) -> None:
         self._client = client
+        self._log = log
         self._opened = News()
         # In the order given, which is the order of preference.
         self.replicas = tuple(
@@ -154,5 +157,5 @@ class Pipes:
         yield from quiet
 
     def _replica(self, address: Address, channel: grpc.aio.Channel) -> Replica:
-        keeper = Keeper(address, lambda: Pipe.open(channel, client=self._client), self._opened.tell)
+        keeper = Keeper(address, lambda: Pipe.open(channel, client=self._client), self._opened.tell, log=self._log)
         return Replica(address, channel, keeper)

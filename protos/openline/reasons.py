@@ -5,6 +5,7 @@ Pure data that every program reads; docs/errors.md shows it. Nothing here knows 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from openline.v1 import command_pb2
 
@@ -83,7 +84,8 @@ MEANING: dict[Reason, Meaning] = {
     Reason.INTERNAL: Meaning("INTERNAL", 500, UNKNOWN, False),
 }
 
-EXECUTED_TEXT: dict[command_pb2.Executed.ValueType, str] = {NO: "no", YES: "yes", UNKNOWN: "unknown"}
+ExecutedText = Literal["no", "yes", "unknown"]
+EXECUTED_TEXT: dict[command_pb2.Executed.ValueType, ExecutedText] = {NO: "no", YES: "yes", UNKNOWN: "unknown"}
 
 
 def reason_of(error: command_pb2.Error) -> Reason:

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from openline import watching
+from openline import trail, watching
 from openline.channels import SERVER_OPTIONS, open_channel
 from openline.errors import OpenlineError, error
 from openline.ids import new_id
@@ -344,7 +344,7 @@ async def test_another_replica_may_know_the_command() -> None:
 
 async def test_a_command_that_nobody_finds_again_may_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while without any replica that knows it, the caller is told the truth: executed=unknown."""
-    monkeypatch.setattr(watching, "FIND_AGAIN_S", 0.3)
+    monkeypatch.setattr(trail, "FIND_AGAIN_S", 0.3)
     first, second = StreamingBroker(endless), StreamingBroker(unknown)
     async with pipes_to(first, second) as pipes:
         watched = asyncio.create_task(failure_of(watching.execute_stream(pipes, request(), api_key="k", timeout_s=30)))
@@ -410,7 +410,7 @@ async def test_a_key_that_may_not_look_at_commands_attaches_to_its_own() -> None
 
 async def test_what_an_executor_was_seen_to_have_is_only_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """However sure a replica may be that it does not know such a command, it is not asked to run it."""
-    monkeypatch.setattr(watching, "FIND_AGAIN_S", 0.3)
+    monkeypatch.setattr(trail, "FIND_AGAIN_S", 0.3)
     first, second = StreamingBroker(endless), StreamingBroker(unknown)
     async with pipes_to(first, second) as pipes:
         events = watching.execute_stream(pipes, request(), api_key="k", timeout_s=30)
@@ -514,14 +514,14 @@ async def test_what_one_replica_does_not_know_is_unknown() -> None:
 
 async def test_a_watcher_waits_for_a_replica_but_not_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may watch for an hour hears much sooner that nobody can be asked; one that comes in time is asked."""
-    monkeypatch.setattr(watching, "FIND_FIRST_S", 0.5)
+    monkeypatch.setattr(trail, "FIND_FIRST_S", 0.5)
     broker = StreamingBroker(healthy)
     address = await broker.start()
     await broker.die()
     async with Pipes([address], client="test") as pipes:
         failure = await failure_of(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=3600))
         assert (failure.reason, failure.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
-        monkeypatch.setattr(watching, "FIND_FIRST_S", 30)
+        monkeypatch.setattr(trail, "FIND_FIRST_S", 30)
         watched = asyncio.create_task(seen(watching.watch(pipes, new_id(), from_seq=0, api_key="k", timeout_s=3600)))
         await broker.start(address.port)
         assert (await watched)[-1] == "result"

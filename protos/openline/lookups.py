@@ -1,0 +1,103 @@
+"""Unary calls that run nothing, such as looking a command up: asked of one replica after the other until one answers.
+
+Each may be asked again, since a session that was made twice expires unused.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TypeVar
+
+import grpc
+
+from openline.calls import broker_unavailable
+from openline.errors import OpenlineError, from_rpc_error
+from openline.pipes import Pipes
+from openline.reasons import NO, UNKNOWN, Reason
+from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import GetCommandRequest
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
+
+# All told: these calls are a look into Redis, so one that needs longer is not well.
+TIMEOUT_S = 3.0
+# Between two rounds of asking, up to so long: for a replica that is just being restarted.
+PAUSE_S = 0.25
+# A broker waits no longer for a command's end, and is asked again.
+MAX_WAIT_S = 60.0
+# Of a thousand each.
+MAX_PAGES = 100
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Lookups:
+    """For one key. Every method raises OpenlineError."""
+
+    def __init__(self, pipes: Pipes, *, api_key: str) -> None:
+        self._pipes = pipes
+        self._metadata = (("authorization", f"Bearer {api_key}"),)
+
+    async def ask(
+        self,
+        method: Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Q, A]],
+        request: Q,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> A:
+        """What the first replica says that can be reached."""
+        ends_at = monotonic() + timeout_s
+
+        async def ask(channel: grpc.aio.Channel) -> A:
+            return await self._call(method(channel), request, timeout_s=self._patience_s(ends_at))
+
+        return await self._first_answer(ask, ends_at=ends_at, executed=NO)
+
+    async def get_command(self, command_id: str, *, wait_s: float = 0.0) -> command_pb2.Command:
+        """A command, running or done; `wait_s` waits for its end."""
+        wait_until = monotonic() + wait_s
+
+        async def look(channel: grpc.aio.Channel) -> command_pb2.Command:
+            left_s = min(MAX_WAIT_S, max(0.0, wait_until - monotonic()))
+            request = GetCommandRequest(command_id=command_id, wait_s=left_s)
+            timeout_s = left_s + self._patience_s(monotonic() + TIMEOUT_S)
+            return (await self._call(CommandServiceStub(channel).GetCommand, request, timeout_s=timeout_s)).command
+
+        while True:
+            command = await self._first_answer(look, ends_at=wait_until + TIMEOUT_S, executed=UNKNOWN)
+            if command.HasField("result") or monotonic() >= wait_until:
+                return command
+
+    def _patience_s(self, ends_at: float) -> float:
+        return patience_s(ends_at - monotonic(), replicas=len(self._pipes.replicas))
+
+    async def _first_answer(
+        self,
+        ask: Callable[[grpc.aio.Channel], Awaitable[A]],
+        *,
+        ends_at: float,
+        executed: command_pb2.Executed.ValueType,
+    ) -> A:
+        """All are tried again while there is time."""
+        while True:
+            for replica in self._pipes.in_order():
+                try:
+                    return await ask(replica.channel)
+                except OpenlineError as failure:
+                    if failure.reason is not Reason.BROKER_UNAVAILABLE:
+                        raise
+            if (left_s := ends_at - monotonic()) <= 0:
+                raise broker_unavailable("no broker replica answers", executed=executed)
+            await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, timeout_s: float) -> A:
+        try:
+            return await method(request, metadata=self._metadata, timeout=timeout_s)
+        except grpc.RpcError as status:
+            raise from_rpc_error(status) from status
+
+
+def patience_s(left_s: float, *, replicas: int) -> float:
+    """How long one replica may take. One that does not answer may be frozen: then there is time to ask another one."""
+    return max(0.001, left_s if replicas == 1 else left_s / 2)

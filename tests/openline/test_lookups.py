@@ -1,0 +1,139 @@
+"""Unary calls asked of one replica after the other, on real servers that answer as they are told."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from openline import errors, lookups
+from openline.errors import OpenlineError
+from openline.lookups import Lookups
+from openline.pipes import Pipes
+from openline.reasons import NO, UNKNOWN, Reason
+from openline.settings import Address
+from openline.v1 import command_pb2
+from openline.v1 import command_service_pb2 as pb
+from openline.v1.cluster_service_pb2 import ListClustersRequest
+from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
+
+Look = Callable[[pb.GetCommandRequest, Any], Awaitable[pb.GetCommandResponse]]
+
+RUNNING = pb.GetCommandResponse(command=command_pb2.Command(state=command_pb2.COMMAND_STATE_RUNNING))
+DONE = pb.GetCommandResponse(command=command_pb2.Command(result=command_pb2.CommandResult(stdout=b"x")))
+
+
+class Replica(CommandServiceServicer):
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.asked: list[pb.GetCommandRequest] = []
+
+    async def GetCommand(self, request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:  # type: ignore[override]  # noqa: N802
+        self.asked.append(request)
+        assert ("authorization", "Bearer the-key") in context.invocation_metadata()
+        return await self.look(request, context)
+
+
+@asynccontextmanager
+async def asking(*looks: Look) -> AsyncIterator[tuple[Lookups, list[Replica]]]:
+    replicas = [Replica(look) for look in looks]
+    servers: list[grpc.aio.Server] = []
+    addresses: list[Address] = []
+    for replica in replicas:
+        server = grpc.aio.server()
+        add_CommandServiceServicer_to_server(replica, server)
+        addresses.append(Address(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"))
+        await server.start()
+        servers.append(server)
+    async with Pipes(addresses, client="test") as pipes:
+        yield Lookups(pipes, api_key="the-key"), replicas
+    for server in servers:
+        await server.stop(0)
+
+
+async def done(_request: pb.GetCommandRequest, _context: Any) -> pb.GetCommandResponse:
+    return DONE
+
+
+async def broken(_request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+    raise AssertionError
+
+
+async def frozen(_request: pb.GetCommandRequest, _context: Any) -> pb.GetCommandResponse:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+async def unknown(_request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
+    status = errors.to_status(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
+    trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)
+    await context.abort(grpc.StatusCode.NOT_FOUND, "no such command", trailers)
+    raise AssertionError
+
+
+async def test_the_first_answer_is_the_answer() -> None:
+    """The next replica is asked only where the one before could not be."""
+    async with asking(broken, done, done) as (found, replicas):
+        assert (await found.get_command("the-id")).result.stdout == b"x"
+        assert [len(replica.asked) for replica in replicas] == [1, 1, 0]
+
+
+async def test_what_a_replica_answers_is_final() -> None:
+    """No refusal is tried elsewhere."""
+    async with asking(unknown, done) as (found, replicas):
+        with pytest.raises(OpenlineError) as caught:
+            await found.get_command("the-id")
+        assert (caught.value.reason, len(replicas[1].asked)) == (Reason.COMMAND_UNKNOWN, 0)
+
+
+async def test_one_that_is_frozen_leaves_time_for_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what there is."""
+    monkeypatch.setattr(lookups, "TIMEOUT_S", 1.0)
+    async with asking(frozen, done) as (found, _):
+        begun = time.monotonic()
+        assert (await found.get_command("the-id")).result.stdout == b"x"
+        assert 0.4 < time.monotonic() - begun < 10
+
+
+async def test_a_command_is_asked_for_until_it_is_done() -> None:
+    """A broker waits a minute at most."""
+    answers = iter([RUNNING, RUNNING, DONE])
+
+    async def look(_request: pb.GetCommandRequest, _context: Any) -> pb.GetCommandResponse:
+        return next(answers)
+
+    async with asking(look) as (found, [replica]):
+        assert (await found.get_command("the-id", wait_s=100)).result.stdout == b"x"
+        assert [(asked.command_id, asked.wait_s) for asked in replica.asked] == [("the-id", 60.0)] * 3
+
+
+async def test_a_look_without_a_wait_is_one_look() -> None:
+    """Also when the command still runs."""
+
+    async def look(_request: pb.GetCommandRequest, _context: Any) -> pb.GetCommandResponse:
+        return RUNNING
+
+    async with asking(look) as (found, [replica]):
+        assert (await found.get_command("the-id")).state == command_pb2.COMMAND_STATE_RUNNING
+        assert [asked.wait_s for asked in replica.asked] == [0.0]
+
+
+async def test_nobody_who_answers_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a command that is looked for nothing is known; what runs nothing did not run."""
+    monkeypatch.setattr(lookups, "TIMEOUT_S", 0.5)
+    async with asking(broken, broken) as (found, replicas):
+        begun = time.monotonic()
+        with pytest.raises(OpenlineError) as looked:
+            await found.get_command("the-id")
+        assert 0.4 < time.monotonic() - begun < 10
+        assert all(len(replica.asked) > 1 for replica in replicas)
+    async with asking(broken) as (found, _):
+        with pytest.raises(OpenlineError) as listed:
+            await found.ask(lambda channel: ClusterServiceStub(channel).ListClusters, ListClustersRequest())
+    assert (looked.value.reason, looked.value.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
+    assert (listed.value.reason, listed.value.error.executed) == (Reason.NOT_BUILT, NO)
