@@ -40,11 +40,12 @@ _WITH_VALUE_IN_LOGS = _WITH_VALUE - {"f"}
 
 
 class Unacceptable(ValueError):
-    """The fields do not make a command; `field` is the one to blame."""
+    """The fields do not make a request; `field` is the one to blame, and `where` it stands."""
 
-    def __init__(self, field: str, why: str) -> None:
+    def __init__(self, field: str, why: str, *, where: str = "body") -> None:
         super().__init__(why)
         self.field = field
+        self.where = where
 
 
 @dataclass(frozen=True, slots=True)

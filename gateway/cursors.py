@@ -34,7 +34,7 @@ def write_cursor(cursor: Cursor) -> str:
 
 
 def read_cursor(text: str) -> Cursor:
-    """Raises BadCursor. What the shaping says is not checked: see `checked` in `shaping_models`."""
+    """Raises BadCursor. What the shaping says is for `shaping_models` to check."""
     if len(text) > MAX_CURSOR_CHARS or not text.isascii():
         raise BadCursor("not a cursor")
     try:

@@ -4,6 +4,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from gateway.command_models import CommandAnswer
+
 _SECURITY_SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},
@@ -13,7 +15,11 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Request-Timeout": ("Seconds to wait; wins over the body.", {"type": "integer", "minimum": 1, "maximum": 60}),
     "X-Correlation-ID": ("Ties together the calls of one AI agent; wins over the body. Echoed.", {"type": "string"}),
     "X-Request-ID": ("Names this request in the logs. Echoed.", {"type": "string"}),
-    "Prefer": ("`handling=strict`: a command that runs out of time is a 504.", {"type": "string"}),
+    "Prefer": (
+        "RFC 7240. `respond-async, wait=5` on /v1: 202 for a command that takes longer. `handling=strict` on "
+        "/debug/execute: a command that runs out of time is a 504.",
+        {"type": "string"},
+    ),
     "Idempotency-Key": (
         "The same key and request again give the same command, with `Idempotency-Replayed: true`; another request with "
         "the key of an earlier one is a 422. Keys are the caller's own, and forgotten with the result.",
@@ -36,6 +42,19 @@ EVENTS: dict[int | str, dict[str, Any]] = {
                 ),
             }
         }
+    }
+}
+
+# What `Prefer: respond-async` may come to.
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": CommandAnswer,
+        "description": "It runs on (with `Prefer: respond-async`).",
+        "headers": {
+            "Location": {"description": "Where it is found.", "schema": {"type": "string"}},
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
+            "Preference-Applied": {"schema": {"type": "string"}},
+        },
     }
 }
 
@@ -70,7 +89,7 @@ LAST_EVENT_ID: dict[str, Any] = {
 }
 
 # Only they take an Idempotency-Key.
-_RUNNING = frozenset({"run_command", "execute"})
+_RUNNING = frozenset({"run_command", "execute", "execute_async"})
 
 # Tagged so, a route asks for no key.
 OPEN_TAG = "health"

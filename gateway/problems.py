@@ -135,7 +135,7 @@ async def on_missing_key(request: Request, _failure: Exception) -> ProblemRespon
 
 
 async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemResponse:
-    return _invalid(request.scope, [_wrong(("body", failure.field), str(failure))])
+    return _invalid(request.scope, [_wrong((failure.where, failure.field), str(failure))])
 
 
 async def on_validation_error(request: Request, failure: RequestValidationError) -> ProblemResponse:

@@ -1,8 +1,8 @@
 """Less output for a reader that pays for each character: select, grep, tail, and pages, with exact counts. Pure.
 
 In this order, and of stdout: what `jsonpath` selects, of that the lines that `grep` finds, of those the last `tail`.
-What remains is shown in pages of `max_chars`. stderr is never searched, since a warning that is filtered away is missed;
-it comes first, so that it is on the first page.
+What remains is shown in pages of `max_chars`. stderr is never searched, since a warning that is filtered away is
+missed; it comes first, so that it is on the first page.
 
 Of each stream, `selected` = left out by grep + left out by tail + `before` + `shown` + `after`, in characters and in
 lines. A line ends with its newline, and is counted where it ends.
@@ -27,9 +27,8 @@ class Shaping:
     tail: int | None = None
     max_chars: int | None = None
 
-    @property
-    def is_all(self) -> bool:
-        return self.jsonpath is None and self.grep is None and self.tail is None and self.max_chars is None
+
+WHOLE = Shaping()
 
 
 @dataclass(frozen=True, slots=True)
