@@ -114,7 +114,7 @@ def cluster_answer(cluster: cluster_service_pb2.Cluster) -> ClusterAnswer:
             hasActiveSession=cluster.has_active_session,
             executorReporting=cluster.connected,
         ),
-        capabilities=_capabilities(cluster.executors[0]) if cluster.executors else None,
+        capabilities=capabilities(cluster.executors[0]) if cluster.executors else None,
         ttlRemaining=math.ceil(cluster.active_for_s) if cluster.active else None,
     )
 
@@ -130,7 +130,7 @@ def cluster_status_answer(cluster: cluster_service_pb2.Cluster) -> ClusterStatus
     )
 
 
-def _capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, Any]:
+def capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, Any]:
     return {
         "executor_id": executor.executor_id,
         "verbs": list(executor.capabilities.verbs),

@@ -45,6 +45,21 @@ EVENTS: dict[int | str, dict[str, Any]] = {
     }
 }
 
+FANOUT_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": (
+                    'event: result\ndata: {"cluster_id":"east","exit_code":0, …}\n\n'
+                    'event: error\ndata: {"cluster_id":"west","reason":"CLUSTER_OFFLINE","executed":"no", …}\n\n'
+                    'event: summary\ndata: {"summary":"1 cluster answered; 1 failed: west (CLUSTER_OFFLINE)", …}\n\n'
+                ),
+            }
+        }
+    }
+}
+
 # What `Prefer: respond-async` may come to.
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -89,7 +104,7 @@ LAST_EVENT_ID: dict[str, Any] = {
 }
 
 # Only they take an Idempotency-Key.
-_RUNNING = frozenset({"run_command", "execute", "execute_async"})
+_RUNNING = frozenset({"run_command", "execute", "execute_async", "fan_out"})
 
 # Tagged so, a route asks for no key.
 OPEN_TAG = "health"
