@@ -6,8 +6,8 @@ from gateway.answers import as_text, instant, timings_answer
 from gateway.command_models import CommandAnswer, End, FailureAnswer, LinksAnswer, OutputAnswer, State
 from gateway.cursors import Cursor, write_cursor
 from gateway.digests import digest_of, is_cut
-from gateway.shaping import WHOLE, Shaped, Shaping, shape
-from gateway.shaping_models import ShapingAnswer, StreamAnswer
+from gateway.shaping import WHOLE, Shaping, shape
+from gateway.shaping_models import ShapingAnswer
 from openline.reasons import EXECUTED_TEXT
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
@@ -94,9 +94,9 @@ def command_answer(command: command_pb2.Command, wish: Wish = ALL) -> CommandAns
         executor_id=(result.executor_id or None) if result else None,
         digest=digest,
         not_modified=known,
-        stdout=output.shaped.stdout.text if output else None,
-        stderr=output.shaped.stderr.text if output else None,
-        shaping=output.answer() if output else None,
+        stdout=output.stdout if output else None,
+        stderr=output.stderr if output else None,
+        shaping=output.shaping if output else None,
         truncated=is_cut(result) if result else None,
         encoding_replaced=output.is_replaced if output else None,
         stdout_summary=_summary(result.stdout_summary) if result else None,
@@ -110,21 +110,12 @@ def command_answer(command: command_pb2.Command, wish: Wish = ALL) -> CommandAns
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """What is shown of it, and where it goes on."""
+    """What is shown of it."""
 
-    shaped: Shaped
+    stdout: str
+    stderr: str
     is_replaced: bool
-    next_cursor: str | None
-
-    def answer(self) -> ShapingAnswer:
-        return ShapingAnswer(
-            stdout=StreamAnswer.of(self.shaped.stdout),
-            stderr=StreamAnswer.of(self.shaped.stderr),
-            jsonpath_matches=self.shaped.jsonpath_matches,
-            jsonpath_error=self.shaped.jsonpath_error,
-            grep_matches=self.shaped.grep_matches,
-            next_cursor=self.next_cursor,
-        )
+    shaping: ShapingAnswer | None
 
 
 def _output(result: command_pb2.CommandResult, command_id: str, wish: Wish) -> _Output:
@@ -134,7 +125,8 @@ def _output(result: command_pb2.CommandResult, command_id: str, wish: Wish) -> _
     onward = None
     if shaped.next_offset is not None:
         onward = write_cursor(Cursor(command_id, shaped.next_offset, wish.shaping))
-    return _Output(shaped, stdout_replaced or stderr_replaced, onward)
+    shaping = ShapingAnswer.of(shaped, wish.shaping, next_cursor=onward)
+    return _Output(shaped.stdout.text, shaped.stderr.text, stdout_replaced or stderr_replaced, shaping)
 
 
 def _failure(error: command_pb2.Error) -> FailureAnswer:

@@ -97,7 +97,9 @@ class CommandAnswer(BaseModel):
     not_modified: bool = Field(description="The output is the one of `unchanged_since`, and is not here again.")
     stdout: str | None
     stderr: str | None
-    shaping: ShapingAnswer | None = Field(description="How much of the output is here, and how much is not.")
+    shaping: ShapingAnswer | None = Field(
+        description="Where not all of the output is wanted: what is shown, and what is not."
+    )
     truncated: bool | None
     encoding_replaced: bool | None = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
     stdout_summary: OutputAnswer | None

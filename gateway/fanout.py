@@ -119,7 +119,10 @@ class _Asking:
         self._facts["failed"] = int(self._facts.get("failed", 0)) + 1
         self._facts.pop("reason", None)
         document: dict[str, Any] = json.loads(bytes(response.body))
-        return {"command_id": request.command_id} | document | {"cluster_id": request.cluster_id}
+        # What is a header of an answer of its own.
+        after = response.headers.get("Retry-After")
+        mine = {"cluster_id": request.cluster_id, "retry_after_s": int(after) if after else None}
+        return {"command_id": request.command_id} | document | mine
 
 
 class FanoutStream(EventStream):

@@ -77,7 +77,7 @@ class Grouping:
             exit_code=answer.exit_code,
             output=answer.stdout if with_output else None,
             stderr=answer.stderr if with_output else None,
-            shaping=answer.shaping,
+            shaping=answer.shaping if with_output else None,
         )
 
 

@@ -8,7 +8,7 @@ from gateway.argv import Unacceptable
 from gateway.cursors import MAX_CURSOR_CHARS, BadCursor, Cursor, read_cursor
 from gateway.patterns import MAX_PATTERN_CHARS, BadPattern, Pattern
 from gateway.selecting import MAX_QUERY_CHARS, BadQuery, check_query
-from gateway.shaping import Amount, Shaping, Shown
+from gateway.shaping import WHOLE, Amount, Shaped, Shaping, Shown
 
 MAX_GREP_CONTEXT = 100
 # More characters and lines than any output that is kept.
@@ -115,37 +115,58 @@ class AmountAnswer(BaseModel):
 
 
 class StreamAnswer(BaseModel):
-    """One stream: `selected` = `left_out_by_grep` + `left_out_by_tail` + `before` + `shown` + `after`."""
+    """What of one stream is shown and what is not. Null is what was not asked for, and then nothing is left out by it.
+
+    `selected` (or else `total`) = `left_out_by_grep` + `left_out_by_tail` + `before` + `shown` + `after`.
+    """
 
     total: AmountAnswer = Field(description="What is kept of it.")
-    selected: AmountAnswer = Field(description="What `jsonpath` made of that; the same without one.")
-    left_out_by_grep: AmountAnswer
-    left_out_by_tail: AmountAnswer
-    before: AmountAnswer = Field(description="On earlier pages.")
+    selected: AmountAnswer | None = Field(description="What `jsonpath` made of that.")
+    left_out_by_grep: AmountAnswer | None
+    left_out_by_tail: AmountAnswer | None
+    before: AmountAnswer | None = Field(description="On earlier pages.")
     shown: AmountAnswer
-    after: AmountAnswer = Field(description="On later pages.")
-
-    @classmethod
-    def of(cls, shown: Shown) -> Self:
-        return cls(
-            total=AmountAnswer.of(shown.total),
-            selected=AmountAnswer.of(shown.selected),
-            left_out_by_grep=AmountAnswer.of(shown.left_out_by_grep),
-            left_out_by_tail=AmountAnswer.of(shown.left_out_by_tail),
-            before=AmountAnswer.of(shown.before),
-            shown=AmountAnswer.of(shown.shown),
-            after=AmountAnswer.of(shown.after),
-        )
+    after: AmountAnswer | None = Field(description="On later pages.")
 
 
 class ShapingAnswer(BaseModel):
-    """What is shown, and what is not."""
+    """Exact counts of what is shown, and of what is not."""
 
     stdout: StreamAnswer
-    stderr: StreamAnswer
-    jsonpath_matches: int | None = Field(description="How many values it selects. Null where none was asked for.")
+    stderr: StreamAnswer | None = Field(description="Null where there is none.")
+    jsonpath_matches: int | None = Field(description="How many values it selects.")
     jsonpath_error: str | None = Field(
         description="Why it could not be applied. Then stdout is as it came, a short page of it."
     )
     grep_matches: int | None = Field(description="How many lines match, those around them not counted.")
     next_cursor: str | None = Field(description="Fetches the next page; null on the last one.")
+
+    @classmethod
+    def of(cls, shaped: Shaped, shaping: Shaping, *, next_cursor: str | None) -> Self | None:
+        """None where all of the output is shown: nobody wants to read that nothing is missing."""
+        is_paged = shaping.max_chars is not None or shaped.jsonpath_error is not None
+        if shaping == WHOLE:
+            return None
+
+        def amount(counted: Amount, *, if_asked: bool) -> AmountAnswer | None:
+            return AmountAnswer.of(counted) if if_asked else None
+
+        def stream(shown: Shown, *, is_searched: bool) -> StreamAnswer:
+            return StreamAnswer(
+                total=AmountAnswer.of(shown.total),
+                selected=amount(shown.selected, if_asked=is_searched and shaped.jsonpath_matches is not None),
+                left_out_by_grep=amount(shown.left_out_by_grep, if_asked=is_searched and shaping.grep is not None),
+                left_out_by_tail=amount(shown.left_out_by_tail, if_asked=is_searched and shaping.tail is not None),
+                before=amount(shown.before, if_asked=is_paged),
+                shown=AmountAnswer.of(shown.shown),
+                after=amount(shown.after, if_asked=is_paged),
+            )
+
+        return cls(
+            stdout=stream(shaped.stdout, is_searched=True),
+            stderr=stream(shaped.stderr, is_searched=False) if shaped.stderr.total.chars else None,
+            jsonpath_matches=shaped.jsonpath_matches,
+            jsonpath_error=shaped.jsonpath_error,
+            grep_matches=shaped.grep_matches,
+            next_cursor=next_cursor,
+        )

@@ -77,6 +77,8 @@ async def test_one_cluster_that_is_there_and_one_that_is_not(api: httpx.AsyncCli
     assert (offline["cluster_id"], offline["status"], offline["executed"], offline["retryable"]) == (
         "west", 503, "no", True,
     )  # fmt: skip
+    assert offline["retry_after_s"] >= 1
+    assert (unknown["retry_after_s"], unknown["detail"].startswith("Cluster 'nowhere' not found")) == (None, True)
     assert (unknown["cluster_id"], unknown["status"], unknown["executed"]) == ("nowhere", 404, "no")
 
 

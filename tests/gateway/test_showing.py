@@ -46,9 +46,18 @@ async def test_output_is_shaped_before_it_is_sent(stage: Any) -> None:
     stdout = answer["shaping"]["stdout"]
     assert answer["shaping"]["grep_matches"] == 50
     assert (stdout["total"]["lines"], stdout["left_out_by_grep"]["lines"]) == (100, 50)
-    assert (stdout["left_out_by_tail"]["lines"], stdout["shown"]["lines"], stdout["after"]["lines"]) == (48, 2, 0)
+    assert (stdout["left_out_by_tail"]["lines"], stdout["shown"]["lines"]) == (48, 2)
+    assert (stdout["selected"], stdout["before"], stdout["after"]) == (None, None, None), "it was not asked for"
+    assert answer["shaping"]["stderr"]["shown"] == {"chars": 8, "lines": 1}
     assert answer["shaping"]["next_cursor"] is None
     assert answer["truncated"] is False, "nothing is lost: it can be fetched"
+
+
+async def test_nothing_is_said_about_nothing(stage: Any) -> None:
+    """Where all of the output is shown there are no counts to read."""
+    async with stage(answering(stdout=LINES.encode())) as scene:
+        answer = (await scene.api.post(POST, json={"argv": ["logs"]})).json()
+    assert (answer["stdout"], answer["shaping"]) == (LINES, None)
 
 
 async def test_the_digest_is_of_the_whole_output(stage: Any) -> None:
@@ -71,6 +80,11 @@ async def test_pages_are_fetched_with_a_cursor_to_the_end(stage: Any) -> None:
             pages.append(response.json())
     assert "".join(page["stdout"] for page in pages) == "".join(f"line {n} even\n" for n in range(0, 100, 2))
     assert "".join(page["stderr"] for page in pages) == "oh\n"
+    for page in pages:
+        stdout = page["shaping"]["stdout"]
+        for unit in ("chars", "lines"):
+            parts = [stdout[name][unit] for name in ("left_out_by_grep", "before", "shown", "after")]
+            assert sum(parts) == stdout["total"][unit]
     assert max(len(page["stdout"] + page["stderr"]) for page in pages) <= 100
     assert pages[-1]["shaping"]["stdout"]["after"] == {"chars": 0, "lines": 0}
 
