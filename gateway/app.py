@@ -10,7 +10,7 @@ from gateway.callers import MissingKey
 from gateway.clusters import cluster_routes
 from gateway.commands import command_routes
 from gateway.debug import debug_routes
-from gateway.documentation import Api
+from gateway.documentation import Api, docs_routes
 from gateway.edge import Edge
 from gateway.fanout import fanout_routes
 from gateway.health import health_routes
@@ -28,6 +28,8 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
     api = Api(
         title="openline",
         version=__version__,
+        docs_url=None,
+        redoc_url=None,
         description="Runs kubectl commands in Kubernetes clusters that nobody can dial into.",
         exception_handlers={
             OpenlineError: problems.on_openline_error,
@@ -47,6 +49,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         v1_routes(stubs),
         cluster_routes(stubs),
         health_routes(pipes),
+        docs_routes(api),
     ):
         api.include_router(routes)
     return Edge(api)

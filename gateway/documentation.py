@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.responses import HTMLResponse
 
 from gateway.command_models import CommandAnswer
+from gateway.examples import EXAMPLES
+from gateway.pages import docs_page
 
 _SECURITY_SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -119,8 +122,22 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
+def docs_routes(api: Api) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/docs")
+    async def docs() -> HTMLResponse:
+        """For a person."""
+        return docs_page(api.openapi())
+
+    return routes
+
+
 def _described(document: dict[str, Any]) -> dict[str, Any]:
     document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    for name, example in EXAMPLES.items():
+        if (schema := document["components"]["schemas"].get(name)) is not None:
+            schema["examples"] = [example]
     headers = [
         {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
         for name, (text, schema) in _HEADERS.items()
