@@ -222,8 +222,11 @@ def _compile(query: str, budget: _Budget) -> Any:
         raise BadQuery(f"the query has more than {MAX_QUERY_CHARS} characters")
     try:
         return _Environment(budget).compile(_standard(query))
-    except (JSONPathError, RecursionError, ValueError) as wrong:
-        told = str(wrong).partition("\n")[0] or "too deep"
+    except RecursionError:
+        raise BadQuery("the query is nested too deeply") from None
+    except (JSONPathError, ValueError) as wrong:
+        # Not str(): the library's own looks for the place in the query, and fails where there is none.
+        told = wrong.args[0] if wrong.args else "malformed"
         raise BadQuery(f"not a query of RFC 9535 such as $.items[*].metadata.name: {told}") from None
 
 

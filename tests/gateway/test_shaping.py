@@ -1,5 +1,6 @@
 """Shaping of output: what is shown, what is left out, and that the counts of it add up."""
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.cursors import BadCursor, Cursor, read_cursor, write_cursor
 from gateway.patterns import BadPattern, Pattern
+from gateway.selecting import BadQuery
 from gateway.shaping import UNSELECTED_CHARS, Amount, Shaped, Shaping, Shown, shape
 
 # Few letters, so that lines match; and what some would take for the end of a line, or for half a character.
@@ -163,6 +165,28 @@ def test_a_query_that_cannot_be_applied_is_bounded_and_says_why(stdout: str, que
     assert shaped.jsonpath_matches is None
     assert shaped.stdout.text == stdout[:UNSELECTED_CHARS]
     assert accounted(shaped.stdout) == shaped.stdout.selected == Amount.of(stdout)
+
+
+WORDS = [
+    "$", "@", ".", "..", "[", "]", "*", "?", "(", ")", "'b'", "a", "0", "-1", ":", ",", "==", "<", "&&", "!", "length(",
+    "count(", "match(", "value(", "{", "}", "|", "~", "=~", "/a/", "\u2028", "\ud800", "9" * 30,
+]  # fmt: skip
+
+
+@given(words=st.lists(st.sampled_from(WORDS), max_size=10), document=JSON.map(json.dumps))
+def test_any_query_is_applied_or_refused(words: list[str], document: str) -> None:
+    """BadQuery, or an answer; nothing else is raised."""
+    with contextlib.suppress(BadQuery):
+        shape(document, "", Shaping(jsonpath="".join(words)))
+
+
+@pytest.mark.parametrize(
+    "query", ["", " ", "\u2028", "$[", "x", "$.a | $.b", "$[?@.a =~ /x/]", "{range .a}{end}", "$.a" * 300]
+)
+def test_what_is_no_query_is_refused(query: str) -> None:
+    """Also what only the library's own dialect has."""
+    with pytest.raises(BadQuery):
+        shape("{}", "", Shaping(jsonpath=query))
 
 
 def test_half_a_surrogate_pair_can_be_shown() -> None:
