@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.models import ClusterAnswer, ClusterFlags, ClusterStatusAnswer, ExecuteAnswer, SessionAnswer
+from gateway.models import (
+    ClusterAnswer,
+    ClusterFlags,
+    ClusterStatusAnswer,
+    ExecuteAnswer,
+    SessionAnswer,
+    TimingsAnswer,
+)
 from openline.errors import OpenlineError, error
 from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
@@ -66,6 +73,20 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         encoding_replaced=stdout_replaced or stderr_replaced,
         execution_time_ms=round(result.timings.run_s * 1000),
         executed_at=instant(result.observed_at) or instant(result.created_at) or datetime.now(UTC),
+        timings=timings_answer(result.timings),
+        executor_id=result.executor_id or None,
+        observed_at=instant(result.observed_at),
+    )
+
+
+def timings_answer(timings: command_pb2.Timings) -> TimingsAnswer:
+    return TimingsAnswer(
+        queue_ms=_ms(timings.queue_s),
+        route_ms=_ms(timings.route_s),
+        deliver_ms=_ms(timings.deliver_s),
+        run_ms=_ms(timings.run_s),
+        return_ms=_ms(timings.return_s),
+        total_ms=_ms(timings.total_s),
     )
 
 
@@ -93,7 +114,7 @@ def cluster_answer(cluster: cluster_service_pb2.Cluster) -> ClusterAnswer:
             hasActiveSession=cluster.has_active_session,
             executorReporting=cluster.connected,
         ),
-        capabilities=_capabilities(cluster.executors[0]) if cluster.executors else None,
+        capabilities=capabilities(cluster.executors[0]) if cluster.executors else None,
         ttlRemaining=math.ceil(cluster.active_for_s) if cluster.active else None,
     )
 
@@ -109,7 +130,7 @@ def cluster_status_answer(cluster: cluster_service_pb2.Cluster) -> ClusterStatus
     )
 
 
-def _capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, Any]:
+def capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, Any]:
     return {
         "executor_id": executor.executor_id,
         "verbs": list(executor.capabilities.verbs),
@@ -122,6 +143,11 @@ def _capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, 
             "kubernetes": executor.versions.kubernetes,
         },
     }
+
+
+def _ms(seconds: float) -> float:
+    # To the microsecond: some of the parts take no more than a few.
+    return round(seconds * 1000, 3)
 
 
 def as_text(data: bytes) -> tuple[str, bool]:

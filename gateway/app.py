@@ -10,12 +10,14 @@ from gateway.callers import MissingKey
 from gateway.clusters import cluster_routes
 from gateway.commands import command_routes
 from gateway.debug import debug_routes
-from gateway.documentation import Api
+from gateway.documentation import Api, docs_routes
 from gateway.edge import Edge
+from gateway.fanout import fanout_routes
 from gateway.health import health_routes
 from gateway.leaving import CallerGone
 from gateway.sse import PING_S
 from gateway.stubs import Stubs
+from gateway.v1 import v1_routes
 from openline import __version__
 from openline.errors import OpenlineError
 from openline.pipes import Pipes
@@ -26,6 +28,8 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
     api = Api(
         title="openline",
         version=__version__,
+        docs_url=None,
+        redoc_url=None,
         description="Runs kubectl commands in Kubernetes clusters that nobody can dial into.",
         exception_handlers={
             OpenlineError: problems.on_openline_error,
@@ -41,8 +45,11 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
     for routes in (
         debug_routes(pipes, stubs, ping_s=ping_s),
         command_routes(pipes, stubs, ping_s=ping_s),
+        fanout_routes(pipes, stubs, ping_s=ping_s),
+        v1_routes(stubs),
         cluster_routes(stubs),
         health_routes(pipes),
+        docs_routes(api),
     ):
         api.include_router(routes)
     return Edge(api)

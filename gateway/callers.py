@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 
 from gateway.exchange import Exchange
+from gateway.preferences import NONE, Preferences, read_preferences
 from openline.errors import OpenlineError, error
 from openline.ids import is_token
 from openline.reasons import Reason
@@ -20,8 +21,6 @@ _WHOLE_SECONDS = re.compile(r"[1-9]|[1-5][0-9]|60")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Up to 18 digits, which a seq of 64 bits can hold with room to spare.
 _SEQ = re.compile(r"[0-9]{1,18}")
-# RFC 7240: preferences are separated by commas, their parameters by semicolons.
-_STRICT = re.compile(r"(?:^|,)\s*handling\s*=\s*\"?strict\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 
 class MissingKey(Exception):
@@ -36,8 +35,7 @@ class Caller:
     exchange: Exchange
     # How long the caller waits, if the header said so.
     wait_s: int | None
-    # `Prefer: handling=strict`: a timeout is an error.
-    is_strict: bool
+    prefers: Preferences
     # `Accept: text/event-stream`.
     takes_events: bool
     idempotency_key: str
@@ -64,7 +62,7 @@ async def read_caller(request: Request) -> Caller:
         api_key=key,
         exchange=Exchange.of(request.scope),
         wait_s=int(wait) if wait else None,
-        is_strict=_STRICT.search(headers.get("prefer", "")) is not None,
+        prefers=read_preferences(headers.getlist("prefer")) if "prefer" in headers else NONE,
         takes_events="text/event-stream" in headers.get("accept", "").lower(),
         idempotency_key=headers.get("idempotency-key", ""),
         # As the specification has it, one that cannot be read is as good as none.

@@ -1,15 +1,13 @@
 """Contract to REST for /v1's commands, in the shapes of `command_models`."""
 
-from gateway.answers import as_text, instant
-from gateway.command_models import (
-    CommandAnswer,
-    End,
-    FailureAnswer,
-    LinksAnswer,
-    OutputAnswer,
-    State,
-    TimingsAnswer,
-)
+from dataclasses import dataclass
+
+from gateway.answers import as_text, instant, timings_answer
+from gateway.command_models import CommandAnswer, End, FailureAnswer, LinksAnswer, OutputAnswer, State
+from gateway.cursors import Cursor, write_cursor
+from gateway.digests import digest_of, is_cut
+from gateway.shaping import WHOLE, Shaping, shape
+from gateway.shaping_models import ShapingAnswer
 from openline.reasons import EXECUTED_TEXT
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
@@ -22,6 +20,15 @@ STATES: dict[command_pb2.CommandState.ValueType, State] = {
     command_pb2.COMMAND_STATE_RUNNING: "running",
     command_pb2.COMMAND_STATE_DONE: "done",
 }
+# Not with an executor yet: it may still be refused.
+NO_NEWS = frozenset(
+    {
+        command_pb2.COMMAND_STATE_UNSPECIFIED,
+        command_pb2.COMMAND_STATE_QUEUED,
+        command_pb2.COMMAND_STATE_WRITTEN,
+        command_pb2.COMMAND_STATE_FORWARDED,
+    }
+)
 ENDS: dict[command_pb2.Outcome.ValueType, End] = {
     command_pb2.OUTCOME_EXITED: "exited",
     command_pb2.OUTCOME_TIMED_OUT: "timed_out",
@@ -29,6 +36,20 @@ ENDS: dict[command_pb2.Outcome.ValueType, End] = {
     command_pb2.OUTCOME_LOST: "lost",
     command_pb2.OUTCOME_REJECTED: "rejected",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants of a command's output."""
+
+    shaping: Shaping = WHOLE
+    # Where the page begins.
+    offset: int = 0
+    # The digest of what the caller has.
+    unchanged_since: str | None = None
+
+
+ALL = Wish()
 
 
 def state_name(state: command_pb2.CommandState.ValueType) -> State:
@@ -40,7 +61,7 @@ def done(result: command_pb2.CommandResult, request: ExecuteRequest) -> command_
     """The command that a request became, with its result."""
     return command_pb2.Command(
         command_id=result.command_id or request.command_id,
-        cluster_id=request.cluster_id,
+        cluster_id=request.cluster_id or result.cluster_id,
         session_id=request.session_id,
         correlation_id=request.correlation_id,
         state=command_pb2.COMMAND_STATE_DONE,
@@ -50,12 +71,15 @@ def done(result: command_pb2.CommandResult, request: ExecuteRequest) -> command_
     )
 
 
-def command_answer(command: command_pb2.Command) -> CommandAnswer:
+def command_answer(command: command_pb2.Command, wish: Wish = ALL) -> CommandAnswer:
+    """The command as it is shown to a caller with this wish. What takes time is the shaping: see `showing`."""
     place = f"/v1/commands/{command.command_id}"
     result = command.result if command.HasField("result") else None
     exited = result is not None and result.outcome == command_pb2.OUTCOME_EXITED
-    stdout, stdout_replaced = as_text(result.stdout) if result else (None, False)
-    stderr, stderr_replaced = as_text(result.stderr) if result else (None, False)
+    digest = digest_of(result) if result else None
+    # What was stopped is shown: its output so far may be the same by chance. What was cut may differ where nobody sees.
+    known = bool(result and exited and wish.unchanged_since == digest and not is_cut(result))
+    output = _output(result, command.command_id, wish) if result and not known else None
     return CommandAnswer(
         command_id=command.command_id,
         cluster_id=command.cluster_id,
@@ -67,17 +91,42 @@ def command_answer(command: command_pb2.Command) -> CommandAnswer:
         exit_code=result.exit_code if result and exited else None,
         success=exited and result.exit_code == 0 if result else None,
         error=_failure(result.error) if result and not exited else None,
-        stdout=stdout,
-        stderr=stderr,
-        truncated=bool(result.stdout_summary.cut_bytes or result.stderr_summary.cut_bytes) if result else None,
-        encoding_replaced=stdout_replaced or stderr_replaced if result else None,
-        stdout_summary=_output(result.stdout_summary) if result else None,
-        stderr_summary=_output(result.stderr_summary) if result else None,
-        timings=_timings(result.timings) if result else None,
+        executor_id=(result.executor_id or None) if result else None,
+        digest=digest,
+        not_modified=known,
+        stdout=output.stdout if output else None,
+        stderr=output.stderr if output else None,
+        shaping=output.shaping if output else None,
+        truncated=is_cut(result) if result else None,
+        encoding_replaced=output.is_replaced if output else None,
+        stdout_summary=_summary(result.stdout_summary) if result else None,
+        stderr_summary=_summary(result.stderr_summary) if result else None,
+        timings=timings_answer(result.timings) if result else None,
         created_at=instant(command.created_at) or (instant(result.created_at) if result else None),
-        finished_at=instant(result.observed_at) if result else None,
+        observed_at=instant(result.observed_at) if result else None,
         links=LinksAnswer(self=place, output=f"{place}/output", events=f"{place}/events"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """What is shown of it."""
+
+    stdout: str
+    stderr: str
+    is_replaced: bool
+    shaping: ShapingAnswer | None
+
+
+def _output(result: command_pb2.CommandResult, command_id: str, wish: Wish) -> _Output:
+    stdout, stdout_replaced = as_text(result.stdout)
+    stderr, stderr_replaced = as_text(result.stderr)
+    shaped = shape(stdout, stderr, wish.shaping, offset=wish.offset)
+    onward = None
+    if shaped.next_offset is not None:
+        onward = write_cursor(Cursor(command_id, shaped.next_offset, wish.shaping))
+    shaping = ShapingAnswer.of(shaped, wish.shaping, next_cursor=onward)
+    return _Output(shaped.stdout.text, shaped.stderr.text, stdout_replaced or stderr_replaced, shaping)
 
 
 def _failure(error: command_pb2.Error) -> FailureAnswer:
@@ -85,18 +134,10 @@ def _failure(error: command_pb2.Error) -> FailureAnswer:
     return FailureAnswer(reason=error.reason, message=error.message, executed=executed)
 
 
-def _output(summary: command_pb2.OutputSummary) -> OutputAnswer:
+def _summary(summary: command_pb2.OutputSummary) -> OutputAnswer:
     return OutputAnswer(
         total_bytes=summary.total_bytes,
         total_lines=summary.total_lines,
         cut_bytes=summary.cut_bytes,
         cut_lines=summary.cut_lines,
     )
-
-
-def _timings(timings: command_pb2.Timings) -> TimingsAnswer:
-    return TimingsAnswer(queue_ms=_ms(timings.queue_s), run_ms=_ms(timings.run_s), total_ms=_ms(timings.total_s))
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)

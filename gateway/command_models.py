@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.models import Argument, CancelOnDisconnect, Token, WaitForCluster
+from gateway.models import Argument, CancelOnDisconnect, TimingsAnswer, Token, WaitForCluster
+from gateway.shaping_models import UNCHANGED_SINCE, Digest, ShapingAnswer, ShapingFields
 from openline.limits import DEFAULT_TIMEOUT_S, MAX_ARGUMENTS, MAX_ARGV_BYTES, MAX_TIMEOUT_S
 
 State = Literal["queued", "forwarded", "written", "accepted", "running", "done"]
@@ -16,18 +17,8 @@ Source = Literal["stdout", "stderr"]
 MOST_OUTPUT_BYTES = 64 << 20
 
 
-class CommandBody(BaseModel):
+class Words(BaseModel):
     """A kubectl command: `argv` as it is, or `command` as it would be typed; nothing is run in a shell."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"argv": ["get", "pods", "-n", "shop"]},
-                {"command": "kubectl get pods -n shop", "timeout_seconds": 30},
-                {"argv": ["logs", "-f", "web-0", "-n", "shop"], "timeout_seconds": 600, "cancel_on_disconnect": True},
-            ]
-        }
-    )
 
     argv: Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGUMENTS)] | None = Field(
         None, description="Without the program."
@@ -37,12 +28,30 @@ class CommandBody(BaseModel):
     )
     timeout_seconds: Annotated[float, Field(ge=1, le=MAX_TIMEOUT_S, allow_inf_nan=False)] = DEFAULT_TIMEOUT_S
     wait_for_cluster_s: WaitForCluster = 0.0
-    session_id: Annotated[str, Field(max_length=200)] | None = None
     correlation_id: Token | None = None
     cancel_on_disconnect: CancelOnDisconnect = False
     max_output_bytes: Annotated[int, Field(ge=1, le=MOST_OUTPUT_BYTES)] | None = Field(
         None, description="How much of the output is kept, head and tail; the broker's own limit bounds it."
     )
+
+
+class CommandBody(Words, ShapingFields):
+    """A kubectl command for one cluster, and what of its output is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"argv": ["get", "pods", "-n", "shop"]},
+                {"command": "kubectl get pods -n shop", "timeout_seconds": 30},
+                {"argv": ["logs", "-f", "web-0", "-n", "shop"], "timeout_seconds": 600, "cancel_on_disconnect": True},
+                {"argv": ["logs", "web-0", "-n", "shop"], "grep": "ERROR|WARN", "grep_context": 2, "tail": 40},
+                {"argv": ["get", "pods", "-A", "-o", "json"], "jsonpath": "$.items[*].metadata.name"},
+            ]
+        }
+    )
+
+    session_id: Annotated[str, Field(max_length=200)] | None = None
+    unchanged_since: Digest | None = Field(None, description=UNCHANGED_SINCE)
 
 
 class OutputAnswer(BaseModel):
@@ -52,14 +61,6 @@ class OutputAnswer(BaseModel):
     total_lines: int
     cut_bytes: int
     cut_lines: int
-
-
-class TimingsAnswer(BaseModel):
-    """Where the time went, in milliseconds."""
-
-    queue_ms: float
-    run_ms: float
-    total_ms: float
 
 
 class FailureAnswer(BaseModel):
@@ -91,15 +92,21 @@ class CommandAnswer(BaseModel):
     exit_code: int | None = Field(description="Null for a command that did not end by itself.")
     success: bool | None = Field(description="It ended by itself, with exit code 0.")
     error: FailureAnswer | None
+    executor_id: str | None = Field(description="Who ran it.")
+    digest: str | None = Field(description="Of the whole output, however it is shaped: for `unchanged_since`.")
+    not_modified: bool = Field(description="The output is the one of `unchanged_since`, and is not here again.")
     stdout: str | None
     stderr: str | None
+    shaping: ShapingAnswer | None = Field(
+        description="Where not all of the output is wanted: what is shown, and what is not."
+    )
     truncated: bool | None
     encoding_replaced: bool | None = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
     stdout_summary: OutputAnswer | None
     stderr_summary: OutputAnswer | None
     timings: TimingsAnswer | None
     created_at: datetime | None
-    finished_at: datetime | None
+    observed_at: datetime | None = Field(description="When the executor saw it end.")
     links: LinksAnswer
 
 

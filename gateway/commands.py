@@ -1,22 +1,26 @@
 """/v1's commands: run one, look at it, follow it, fetch its output, stop it."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.answers import check_answerable
 from gateway.callers import Asking, Caller, read_last_event_id
-from gateway.command_answers import command_answer, done, state_name
+from gateway.command_answers import ALL, Wish, command_answer, done, state_name
 from gateway.command_models import CancelAnswer, CommandAnswer, CommandBody, Source
-from gateway.documentation import EVENTS, LAST_EVENT_ID, OUTPUT
+from gateway.deferring import run_or_leave
+from gateway.documentation import ACCEPTED, EVENTS, LAST_EVENT_ID, OUTPUT
 from gateway.event_text import EventText
 from gateway.executing import answered_problem, replay_headers, run, run_live
+from gateway.following import CommandStream
 from gateway.leaving import while_there
 from gateway.output import MOST_BYTES, not_yet, output_answer
 from gateway.problems import COMMAND_PROBLEMS
 from gateway.requests import command_request
 from gateway.resuming import resume
-from gateway.sse import EventStream
+from gateway.shaping_models import LookFields
+from gateway.showing import show
 from gateway.stubs import TIMEOUT_S, Stubs
 from openline.errors import OpenlineError, error
 from openline.ids import is_cluster_id, is_command_id
@@ -24,7 +28,7 @@ from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
 from openline.pipes import Pipes
 from openline.reasons import Reason
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest
+from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest, ExecuteResponse
 
 # No command lives longer, so nobody watches longer.
 LONGEST_WATCH_S = MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60.0
@@ -45,39 +49,57 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         "/v1/clusters/{cluster_id}/commands",
         operation_id="run_command",
         response_model=CommandAnswer,
-        responses=EVENTS,
+        responses=EVENTS | ACCEPTED,
     )
     async def run_command(cluster_id: str, body: CommandBody, caller: Asking, http: Request) -> Response:
         """Runs a kubectl command in a cluster and answers when it has ended.
 
         A command that failed is a 200 with its exit code; one that ran out of time is a 504 and one that was cancelled
-        a 499, with the same fields and the output so far. With `Accept: text/event-stream` the output comes as events
+        a 499, with the same fields and the output so far. With `Prefer: respond-async, wait=5` one that takes longer is
+        a 202, and runs on; its result is at `Location`. With `Accept: text/event-stream` the output comes as events
         while the command runs, and the same answer as the last one.
         """
+        wish = Wish(shaping=body.shaping("body"), unchanged_since=body.unchanged_since)
         request = command_request(cluster_id, body, caller)
         caller.exchange.facts.update(cluster_id=cluster_id, command_id=request.command_id)
         if not is_cluster_id(cluster_id):
             raise await stubs.no_such_cluster(cluster_id, caller)
         if caller.takes_events:
-            return await EventStream.open(
+            return await CommandStream.open(
                 run_live(pipes, request, caller),
                 http,
                 text=EventText(request.command_id),
-                end=lambda result: _end(result, request),
+                end=partial(_end, request, wish),
                 ping_s=ping_s,
             )
-        response = await run(pipes, request, caller, http)
-        answer = _end(response.result, request)
+        # What is to be cancelled with its caller has one that waits.
+        if caller.prefers.respond_async and not request.cancel_on_disconnect:
+            wait_s = caller.prefers.wait_s or 0
+            begun = await run_or_leave(pipes, stubs, request, caller, http, wait_s=wait_s)
+            if not isinstance(begun, ExecuteResponse):
+                return _accepted(request, begun, caller)
+            response = begun
+        else:
+            response = await run(pipes, request, caller, http)
+        answer = await _end(request, wish, response.result)
         caller.exchange.facts["outcome"] = answer.outcome or ""
         if response.result.outcome != command_pb2.OUTCOME_EXITED:
             return answered_problem(http.scope, response, answer)
         return Response(answer.model_dump_json(), media_type="application/json", headers=replay_headers(response))
 
-    @routes.get("/v1/commands/{command_id}", operation_id="get_command")
-    @routes.get("/debug/operations/{command_id}", operation_id="get_operation")
-    async def get_command(command_id: CommandId, caller: Asking, http: Request, wait: Wait = 0) -> CommandAnswer:
-        """Shows a command, running or done, until its result expires; `wait` waits for its end."""
-        return command_answer(await find(command_id, caller, http, wait))
+    @routes.get("/v1/commands/{command_id}", operation_id="get_command", response_model=CommandAnswer)
+    @routes.get("/debug/operations/{command_id}", operation_id="get_operation", response_model=CommandAnswer)
+    async def get_command(
+        command_id: CommandId, caller: Asking, http: Request, look: Annotated[LookFields, Query()]
+    ) -> Response:
+        """Shows a command, running or done, until its result expires; `wait` waits for its end.
+
+        Its output can be shaped anew with each look: the whole of it is kept.
+        """
+        shaping, offset = look.page(command_id)
+        command = await find(command_id, caller, http, look.wait)
+        answer = await show(command, Wish(shaping=shaping, offset=offset, unchanged_since=look.unchanged_since))
+        return Response(answer.model_dump_json(), media_type="application/json")
 
     @routes.get(
         "/v1/commands/{command_id}/output", operation_id="get_output", response_class=Response, responses=OUTPUT
@@ -112,11 +134,11 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         _check(command_id, caller)
         text = EventText(command_id)
         seen = read_last_event_id(http)
-        return await EventStream.open(
+        return await CommandStream.open(
             resume(pipes, command_id, caller, text=text, seen=seen, timeout_s=LONGEST_WATCH_S),
             http,
             text=text,
-            end=lambda result: _end(result, ExecuteRequest(command_id=command_id, cluster_id=result.cluster_id)),
+            end=partial(_end, ExecuteRequest(command_id=command_id), ALL),
             ping_s=ping_s,
             for_s=caller.wait_s,
         )
@@ -144,6 +166,23 @@ def _check(command_id: str, caller: Caller) -> None:
     caller.exchange.facts["command_id"] = command_id
 
 
-def _end(result: command_pb2.CommandResult, request: ExecuteRequest) -> CommandAnswer:
+async def _end(request: ExecuteRequest, wish: Wish, result: command_pb2.CommandResult) -> CommandAnswer:
     check_answerable(result)
-    return command_answer(done(result, request))
+    return await show(done(result, request), wish)
+
+
+def _accepted(request: ExecuteRequest, state: command_pb2.CommandState.ValueType, caller: Caller) -> Response:
+    """The command runs on, and this is where it is found."""
+    command = command_pb2.Command(
+        command_id=request.command_id,
+        cluster_id=request.cluster_id,
+        session_id=request.session_id,
+        correlation_id=request.correlation_id,
+        argv=request.argv,
+        state=state,
+    )
+    answer = command_answer(command)
+    wait_s = caller.prefers.wait_s
+    applied = "respond-async" if wait_s is None else f"respond-async, wait={wait_s}"
+    headers = {"Location": answer.links.self, "Retry-After": "1", "Preference-Applied": applied}
+    return Response(answer.model_dump_json(), 202, headers, media_type="application/json")

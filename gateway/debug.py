@@ -2,18 +2,21 @@
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.answers import execute_answer, session_answer
+from gateway.answers import check_answerable, execute_answer, session_answer
 from gateway.callers import Asking
+from gateway.deferring import run_or_leave
 from gateway.documentation import EVENTS
 from gateway.event_text import EventText
 from gateway.executing import replay_headers, run, run_live
-from gateway.models import ExecuteAnswer, ExecuteBody, SessionAnswer, SessionBody
+from gateway.following import CommandStream
+from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionAnswer, SessionBody
 from gateway.problems import PROBLEMS, problem
 from gateway.requests import execute_request, session_request
-from gateway.sse import EventStream
 from gateway.stubs import Stubs
 from openline.ids import is_cluster_id
 from openline.pipes import Pipes
+from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import ExecuteResponse
 
 
 def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
@@ -33,17 +36,21 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         if not is_cluster_id(request.cluster_id):
             raise await stubs.no_such_cluster(request.cluster_id, caller)
         if caller.takes_events:
-            return await EventStream.open(
+
+            async def end(result: command_pb2.CommandResult) -> ExecuteAnswer:
+                return execute_answer(result, request)
+
+            return await CommandStream.open(
                 run_live(pipes, request, caller),
                 http,
                 text=EventText(request.command_id),
-                end=lambda result: execute_answer(result, request),
+                end=end,
                 ping_s=ping_s,
             )
         response = await run(pipes, request, caller, http)
         answer = execute_answer(response.result, request)
         facts["outcome"] = answer.status
-        if answer.status == "timeout" and caller.is_strict:
+        if answer.status == "timeout" and caller.prefers.is_strict:
             return problem(
                 http.scope,
                 504,
@@ -53,6 +60,24 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
                 headers={**replay_headers(response), "Preference-Applied": "handling=strict"},
             )
         return Response(answer.model_dump_json(), media_type="application/json", headers=replay_headers(response))
+
+    @routes.post("/execute/async", operation_id="execute_async", status_code=202)
+    async def execute_async(body: ExecuteBody, caller: Asking, http: Request, response: Response) -> OperationAnswer:
+        """Runs a kubectl command and answers as soon as an executor has it; the result can be fetched."""
+        request = execute_request(body, caller)
+        request.cancel_on_disconnect = False
+        caller.exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
+        if not is_cluster_id(request.cluster_id):
+            raise await stubs.no_such_cluster(request.cluster_id, caller)
+        begun = await run_or_leave(pipes, stubs, request, caller, http, wait_s=0)
+        ended = begun.result if isinstance(begun, ExecuteResponse) else None
+        if ended is not None:
+            check_answerable(ended)
+            response.headers.update(replay_headers(begun) if isinstance(begun, ExecuteResponse) else {})
+        operation_id = (ended.command_id if ended else "") or request.command_id
+        poll_url = f"/debug/operations/{operation_id}"
+        response.headers.update({"Location": poll_url, "Retry-After": "1"})
+        return OperationAnswer(operation_id=operation_id, status="completed" if ended else "pending", poll_url=poll_url)
 
     @routes.post("/session", operation_id="create_session", status_code=201)
     async def create_session(body: SessionBody, caller: Asking) -> SessionAnswer:

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.responses import HTMLResponse
+
+from gateway.command_models import CommandAnswer
+from gateway.examples import EXAMPLES
+from gateway.pages import docs_page
 
 _SECURITY_SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -13,7 +18,11 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Request-Timeout": ("Seconds to wait; wins over the body.", {"type": "integer", "minimum": 1, "maximum": 60}),
     "X-Correlation-ID": ("Ties together the calls of one AI agent; wins over the body. Echoed.", {"type": "string"}),
     "X-Request-ID": ("Names this request in the logs. Echoed.", {"type": "string"}),
-    "Prefer": ("`handling=strict`: a command that runs out of time is a 504.", {"type": "string"}),
+    "Prefer": (
+        "RFC 7240. `respond-async, wait=5` on /v1: 202 for a command that takes longer. `handling=strict` on "
+        "/debug/execute: a command that runs out of time is a 504.",
+        {"type": "string"},
+    ),
     "Idempotency-Key": (
         "The same key and request again give the same command, with `Idempotency-Replayed: true`; another request with "
         "the key of an earlier one is a 422. Keys are the caller's own, and forgotten with the result.",
@@ -36,6 +45,34 @@ EVENTS: dict[int | str, dict[str, Any]] = {
                 ),
             }
         }
+    }
+}
+
+FANOUT_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": (
+                    'event: result\ndata: {"cluster_id":"east","exit_code":0, …}\n\n'
+                    'event: error\ndata: {"cluster_id":"west","reason":"CLUSTER_OFFLINE","executed":"no", …}\n\n'
+                    'event: summary\ndata: {"summary":"1 cluster answered; 1 failed: west (CLUSTER_OFFLINE)", …}\n\n'
+                ),
+            }
+        }
+    }
+}
+
+# What `Prefer: respond-async` may come to.
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": CommandAnswer,
+        "description": "It runs on (with `Prefer: respond-async`).",
+        "headers": {
+            "Location": {"description": "Where it is found.", "schema": {"type": "string"}},
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
+            "Preference-Applied": {"schema": {"type": "string"}},
+        },
     }
 }
 
@@ -70,7 +107,7 @@ LAST_EVENT_ID: dict[str, Any] = {
 }
 
 # Only they take an Idempotency-Key.
-_RUNNING = frozenset({"run_command", "execute"})
+_RUNNING = frozenset({"run_command", "execute", "execute_async", "fan_out"})
 
 # Tagged so, a route asks for no key.
 OPEN_TAG = "health"
@@ -85,8 +122,22 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
+def docs_routes(api: Api) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/docs")
+    async def docs() -> HTMLResponse:
+        """For a person."""
+        return docs_page(api.openapi())
+
+    return routes
+
+
 def _described(document: dict[str, Any]) -> dict[str, Any]:
     document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    for name, example in EXAMPLES.items():
+        if (schema := document["components"]["schemas"].get(name)) is not None:
+            schema["examples"] = [example]
     headers = [
         {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
         for name, (text, schema) in _HEADERS.items()

@@ -4,11 +4,13 @@ A body is JSON whatever its Content-Type says, since people's curl scripts send 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.exchange import Exchange
@@ -19,6 +21,10 @@ log = structlog.get_logger()
 MAX_BODY_BYTES = 1 << 20
 # From the end of the head to the end of the body; a client that needs longer is not talking to us.
 BODY_TIMEOUT_S = 10.0
+
+# Of a body that was refused: so much of it is still taken, and for so long, for its client to see the answer.
+MAX_DISCARDED_BYTES = 32 << 20
+DISCARD_S = 3.0
 
 # Asked every few seconds by whatever watches the gateway: their lines are of interest only when something is wrong.
 _WATCHED = frozenset({"/health", "/healthz"})
@@ -71,7 +77,7 @@ class Edge:
             pass
         except _Refused as refused:
             response = problem(scope, refused.status, str(refused), headers={"Connection": "close"})
-            await response(scope, receive, answer)
+            await _refuse(response, scope, receive, answer)
         finally:
             say = log.debug if scope["path"] in _WATCHED and status < 400 else log.info
             say(
@@ -105,6 +111,28 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
                     return bytes(body)
     except TimeoutError:
         raise _Refused(408, f"The body was not complete after {BODY_TIMEOUT_S:g} s") from None
+
+
+async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers, and reads on for a while before the connection is closed.
+
+    Most clients read nothing before they have sent everything. If we closed while something of theirs is still on its
+    way, the system would reset the connection, and they would never see why (RFC 9112, 9.6).
+    """
+
+    async def unfinished(message: Message) -> None:
+        await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+    await response(scope, receive, unfinished)
+    left = MAX_DISCARDED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _say_json(scope: Scope) -> None:

@@ -73,6 +73,17 @@ class ExecuteBody(BaseModel):
     cancel_on_disconnect: CancelOnDisconnect = False
 
 
+class TimingsAnswer(BaseModel):
+    """Where the time went, in milliseconds, each part by the clock of whoever alone can measure it."""
+
+    queue_ms: float = Field(description="Waiting for a cluster to connect, or for a free place.")
+    route_ms: float = Field(description="Deciding where, and the hop to another replica.")
+    deliver_ms: float = Field(description="On the way to the executor and back.")
+    run_ms: float = Field(description="From the start of the process to its end.")
+    return_ms: float = Field(description="From its end until its output was handed to the stream.")
+    total_ms: float = Field(description="From the request's arrival at a broker to its answer.")
+
+
 class ExecuteAnswer(BaseModel):
     """How a command ended. All keys are always present."""
 
@@ -92,6 +103,17 @@ class ExecuteAnswer(BaseModel):
     encoding_replaced: bool = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
     execution_time_ms: int
     executed_at: datetime
+    timings: TimingsAnswer
+    executor_id: str | None = Field(description="Who ran it. None for a command that no executor had.")
+    observed_at: datetime | None = Field(description="When the executor saw it end.")
+
+
+class OperationAnswer(BaseModel):
+    """A command that runs on without anybody waiting."""
+
+    operation_id: str = Field(description="Its command id.")
+    status: Literal["pending", "completed"]
+    poll_url: str
 
 
 class SessionBody(BaseModel):

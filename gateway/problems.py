@@ -33,12 +33,15 @@ DROP_IN_DETAIL: dict[Reason, str] = {
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
+        400: "The session is for another cluster, or the request is no HTTP.",
         401: "No API key, or one that is not known.",
         403: "The key lacks a scope, or the policy forbids it.",
         404: "No such cluster, session or command.",
+        408: "The body did not come in time.",
         413: "The body is too large.",
         422: "The request is not valid.",
         429: "The cluster is busy, or the key has too much open.",
+        500: "A defect of the gateway's or the broker's.",
         501: "The broker does not do this yet.",
         502: "Its executor is lost, or could not start the command.",
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
@@ -135,7 +138,7 @@ async def on_missing_key(request: Request, _failure: Exception) -> ProblemRespon
 
 
 async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemResponse:
-    return _invalid(request.scope, [_wrong(("body", failure.field), str(failure))])
+    return _invalid(request.scope, [_wrong((failure.where, failure.field), str(failure))])
 
 
 async def on_validation_error(request: Request, failure: RequestValidationError) -> ProblemResponse:

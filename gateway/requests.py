@@ -1,14 +1,21 @@
 """REST to contract: requests as brokers take them."""
 
+from collections.abc import Sequence
+from hashlib import sha256
+
 from gateway.argv import VERBS, Unacceptable, Verb, build_argv, check_size, split_command
 from gateway.callers import Caller
-from gateway.command_models import CommandBody
+from gateway.command_models import CommandBody, Words
+from gateway.fanout_models import FanoutBody
 from gateway.models import ExecuteBody, SessionBody
 from openline.errors import OpenlineError, error
 from openline.ids import is_token, new_id
-from openline.limits import DEFAULT_TIMEOUT_S
+from openline.limits import DEFAULT_MAX_OUTPUT_BYTES, DEFAULT_TIMEOUT_S
 from openline.reasons import Reason
 from openline.v1 import command_pb2, command_service_pb2, session_service_pb2
+
+# Of all clusters of a fan-out together, since their answers are here at one time.
+FANOUT_BYTES = 32 << 20
 
 
 def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.ExecuteRequest:
@@ -17,7 +24,7 @@ def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.Ex
     Raises Unacceptable, and SESSION_UNKNOWN for what cannot be a session's id: a broker would call it malformed.
     """
     caller.exchange.offer_correlation_id(body.correlation_id)
-    _check_session_id(body.session_id)
+    check_session_id(body.session_id)
     verb, args = body.command_type, body.args
     if "command_type" not in body.model_fields_set and args and args[0] in VERBS:
         verb, args = Verb(args[0]), args[1:]
@@ -44,21 +51,46 @@ def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.Ex
 
 def command_request(cluster_id: str, body: CommandBody, caller: Caller) -> command_service_pb2.ExecuteRequest:
     """The same for /v1, where the words are taken as they are."""
+    check_session_id(body.session_id)
+    [request] = _requests([cluster_id], body, caller, max_bytes=body.max_output_bytes or 0)
+    request.session_id = body.session_id or ""
+    request.idempotency_key = caller.idempotency_key
+    return request
+
+
+def fanout_requests(
+    cluster_ids: Sequence[str], body: FanoutBody, caller: Caller
+) -> list[command_service_pb2.ExecuteRequest]:
+    """One for each cluster. A key of the caller's becomes one for each, so that all may be asked again with it."""
+    most = FANOUT_BYTES // max(1, len(cluster_ids))
+    wanted = body.max_output_bytes or DEFAULT_MAX_OUTPUT_BYTES
+    requests = _requests(cluster_ids, body, caller, max_bytes=min(wanted, most))
+    if caller.idempotency_key:
+        for request in requests:
+            named = f"{caller.idempotency_key}\0{request.cluster_id}"
+            request.idempotency_key = f"fanout-{sha256(named.encode()).hexdigest()}"
+    return requests
+
+
+def _requests(
+    cluster_ids: Sequence[str], body: Words, caller: Caller, *, max_bytes: int
+) -> list[command_service_pb2.ExecuteRequest]:
     caller.exchange.offer_correlation_id(body.correlation_id)
-    _check_session_id(body.session_id)
-    return command_service_pb2.ExecuteRequest(
-        cluster_id=cluster_id,
-        argv=_words(body),
-        timeout_s=caller.wait_s or body.timeout_seconds,
-        session_id=body.session_id or "",
-        correlation_id=caller.exchange.given_correlation_id,
-        command_id=new_id(),
-        idempotency_key=caller.idempotency_key,
-        wait_for_cluster_s=body.wait_for_cluster_s,
-        cancel_on_disconnect=body.cancel_on_disconnect,
-        output_limits=command_pb2.OutputLimits(max_bytes=body.max_output_bytes) if body.max_output_bytes else None,
-        traceparent=caller.traceparent,
-    )
+    argv = _words(body)
+    return [
+        command_service_pb2.ExecuteRequest(
+            cluster_id=cluster_id,
+            argv=argv,
+            timeout_s=caller.wait_s or body.timeout_seconds,
+            correlation_id=caller.exchange.given_correlation_id,
+            command_id=new_id(),
+            wait_for_cluster_s=body.wait_for_cluster_s,
+            cancel_on_disconnect=body.cancel_on_disconnect,
+            output_limits=command_pb2.OutputLimits(max_bytes=max_bytes) if max_bytes else None,
+            traceparent=caller.traceparent,
+        )
+        for cluster_id in cluster_ids
+    ]
 
 
 def session_request(body: SessionBody, caller: Caller) -> session_service_pb2.CreateSessionRequest:
@@ -72,7 +104,7 @@ def session_request(body: SessionBody, caller: Caller) -> session_service_pb2.Cr
     )
 
 
-def _words(body: CommandBody) -> list[str]:
+def _words(body: Words) -> list[str]:
     if (body.argv is None) == (body.command is None):
         raise Unacceptable("argv", "give either argv or command")
     if body.command is not None:
@@ -82,6 +114,7 @@ def _words(body: CommandBody) -> list[str]:
     return words
 
 
-def _check_session_id(session_id: str | None) -> None:
+def check_session_id(session_id: str | None) -> None:
+    """Raises SESSION_UNKNOWN."""
     if session_id and not is_token(session_id):
         raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))

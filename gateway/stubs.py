@@ -63,15 +63,26 @@ class Stubs:
 
     async def list_cluster_ids(self, caller: Caller) -> list[str]:
         """Sorted; those that the key may see."""
-        ids: list[str] = []
-        request = cluster_service_pb2.ListClustersRequest()
+        return [cluster.cluster_id for cluster in await self.list_all_clusters(caller)]
+
+    async def list_all_clusters(self, caller: Caller) -> list[cluster_service_pb2.Cluster]:
+        """Sorted by id; those that the key may see."""
+        clusters: list[cluster_service_pb2.Cluster] = []
+        token = ""
         for _ in range(MAX_PAGES):
-            answer = await self._ask(lambda channel: ClusterServiceStub(channel).ListClusters, request, caller)
-            ids += [cluster.cluster_id for cluster in answer.clusters]
-            if not answer.next_page_token:
+            page = await self.list_clusters(caller, page_token=token)
+            clusters += page.clusters
+            token = page.next_page_token
+            if not token:
                 break
-            request = cluster_service_pb2.ListClustersRequest(page_token=answer.next_page_token)
-        return sorted(ids)
+        return sorted(clusters, key=lambda cluster: cluster.cluster_id)
+
+    async def list_clusters(
+        self, caller: Caller, *, page_size: int = 0, page_token: str = ""
+    ) -> cluster_service_pb2.ListClustersResponse:
+        """A page, of a thousand if nothing else is said."""
+        request = cluster_service_pb2.ListClustersRequest(page_size=page_size, page_token=page_token)
+        return await self._ask(lambda channel: ClusterServiceStub(channel).ListClusters, request, caller)
 
     async def no_such_cluster(self, cluster_id: str, caller: Caller) -> OpenlineError:
         """The error for an id that no cluster can have, which a broker would call malformed, with the ids there are."""

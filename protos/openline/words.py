@@ -10,11 +10,12 @@ from openline.limits import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_ARGV_BYTES
 
 
 class Unacceptable(ValueError):
-    """The fields do not make a command; `field` is the one to blame."""
+    """The fields do not make a command; `field` is the one to blame, and `where` it stands."""
 
-    def __init__(self, field: str, why: str) -> None:
+    def __init__(self, field: str, why: str, *, where: str = "body") -> None:
         super().__init__(why)
         self.field = field
+        self.where = where
 
 
 def split_command(command: str) -> list[str]:

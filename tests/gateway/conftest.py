@@ -28,8 +28,9 @@ from openline.channels import SERVER_OPTIONS
 from openline.pipes import Pipes
 from openline.reasons import Reason
 from openline.settings import Address
-from openline.v1 import command_pb2
+from openline.v1 import cluster_service_pb2, command_pb2
 from openline.v1 import command_service_pb2 as pb
+from openline.v1.cluster_service_pb2_grpc import ClusterServiceServicer, add_ClusterServiceServicer_to_server
 from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
 from openline.v1.executor_service_pb2 import HeartbeatAck
 
@@ -194,6 +195,23 @@ class Say:
 Script = Callable[[pb.CallerFrame, Say], Awaitable[None]]
 
 
+class ScriptedClusters(ClusterServiceServicer):
+    """Says that there are `clusters`, sorted by id; ten a page where nothing else is asked for."""
+
+    def __init__(self) -> None:
+        self.clusters: list[cluster_service_pb2.Cluster] = []
+
+    async def ListClusters(self, request: Any, _context: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        size = request.page_size or 10
+        left = [cluster for cluster in self.clusters if cluster.cluster_id > request.page_token]
+        token = left[size - 1].cluster_id if len(left) > size else ""
+        return cluster_service_pb2.ListClustersResponse(clusters=left[:size], next_page_token=token)
+
+    async def GetCluster(self, request: Any, _context: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        [cluster] = [cluster for cluster in self.clusters if cluster.cluster_id == request.cluster_id]
+        return cluster_service_pb2.GetClusterResponse(cluster=cluster)
+
+
 class ScriptedBroker(CommandServiceServicer):
     """Speaks the handshake and heartbeats; each call on its pipe is the script's, as a task of its own."""
 
@@ -205,6 +223,7 @@ class ScriptedBroker(CommandServiceServicer):
         # What GetCommand finds.
         self.commands: dict[str, command_pb2.Command] = {}
         self.looked_up: list[pb.GetCommandRequest] = []
+        self.fleet = ScriptedClusters()
         self._writing = asyncio.Lock()
         self._context: Any = None
         self._server: grpc.aio.Server | None = None
@@ -212,6 +231,7 @@ class ScriptedBroker(CommandServiceServicer):
     async def start(self, port: int = 0) -> Address:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         add_CommandServiceServicer_to_server(self, self._server)
+        add_ClusterServiceServicer_to_server(self.fleet, self._server)
         bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
         await self._server.start()
         return Address(f"127.0.0.1:{bound}")

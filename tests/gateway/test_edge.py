@@ -145,7 +145,8 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
     assert set(operations) == {
         "execute", "create_session", "get_session", "delete_session", "list_clusters", "get_cluster",
         "get_cluster_status", "health", "healthz", "run_command", "get_command", "get_operation", "get_output",
-        "watch_command", "cancel_command",
+        "watch_command", "cancel_command", "execute_async", "fan_out", "list_clusters_v1",
+        "get_cluster_v1", "create_session_v1", "get_session_v1", "delete_session_v1", "get_capabilities",
     }  # fmt: skip
     execute = operations["execute"]
     assert execute["security"] == [{"ApiKey": []}, {"Bearer": []}]
@@ -206,4 +207,4 @@ async def test_the_documents_problems_are_those_that_happen(api: httpx.AsyncClie
         for operation in path.values()
         if any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", []))
     }
-    assert taking == {"execute", "run_command"}
+    assert taking == {"execute", "execute_async", "run_command", "fan_out"}

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 KEYS = {
     "command_id", "session_id", "cluster_id", "status", "correlation_id", "output", "error", "execution_time_ms",
     "executed_at", "stdout", "stderr", "exit_code", "success", "truncated", "total_bytes", "encoding_replaced",
+    "timings", "executor_id", "observed_at",
 }  # fmt: skip
 
 
@@ -78,6 +79,10 @@ async def test_a_command_that_ran(api: httpx.AsyncClient, args: list[str], expec
     assert set(answer) == KEYS
     assert {name: answer[name] for name in expected} == expected
     assert isinstance(answer["execution_time_ms"], int)
+    assert set(answer["timings"]) == {"queue_ms", "route_ms", "deliver_ms", "run_ms", "return_ms", "total_ms"}
+    assert answer["timings"]["total_ms"] >= answer["timings"]["run_ms"] > 0
+    assert answer["executor_id"]
+    assert answer["observed_at"] == answer["executed_at"]
     assert datetime.fromisoformat(answer["executed_at"]).utcoffset() is not None
 
 

@@ -1,0 +1,123 @@
+"""A command's events as an answer.
+
+Until it is known that the command goes to an executor, a failure is an ordinary problem with its own status; after that
+it is an `error` event.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Self
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.types import Scope, Send
+
+from gateway.answers import check_answerable
+from gateway.command_answers import NO_NEWS
+from gateway.event_text import TIME_IS_UP, EventText, said
+from gateway.exchange import Exchange
+from gateway.leaving import while_there
+from gateway.problems import problem_of
+from gateway.sse import EventStream
+from openline.errors import OpenlineError
+from openline.events import CommandEvents
+from openline.v1 import command_pb2
+
+# So long the answer's head waits for news of the command.
+HEAD_WAIT_S = 1.0
+
+# The body for a result; raises OpenlineError for one that is not an answer.
+End = Callable[[command_pb2.CommandResult], Awaitable[BaseModel]]
+
+
+class CommandStream(EventStream):
+    """Made by `open`. It owns `events` and closes them."""
+
+    def __init__(self, events: CommandEvents, *, text: EventText, end: End, ping_s: float, for_s: float | None) -> None:
+        super().__init__(ping_s=ping_s)
+        self._events = events
+        self._text = text
+        self._end = end
+        self._for_s = for_s
+        # What came before the head was sent.
+        self._first: deque[command_pb2.CommandEvent] = deque()
+        self._head_waits = True
+        self._beginning = asyncio.create_task(self._begin(), name="events-begin")
+
+    @classmethod
+    async def open(
+        cls,
+        events: CommandEvents,
+        http: Request,
+        *,
+        text: EventText,
+        end: End,
+        ping_s: float,
+        for_s: float | None = None,
+    ) -> Self:
+        """Waits for news, for a moment. Raises OpenlineError for a command that does not get as far, and CallerGone.
+
+        `for_s` ends the stream early, without an end of the command.
+        """
+        stream = cls(events, text=text, end=end, ping_s=ping_s, for_s=for_s)
+        try:
+            async with while_there(http.receive):
+                await asyncio.wait({stream._beginning}, timeout=HEAD_WAIT_S)
+            if stream._beginning.done():
+                stream._beginning.result()
+                if stream._first and stream._first[-1].HasField("result"):
+                    check_answerable(stream._first[-1].result)
+        except BaseException:
+            await stream.close()
+            raise
+        stream._head_waits = False
+        return stream
+
+    async def tell(self, scope: Scope, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._for_s), aclosing(self._all()) as events:
+                async for event in events:
+                    await self.say(send, await self._rendered(event, scope))
+        except OpenlineError as failure:
+            problem = problem_of(scope, failure)
+            await self.say(send, self._text.rest() + said("error", bytes(problem.body)))
+        except TimeoutError:
+            await self.say(send, TIME_IS_UP)
+
+    async def close(self) -> None:
+        self._beginning.cancel()
+        await asyncio.gather(self._beginning, return_exceptions=True)
+        await self._events.aclose()
+
+    async def _begin(self) -> None:
+        """Fetches events until there is news, or nobody waits for it any more."""
+        async for event in self._events:
+            self._first.append(event)
+            if not self._head_waits or event.WhichOneof("event") != "state" or event.state not in NO_NEWS:
+                return
+
+    async def _all(self) -> CommandEvents:
+        while self._first:
+            yield self._first.popleft()
+        await self._beginning
+        while self._first:
+            yield self._first.popleft()
+        async for event in self._events:
+            yield event
+
+    async def _rendered(self, event: command_pb2.CommandEvent, scope: Scope) -> bytes:
+        match event.WhichOneof("event"):
+            case "output":
+                return self._text.output(event.output)
+            case "gap":
+                return self._text.gap(event.gap)
+            case "result":
+                end = (await self._end(event.result)).model_dump_json().encode()
+                Exchange.of(scope).facts["outcome"] = command_pb2.Outcome.Name(event.result.outcome)
+                return self._text.rest() + said("result", end)
+            case "state":
+                return self._text.status(event.state)
+            case _:
+                return b""  # of a newer version of the contract

@@ -1,0 +1,92 @@
+"""/openapi.json for programs and /docs for persons."""
+
+import html.parser
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from gateway import cluster_models, command_models, fanout_models, models
+from gateway.examples import EXAMPLES
+from gateway.pages import docs_page
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MODELS: dict[str, type[BaseModel]] = {
+    "CommandAnswer": command_models.CommandAnswer,
+    "ExecuteAnswer": models.ExecuteAnswer,
+    "OperationAnswer": models.OperationAnswer,
+    "FanoutAnswer": fanout_models.FanoutAnswer,
+    "ClusterShown": cluster_models.ClusterShown,
+    "SessionAnswer": models.SessionAnswer,
+    "Problem": models.Problem,
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_examples_are_what_they_are_examples_of(api: httpx.AsyncClient, name: str) -> None:
+    """Every field and no other, and the document shows them."""
+    MODELS[name].model_validate(EXAMPLES[name], extra="allow" if name == "Problem" else "forbid")
+    assert set(EXAMPLES[name]) >= set(MODELS[name].model_fields)
+    schemas = (await api.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas[name]["examples"] == [EXAMPLES[name]]
+
+
+async def test_bodies_have_examples_that_are_taken(api: httpx.AsyncClient) -> None:
+    """What is copied from the documentation works."""
+    schemas = (await api.get("/openapi.json")).json()["components"]["schemas"]
+    bodies: dict[str, type[BaseModel]] = {
+        "CommandBody": command_models.CommandBody,
+        "FanoutBody": fanout_models.FanoutBody,
+        "ExecuteBody": models.ExecuteBody,
+        "SessionBody": models.SessionBody,
+    }
+    for name, model in bodies.items():
+        assert schemas[name]["examples"]
+        for example in schemas[name]["examples"]:
+            model.model_validate(example, extra="forbid")
+
+
+async def test_operations_are_named_once_and_shortly(api: httpx.AsyncClient) -> None:
+    """Names that a generated client's methods can have."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    names = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert len(set(names)) == len(names)
+    assert all(name.replace("_", "").isalnum() and len(name) <= 24 for name in names)
+
+
+class Links(html.parser.HTMLParser):
+    """What a page would load, and what runs in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+async def test_docs_need_nothing_from_elsewhere(api: httpx.AsyncClient) -> None:
+    """No key, no script, no address of another machine; every operation is there."""
+    response = await api.get("/docs", headers={"X-API-Key": ""})
+    assert response.status_code == 200
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    page = Links()
+    page.feed(response.text)
+    assert page.found == ["/openapi.json"]
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert "://" not in response.text
+    for path in (await api.get("/openapi.json")).json()["paths"]:
+        assert f"<code>{path}</code>" in response.text
+    assert (await api.get("/redoc")).status_code == 404
+
+
+async def test_docs_escape_what_they_show() -> None:
+    """The document is ours, but a page must not depend on that."""
+    info = {"title": "<b>", "version": "&", "description": "<script>"}
+    operation: dict[str, Any] = {"operationId": "x", "tags": ["<i>"], "description": "<u>", "responses": {}}
+    page = bytes(docs_page({"info": info, "paths": {"/<s>": {"get": operation}}, "components": {"schemas": {}}}).body)
+    assert not any(tag in page for tag in (b"<b>", b"<script>", b"<i>", b"<u>", b"<s>"))

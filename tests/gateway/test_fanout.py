@@ -1,0 +1,246 @@
+"""/v1/fanout: one command on many clusters, in front of the real broker and of one that keeps to a script."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway import fanning
+from gateway.requests import FANOUT_BYTES
+from openline.errors import error
+from openline.ids import new_id
+from openline.reasons import Reason
+from openline.v1 import cluster_service_pb2, command_pb2, executor_service_pb2
+from openline.v1 import command_service_pb2 as pb
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+POST = "/v1/fanout"
+ACCEPT = {"Accept": "text/event-stream"}
+ARGV = ["get", "pods"]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def by_name(frame: pb.CallerFrame, say: Any) -> None:
+    """What the cluster is called says what comes of it."""
+    name, command_id = frame.execute.cluster_id, frame.execute.command_id
+    if name.startswith("offline"):
+        await say.reply(error=error(Reason.CLUSTER_OFFLINE, "not connected", retry_after_s=1))
+        return
+    result = command_pb2.CommandResult(command_id=command_id, outcome=command_pb2.OUTCOME_EXITED, stdout=b"v1\n")
+    if name.startswith("other"):
+        result.stdout = b"v2\n"
+    if name.startswith("slow"):
+        result.outcome, result.stdout = command_pb2.OUTCOME_TIMED_OUT, b"so far"
+        result.error.CopyFrom(error(Reason.COMMAND_TIMEOUT, "out of time"))
+    await say.reply(response=pb.ExecuteResponse(result=result))
+
+
+async def silent(_frame: pb.CallerFrame, _say: Any) -> None:
+    await asyncio.sleep(60)
+
+
+def cluster(cluster_id: str, **labels: str) -> cluster_service_pb2.Cluster:
+    capabilities = executor_service_pb2.Capabilities(labels=labels)
+    executor = cluster_service_pb2.ConnectedExecutor(executor_id="e", capabilities=capabilities)
+    return cluster_service_pb2.Cluster(cluster_id=cluster_id, connected=True, executors=[executor])
+
+
+def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
+    parts = [part.split("\n") for part in text.split("\n\n") if part.startswith("event: ")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in parts]
+
+
+async def test_one_cluster_that_is_there_and_one_that_is_not(api: httpx.AsyncClient) -> None:
+    """Through the real broker: an answer and a problem, side by side."""
+    response = await api.post(POST, json={"clusters": ["local", "west", "nowhere"], "argv": ARGV})
+    told = response.json()
+    assert response.status_code == 200
+    assert told["summary"] == "1 cluster answered; 2 failed: west (CLUSTER_OFFLINE), nowhere (CLUSTER_UNKNOWN)"
+    [group] = told["groups"]
+    assert (group["clusters"], group["output"], group["exit_code"]) == (["local"], "get\npods\n", 0)
+    [result] = told["results"]
+    assert (result["cluster_id"], result["success"]) == ("local", True)
+    assert result["executor_id"]
+    assert result["timings"]["run_ms"] > 0
+    found = (await api.get(f"/v1/commands/{result['command_id']}")).json()
+    assert (found["stdout"], found["digest"]) == (group["output"], result["digest"])
+    offline, unknown = told["problems"]
+    assert (offline["cluster_id"], offline["status"], offline["executed"], offline["retryable"]) == (
+        "west", 503, "no", True,
+    )  # fmt: skip
+    assert offline["retry_after_s"] >= 1
+    assert (unknown["retry_after_s"], unknown["detail"].startswith("Cluster 'nowhere' not found")) == (None, True)
+    assert (unknown["cluster_id"], unknown["status"], unknown["executed"]) == ("nowhere", 404, "no")
+
+
+async def test_40_clusters_are_said_in_a_sentence(stage: Any) -> None:
+    """38 the same, 2 differ."""
+    names = [f"same-{n}" for n in range(38)] + ["other-1", "other-2"]
+    async with stage(by_name) as scene:
+        told = (await scene.api.post(POST, json={"clusters": names, "argv": ARGV})).json()
+    assert told["summary"] == "38 clusters the same, 2 differ"
+    assert [(len(group["clusters"]), group["output"]) for group in told["groups"]] == [(38, "v1\n"), (2, "v2\n")]
+    assert [result["cluster_id"] for result in told["results"]] == names
+    assert (told["problems"], told["labels_unknown"]) == ([], [])
+
+
+async def test_a_cluster_that_runs_out_of_time_is_nothing_to_the_others(stage: Any) -> None:
+    """A problem with its output so far, and `executed` says that it ran."""
+    body = {"clusters": ["slow-1", "same-1"], "argv": ARGV, "timeout_seconds": 2}
+    async with stage(by_name) as scene:
+        told = (await scene.api.post(POST, json=body)).json()
+        assert {frame.execute.timeout_s for frame in scene.broker.asked} == {2.0}
+    [problem] = told["problems"]
+    assert (problem["cluster_id"], problem["status"], problem["executed"]) == ("slow-1", 504, "yes")
+    assert problem["stdout"] == "so far"
+    assert [group["clusters"] for group in told["groups"]] == [["same-1"]]
+
+
+async def test_groups_are_of_what_is_shown(stage: Any) -> None:
+    """Outputs that differ only in what was left out are the same."""
+
+    async def script(frame: pb.CallerFrame, say: Any) -> None:
+        stdout = f"age of {frame.execute.cluster_id}\nimage web:7\n".encode()
+        result = command_pb2.CommandResult(outcome=command_pb2.OUTCOME_EXITED, stdout=stdout)
+        await say.reply(response=pb.ExecuteResponse(result=result))
+
+    async with stage(script) as scene:
+        told = (await scene.api.post(POST, json={"clusters": ["a", "b"], "argv": ARGV, "grep": "image"})).json()
+    [group] = told["groups"]
+    assert (group["clusters"], group["output"]) == (["a", "b"], "image web:7\n")
+    assert group["shaping"]["stdout"]["left_out_by_grep"]["lines"] == 1
+    assert len({result["digest"] for result in told["results"]}) == 2
+
+
+async def test_answers_come_as_they_are_there(stage: Any) -> None:
+    """Events, of which the last sums up, without the output that was told."""
+
+    async def script(frame: pb.CallerFrame, say: Any) -> None:
+        await asyncio.sleep(0.2 if frame.execute.cluster_id == "same-1" else 0)
+        await by_name(frame, say)
+
+    async with stage(script) as scene:
+        body = {"clusters": ["same-1", "other-1", "offline-1"], "argv": ARGV}
+        response = await scene.api.post(POST, json=body, headers=ACCEPT)
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    told = events_of(response.text)
+    assert [name for name, _ in told][2:] == ["result", "summary"]
+    assert {(name, data["cluster_id"]) for name, data in told[:3]} == {
+        ("result", "other-1"), ("error", "offline-1"), ("result", "same-1"),
+    }  # fmt: skip
+    assert told[2][1]["stdout"] == "v1\n"
+    summed = told[3][1]
+    assert summed["summary"] == "2 clusters, each different; 1 failed: offline-1 (CLUSTER_OFFLINE)"
+    assert {group["output"] for group in summed["groups"]} == {None}
+
+
+async def test_so_many_at_a_time(stage: Any) -> None:
+    """The rest wait their turn; each has its time for itself."""
+    open_now, most = 0, 0
+
+    async def script(frame: pb.CallerFrame, say: Any) -> None:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        await asyncio.sleep(0.02)
+        open_now -= 1
+        await by_name(frame, say)
+
+    async with stage(script) as scene:
+        told = (await scene.api.post(POST, json={"clusters": [f"c{n}" for n in range(200)], "argv": ARGV})).json()
+        limits = {frame.execute.output_limits.max_bytes for frame in scene.broker.asked}
+    assert (told["summary"], most) == ("all 200 clusters the same", fanning.AT_A_TIME)
+    assert limits == {FANOUT_BYTES // 200}, "all of their output is here at one time"
+
+
+@pytest.mark.parametrize("headers", [{}, ACCEPT])
+async def test_a_caller_that_leaves_leaves_nothing_behind(stage: Any, headers: dict[str, str]) -> None:
+    """Every call is abandoned, and what waited its turn is never asked."""
+    async with stage(silent) as scene:
+        body = {"clusters": [f"c{n}" for n in range(120)], "argv": ARGV}
+        call = asyncio.create_task(scene.api.post(POST, json=body, headers=headers))
+        await until(lambda: len(scene.broker.asked) == fanning.AT_A_TIME)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await until(lambda: len(scene.broker.abandoned) == fanning.AT_A_TIME)
+        assert scene.open_calls == 0
+        await until(lambda: not {t.get_name() for t in asyncio.all_tasks()} & {"fanout", "events-ping", "caller-watch"})
+        assert len(scene.broker.asked) == fanning.AT_A_TIME
+
+
+async def test_a_key_holds_for_each_cluster(api: httpx.AsyncClient) -> None:
+    """The same fan-out again is the same commands, and says so."""
+    body = {"clusters": ["local"], "argv": ["get", "unique"]}
+    headers = {"Idempotency-Key": new_id()}
+    first, second = [await api.post(POST, json=body, headers=headers) for _ in range(2)]
+    assert first.json()["groups"] == second.json()["groups"]
+    assert first.json()["results"][0]["command_id"] == second.json()["results"][0]["command_id"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert second.headers["Idempotency-Replayed"] == "true"
+
+
+async def test_keys_of_clusters_differ(stage: Any) -> None:
+    """A broker knows a key by its owner alone."""
+    async with stage(by_name) as scene:
+        headers = {"Idempotency-Key": "i"}
+        await scene.api.post(POST, json={"clusters": ["a", "b"], "argv": ARGV}, headers=headers)
+        keys = {frame.execute.cluster_id: frame.execute.idempotency_key for frame in scene.broker.asked}
+    assert len(set(keys.values())) == 2
+    assert "i" not in keys.values()
+
+
+async def test_a_selector_chooses_by_labels(stage: Any) -> None:
+    """Over all pages; and says of whom nobody knows."""
+    async with stage(by_name) as scene:
+        fleet = [cluster(f"c{n:02}", env="prod" if n % 2 else "dev") for n in range(30)]
+        scene.broker.fleet.clusters = [*fleet, cluster_service_pb2.Cluster(cluster_id="gone")]
+        told = (await scene.api.post(POST, json={"selector": "env=prod", "argv": ARGV})).json()
+        none = (await scene.api.post(POST, json={"selector": "env=test", "argv": ARGV})).json()
+    assert told["groups"][0]["clusters"] == [f"c{n:02}" for n in range(1, 30, 2)]
+    assert told["labels_unknown"] == ["gone"]
+    assert (none["summary"], none["groups"]) == ("no cluster was asked", [])
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "clusters"),
+        ({"clusters": ["a"], "selector": "x"}, "clusters"),
+        ({"clusters": []}, "clusters"),
+        ({"clusters": [f"c{n}" for n in range(201)]}, "clusters"),
+        ({"clusters": ["No Such"]}, "clusters"),
+        ({"selector": ","}, "selector"),
+        ({"clusters": ["a"], "argv": None}, "argv"),
+        ({"clusters": ["a"], "grep": "("}, "grep"),
+        ({"clusters": ["a"], "timeout_seconds": 0}, "timeout_seconds"),
+    ],
+)
+async def test_what_is_not_valid_is_422(stage: Any, body: dict[str, Any], named: str) -> None:
+    """Before anything runs anywhere."""
+    async with stage(by_name) as scene:
+        response = await scene.api.post(POST, json={"argv": ARGV, **body})
+        assert scene.broker.asked == []
+    assert (response.status_code, response.json()["errors"][0]["loc"][1]) == (422, named)
+
+
+async def test_a_selector_that_fits_too_many_is_422(stage: Any) -> None:
+    """And says how many they are."""
+    async with stage(by_name) as scene:
+        scene.broker.fleet.clusters = [cluster(f"c{n:03}", env="prod") for n in range(201)]
+        response = await scene.api.post(POST, json={"argv": ARGV, "selector": "env"})
+    assert (response.status_code, "201 clusters" in response.json()["detail"]) == (422, True)
+
+
+async def test_a_wrong_key_is_401(api: httpx.AsyncClient) -> None:
+    """Not a 200 in which everything failed."""
+    response = await api.post(POST, json={"clusters": ["local"], "argv": ARGV}, headers={"X-API-Key": "nope"})
+    assert (response.status_code, response.json()["detail"]) == (401, "Invalid API key")
