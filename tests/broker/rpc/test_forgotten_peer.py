@@ -15,10 +15,16 @@ async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> 
     """Whoever asks goes on; it is not taken for somebody who was told to stop."""
 
     async def never_answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await forgotten.wait()
-        writer.close()
+        closed = asyncio.get_running_loop().create_future()
+        answering.append(closed)
+        try:
+            await forgotten.wait()
+        finally:
+            writer.close()
+            closed.set_result(None)
 
     forgotten = asyncio.Event()
+    answering: list[asyncio.Future[None]] = []
     peers = Peers("r1", Proof("r1"), Directory("r1"), open_channel)
     async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server, peers.kept():
         address = Address(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -26,5 +32,8 @@ async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> 
         asked = asyncio.create_task(peers.find(ids.new_id()))
         await asyncio.sleep(0.1)
         await peers.know([])
-        assert await asked == NotFound(frozenset())
+        found = await asked
         forgotten.set()
+        await asyncio.gather(*answering)
+        assert isinstance(found, NotFound)
+        assert set(found.answered) == {"r1"}

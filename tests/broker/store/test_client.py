@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask, check_url, open_client, open_redis, send
 from broker.store.news import Change, subscribe
@@ -399,7 +398,7 @@ async def test_who_listens_to_a_frozen_node_goes_to_another(sharded: Any) -> Non
         news = [subscribe(client) for _ in range(12)]
         assert [await anext(each) for each in news] == [None] * 12
         frozen = sharded.nodes[0]
-        listening = (await frozen.redis.pubsub_numsub(keys.NEWS))[0][1]
+        listening = len(await frozen.redis.client_list(_type="pubsub"))
         frozen.freeze()
         try:
             change = Change("prod", ConnectedExecutor(executor_id="e"), True)
