@@ -122,7 +122,8 @@ def surface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surface]:
         session = stages.enter_context(requests.Session())
         session.trust_env = False
         session.headers["X-API-Key"] = "test-key"
-        yield Surface(address, session)
+        yield (surface := Surface(address, session))
+        print(f"{surface.statuses.total()} requests: {sorted(surface.statuses.items())}")  # noqa: T201
         assert gateway.poll() is None, "the gateway has died"
         said = (home / "gateway").read_text(errors="replace")
         assert "Traceback" not in said, said[said.index("Traceback") - 2000 :][:6000]
@@ -230,4 +231,3 @@ def test_every_answer_is_documented(surface: Surface, operation_id: str) -> None
 
     while sent < wanted:
         ask()
-    print(f"{operation_id}: {sent}")  # noqa: T201
