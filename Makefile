@@ -28,8 +28,8 @@ demo: install ## Runs everything in one box, with a Kubernetes API server for th
 test: install ## Runs the tests, two files at a time.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both streams, and plays long lossy stories; minutes.
-	OPENLINE_FUZZ_MESSAGES=100000 OPENLINE_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout=1800 \
+fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both streams and 20,000 requests to the gateway, and plays long lossy stories; minutes.
+	OPENLINE_FUZZ_MESSAGES=100000 OPENLINE_FUZZ_REQUESTS=20000 OPENLINE_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout=1800 \
 		tests/fuzz tests/scenarios/test_lossy_link.py tests/executor/test_core_fuzz.py
 
 CHAOS_SECONDS ?= 200

@@ -76,10 +76,10 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 
-# The exact bytes.
+# The exact bytes: of OpenAPI 3.1, a media type without a schema.
 OUTPUT: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {}},
         "headers": {
             name: {"description": text, "schema": {"type": "integer"}}
             for name, text in {
@@ -108,6 +108,8 @@ LAST_EVENT_ID: dict[str, Any] = {
 
 # Only they take an Idempotency-Key.
 _RUNNING = frozenset({"run_command", "execute", "execute_async", "fan_out"})
+
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 # Tagged so, a route asks for no key.
 OPEN_TAG = "health"
@@ -144,6 +146,10 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
     ]
     for path in document["paths"].values():
         for operation in path.values():
+            for response in operation["responses"].values():
+                # FastAPI takes every model for plain JSON.
+                if response.get("content", {}).get("application/json", {}).get("schema") == _PROBLEM:
+                    response["content"] = {"application/problem+json": {"schema": _PROBLEM}}
             if OPEN_TAG not in operation["tags"]:
                 operation["security"] = [{scheme: []} for scheme in _SECURITY_SCHEMES]
                 taken = [

@@ -56,6 +56,29 @@ async def test_operations_are_named_once_and_shortly(api: httpx.AsyncClient) -> 
     assert all(name.replace("_", "").isalnum() and len(name) <= 24 for name in names)
 
 
+async def test_a_problem_is_documented_as_what_it_is(api: httpx.AsyncClient) -> None:
+    """Every error's content type is that of RFC 9457, as it is sent."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    operations = [
+        operation for path in paths.values() for operation in path.values() if "health" not in operation["tags"]
+    ]
+    assert operations
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                assert list(response["content"]) == ["application/problem+json"], (operation["operationId"], status)
+    sent = await api.get("/debug/clusters/nowhere")
+    assert sent.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_bytes_are_documented_as_bytes(api: httpx.AsyncClient) -> None:
+    """OpenAPI 3.1 has no `format: binary`: bytes have a media type and no schema."""
+    document = (await api.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    output = document["paths"]["/v1/commands/{command_id}/output"]["get"]["responses"]["200"]
+    assert output["content"] == {"application/octet-stream": {}}
+
+
 class Links(html.parser.HTMLParser):
     """What a page would load, and what runs in it."""
 

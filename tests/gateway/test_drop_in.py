@@ -1,0 +1,550 @@
+"""The contract of the drop-in surface: each row of its table and each failure, keys and types exact.
+
+What today's AI agents send is sent here, through the real broker and executor, and what they read is read. Details of
+each route are in the other modules; this one is to be held against the table, row by row.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.answers import session_answer
+from gateway.app import build_app
+from openline.errors import error
+from openline.pipes import Pipes
+from openline.reasons import Reason
+from openline.settings import Address
+from openline.v1 import session_service_pb2
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Json = dict[str, Any]
+
+
+class Instant:
+    """A string of RFC 3339 with an offset."""
+
+
+NULL = type(None)
+Kind = type | tuple[type, ...]
+
+PROBLEM: dict[str, Kind] = {
+    "type": str, "title": str, "status": int, "detail": str, "instance": str, "reason": str, "executed": str,
+    "retryable": bool, "request_id": str, "correlation_id": str,
+}  # fmt: skip
+TIMINGS: dict[str, Kind] = dict.fromkeys(
+    ("queue_ms", "route_ms", "deliver_ms", "run_ms", "return_ms", "total_ms"), float
+)
+# The nine of the old API, and what is there as well.
+EXECUTED: dict[str, Kind] = {
+    "command_id": str, "session_id": (str, NULL), "cluster_id": str, "status": str, "correlation_id": (str, NULL),
+    "output": str, "error": (str, NULL), "execution_time_ms": int, "executed_at": Instant,
+    "stdout": str, "stderr": str, "exit_code": (int, NULL), "success": bool, "truncated": bool, "total_bytes": int,
+    "encoding_replaced": bool, "timings": dict, "executor_id": (str, NULL), "observed_at": (Instant, NULL),
+}  # fmt: skip
+SESSION: dict[str, Kind] = {
+    "session_id": str, "cluster_id": str, "status": str, "created_at": Instant, "expires_at": Instant,
+    "ttl_seconds": int, "correlation_id": (str, NULL), "service_identity": (str, NULL),
+}  # fmt: skip
+CLUSTER: dict[str, Kind] = {
+    "clusterId": str, "status": dict, "capabilities": (dict, NULL), "ttlRemaining": (int, NULL)
+}  # fmt: skip
+STATUS: dict[str, Kind] = {
+    "cluster_id": str, "is_active": bool, "active_for_seconds": int, "is_connected": bool,
+    "last_seen": (Instant, NULL), "executors": int,
+}  # fmt: skip
+CAPABILITIES: dict[str, Kind] = {"clusterId": str, "capabilities": (dict, NULL), "available": bool}
+OFFLINE = PROBLEM | {"cluster_id": str, "last_seen": (Instant, NULL)}
+
+
+def is_a(value: object, kind: type) -> bool:
+    if kind is Instant:
+        return isinstance(value, str) and datetime.fromisoformat(value).utcoffset() is not None
+    return type(value) is kind
+
+
+def check(told: Json, shape: dict[str, Kind]) -> None:
+    """These keys and no others, each of its type: true is no number here, and 1 no float."""
+    assert set(told) == set(shape)
+    for name, kind in shape.items():
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        assert any(is_a(told[name], each) for each in kinds), (name, told[name])
+
+
+def check_problem(answer: httpx.Response, status: int, reason: str | None, detail: str | None = None) -> Json:
+    told: Json = answer.json()
+    assert (answer.status_code, told["status"], told["reason"]) == (status, status, reason), answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert {name for name in PROBLEM} <= set(told)
+    assert detail is None or told["detail"] == detail
+    check_ids(answer)
+    return told
+
+
+def check_ids(answer: httpx.Response) -> None:
+    assert answer.headers["X-Request-ID"]
+    assert answer.headers["X-Correlation-ID"]
+
+
+async def execute(api: httpx.AsyncClient, body: Json | None = None, /, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await api.post("/debug/execute", json={"cluster_id": "local", **(body or {})}, headers=named)
+
+
+async def session_of(api: httpx.AsyncClient, cluster_id: str = "local") -> str:
+    answer = await api.post("/debug/session", json={"cluster_id": cluster_id})
+    return str(answer.json()["session_id"])
+
+
+# POST /debug/execute
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "error", "exit_code"),
+    [
+        (["pods"], "success", None, 0),
+        (["fail"], "failure", 'Error from server (NotFound): pods "fail" not found', 1),
+        (["slow"], "timeout", ..., None),
+    ],
+)
+async def test_execute(api: httpx.AsyncClient, args: list[str], status: str, error: Any, exit_code: int) -> None:
+    """200, all keys always present, however the command ended."""
+    answer = await execute(api, {"args": args, "timeout_seconds": 1})
+    told = answer.json()
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    check(told, EXECUTED)
+    check(told["timings"], TIMINGS)
+    check_ids(answer)
+    assert (told["status"], told["cluster_id"], told["exit_code"]) == (status, "local", exit_code)
+    assert told["success"] is (status == "success")
+    assert told["error"] if error is ... else told["error"] == error
+
+
+async def test_execute_cancelled(api: httpx.AsyncClient) -> None:
+    """The fourth status: somebody stopped the command, and its caller has the same keys and the output so far."""
+    body = {"cluster_id": "local", "args": ["slow"], "timeout_seconds": 60}
+    key = {"Idempotency-Key": "drop-in-cancelled"}
+    begun = (await api.post("/debug/execute/async", json=body, headers=key)).json()
+    async with api.stream("GET", f"/v1/commands/{begun['operation_id']}/events") as events:
+        async for line in events.aiter_lines():
+            if line == "event: output":
+                break
+    assert (await api.delete(f"/v1/commands/{begun['operation_id']}")).status_code in (200, 202)
+    answer = await api.post("/debug/execute", json=body, headers=key)
+    told = answer.json()
+    assert answer.status_code == 200
+    check(told, EXECUTED)
+    assert (told["status"], told["output"], told["exit_code"]) == ("cancelled", "so far\n", None)
+    assert told["command_id"] == begun["operation_id"]
+
+
+async def test_execute_defaults(api: httpx.AsyncClient) -> None:
+    """get, in the namespace default, with no arguments; null is the default of what may be null."""
+    for body in ({}, {"session_id": None, "correlation_id": None, "extra_args": None, "timeout_seconds": None}):
+        assert (await execute(api, body)).json()["stdout"].split() == ["get", "-n", "default"]
+    assert (await execute(api, {"namespace": None, "args": ["pods"]})).json()["stdout"].split() == ["get", "pods"]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["get", "describe", "logs", "top", "events", "version", "api-resources", "api-versions", "explain", "rollout"],
+)
+async def test_execute_command_types(api: httpx.AsyncClient, verb: str) -> None:
+    """Each verb of the old API is understood, and is the first word."""
+    args = {"top": ["pods"], "rollout": ["status", "deploy/web"], "explain": ["pods"], "logs": ["web-0"]}.get(verb, [])
+    told = (await execute(api, {"command_type": verb, "args": args})).json()
+    assert told["stdout"].split() == [verb, *args, "-n", "default"]
+
+
+async def test_execute_argv(api: httpx.AsyncClient) -> None:
+    """[command_type, *args] + ["-n", namespace] + extra_args."""
+    body = {"command_type": "describe", "args": ["pod", "web"], "namespace": "shop", "extra_args": ["--show-events"]}
+    assert (await execute(api, body)).json()["stdout"] == "describe\npod\nweb\n-n\nshop\n--show-events\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [({"X_API_Key": ""}, "Missing API key"), ({"X_API_Key": "wrong"}, "Invalid API key")],
+)
+async def test_execute_401(api: httpx.AsyncClient, headers: dict[str, str], detail: str) -> None:
+    """In the words of the old API."""
+    check(check_problem(await execute(api, **headers), 401, "UNAUTHENTICATED", detail), PROBLEM)
+
+
+async def test_execute_404_cluster(api: httpx.AsyncClient) -> None:
+    """With the clusters that the key may see."""
+    detail = "Cluster 'x' not found. Available clusters: east, local, west"
+    check_problem(await execute(api, {"cluster_id": "x"}), 404, "CLUSTER_UNKNOWN", detail)
+
+
+async def test_execute_404_session(api: httpx.AsyncClient) -> None:
+    """A session that there is not."""
+    check_problem(await execute(api, {"session_id": "gone"}), 404, "SESSION_UNKNOWN", "Session not found")
+
+
+async def test_execute_400(api: httpx.AsyncClient) -> None:
+    """A session of another cluster."""
+    session_id = await session_of(api, "west")
+    answer = await execute(api, {"session_id": session_id})
+    check_problem(answer, 400, "SESSION_MISMATCH", "Session cluster mismatch")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"cluster_id": 1}, ["body", "cluster_id"]),
+        ({"command_type": "delete"}, ["body", "command_type"]),
+        ({"args": ["x"] * 21}, ["body", "args"]),
+        ({"args": "pods"}, ["body", "args"]),
+        ({"args": ["pods", 1]}, ["body", "args", 1]),
+        ({"namespace": 1}, ["body", "namespace"]),
+        ({"timeout_seconds": 0}, ["body", "timeout_seconds"]),
+        ({"timeout_seconds": 301}, ["body", "timeout_seconds"]),
+        ({"extra_args": "x"}, ["body", "extra_args"]),
+    ],
+)
+async def test_execute_422(api: httpx.AsyncClient, change: Json, where: list[str | int]) -> None:
+    """FastAPI's shape: `detail` is a list, and says where."""
+    told = check_problem(await execute(api, change), 422, "INVALID_COMMAND")
+    check(told, PROBLEM | {"detail": list})
+    assert where in [wrong["loc"] for wrong in told["detail"]]
+    for wrong in told["detail"]:
+        check(wrong, {"type": str, "loc": list, "msg": str})
+
+
+@pytest.mark.parametrize("reason", [Reason.CLUSTER_BUSY, Reason.QUOTA_EXCEEDED])
+async def test_execute_429(stage: Any, reason: Reason) -> None:
+    """Too much at once: when to come back."""
+
+    async def refuse(_frame: Any, say: Any) -> None:
+        await say.reply(error=error(reason, "too much at once", retry_after_s=1.2))
+
+    async with stage(refuse) as scene:
+        answer = await execute(scene.api)
+    told = check_problem(answer, 429, reason, "too much at once")
+    assert (told["executed"], told["retryable"], answer.headers["Retry-After"]) == ("no", True, "2")
+
+
+async def test_execute_503_no_broker() -> None:
+    """No broker replica answers: it has not run, and may be asked again."""
+    async with Pipes((Address("127.0.0.1:9"),), client="test") as pipes, direct(pipes) as api:
+        told = check_problem(await execute(api), 503, "BROKER_UNAVAILABLE")
+    assert (told["executed"], told["retryable"]) == ("no", True)
+
+
+def direct(pipes: Pipes) -> httpx.AsyncClient:
+    """A client of a gateway that listens nowhere."""
+    transport = httpx.ASGITransport(app=build_app(pipes))  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway", headers={"X-API-Key": "test-key"})
+
+
+# /debug/session
+
+
+async def test_create_session(api: httpx.AsyncClient) -> None:
+    """201 with the record; what was given is in it, and 300 s is the default."""
+    given = {"cluster_id": "local", "correlation_id": "c-1", "service_identity": "agent"}
+    answer = await api.post("/debug/session", json={**given, "user_id": "u-1"})
+    told = answer.json()
+    assert answer.status_code == 201
+    check(told, SESSION)
+    check_ids(answer)
+    assert {name: told[name] for name in given} == given
+    assert (told["status"], told["ttl_seconds"]) == ("active", 300)
+
+
+@pytest.mark.parametrize("ttl", [60, 3600])
+async def test_create_session_bounds(api: httpx.AsyncClient, ttl: int) -> None:
+    """The bounds themselves are taken."""
+    answer = await api.post("/debug/session", json={"cluster_id": "local", "ttl_seconds": ttl})
+    assert (answer.status_code, answer.json()["ttl_seconds"]) == (201, ttl)
+
+
+async def test_create_session_404(api: httpx.AsyncClient) -> None:
+    """As for a command."""
+    detail = "Cluster 'x' not found. Available clusters: east, local, west"
+    check_problem(await api.post("/debug/session", json={"cluster_id": "x"}), 404, "CLUSTER_UNKNOWN", detail)
+
+
+@pytest.mark.parametrize(
+    "change", [{"cluster_id": "-x"}, {"cluster_id": "X"}, {"cluster_id": "x" * 101}, {"ttl_seconds": 59}]
+)
+async def test_create_session_422(api: httpx.AsyncClient, change: Json) -> None:
+    """As for a command."""
+    told = check_problem(
+        await api.post("/debug/session", json={"cluster_id": "local", **change}), 422, "INVALID_COMMAND"
+    )
+    check(told, PROBLEM | {"detail": list})
+    assert told["detail"][0]["loc"] == ["body", next(iter(change))]
+
+
+async def test_get_session(api: httpx.AsyncClient) -> None:
+    """200, the same shape."""
+    session_id = await session_of(api)
+    answer = await api.get(f"/debug/session/{session_id}")
+    assert (answer.status_code, answer.json()["session_id"]) == (200, session_id)
+    check(answer.json(), SESSION)
+
+
+@pytest.mark.parametrize(("ago_s", "status"), [(0, "active"), (59, "active"), (61, "idle")])
+async def test_get_session_status(ago_s: int, status: str) -> None:
+    """Active for a minute after each use, then idle."""
+    now = datetime.now(UTC)
+    session = session_service_pb2.Session(session_id="s", cluster_id="local", ttl_s=300)
+    session.created_at.CopyFrom(stamp(now - timedelta(seconds=100)))
+    session.last_used_at.CopyFrom(stamp(now - timedelta(seconds=ago_s)))
+    assert session_answer(session).status == status
+
+
+def stamp(at: datetime) -> Timestamp:
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_session_404(api: httpx.AsyncClient, method: str) -> None:
+    """In the words of the old API."""
+    check_problem(await api.request(method, "/debug/session/gone"), 404, "SESSION_UNKNOWN", "Session not found")
+
+
+async def test_delete_session(api: httpx.AsyncClient) -> None:
+    """204 without a body, and then there is none."""
+    session_id = await session_of(api)
+    answer = await api.delete(f"/debug/session/{session_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    check_ids(answer)
+    assert (await api.get(f"/debug/session/{session_id}")).status_code == 404
+
+
+# Clusters
+
+
+async def test_clusters(api: httpx.AsyncClient) -> None:
+    """Registered ones, sorted, and how many."""
+    answer = await api.get("/debug/clusters")
+    assert (answer.status_code, answer.json()) == (200, {"clusters": ["east", "local", "west"], "count": 3})
+    check_ids(answer)
+
+
+async def test_cluster(api: httpx.AsyncClient) -> None:
+    """One that is connected and was asked; and one that never was, of which nothing is made up."""
+    await execute(api, {"session_id": await session_of(api)})
+    told = (await api.get("/debug/clusters/local")).json()
+    check(told, CLUSTER)
+    flags = {"hasToken": True, "hasActiveSession": True, "executorReporting": True}
+    assert (told["clusterId"], told["status"]) == ("local", flags)
+    assert type(told["ttlRemaining"]) is int
+    assert type(told["capabilities"]) is dict
+    told = (await api.get("/debug/clusters/west")).json()
+    check(told, CLUSTER)
+    assert told["status"]["executorReporting"] is False
+    assert told["capabilities"] is None
+
+
+async def test_cluster_status(api: httpx.AsyncClient) -> None:
+    """is_active, and more."""
+    await execute(api)
+    answer = await api.get("/cluster/local/status")
+    check(answer.json(), STATUS)
+    assert (answer.status_code, answer.json()["is_active"], answer.json()["is_connected"]) == (200, True, True)
+    told = (await api.get("/cluster/west/status")).json()
+    check(told, STATUS)
+    assert told["is_connected"] is False
+
+
+@pytest.mark.parametrize("path", ["/debug/clusters/x", "/cluster/x/status"])
+async def test_cluster_404(api: httpx.AsyncClient, path: str) -> None:
+    """As for a command."""
+    detail = "Cluster 'x' not found. Available clusters: east, local, west"
+    check_problem(await api.get(path), 404, "CLUSTER_UNKNOWN", detail)
+
+
+@pytest.mark.parametrize(("cluster_id", "is_there"), [("local", True), ("west", False), ("x", False)])
+async def test_capabilities(api: httpx.AsyncClient, cluster_id: str, is_there: bool) -> None:
+    """200 for every id: who asks wants to know what it can do, and the answer may be nothing."""
+    answer = await api.get(f"/api/v1/clusters/{cluster_id}/capabilities")
+    told = answer.json()
+    assert answer.status_code == 200
+    check(told, CAPABILITIES)
+    assert (told["clusterId"], told["available"], told["capabilities"] is not None) == (cluster_id, is_there, is_there)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/debug/session"),
+        ("GET", "/debug/session/x"),
+        ("DELETE", "/debug/session/x"),
+        ("GET", "/debug/clusters"),
+        ("GET", "/debug/clusters/local"),
+        ("GET", "/cluster/local/status"),
+        ("GET", "/api/v1/clusters/local/capabilities"),
+    ],
+)
+@pytest.mark.parametrize(("key", "detail"), [("", "Missing API key"), ("wrong", "Invalid API key")])
+async def test_401(api: httpx.AsyncClient, method: str, path: str, key: str, detail: str) -> None:
+    """Everything but health asks for a key, and says which of the two it is."""
+    body = {"cluster_id": "local"} if method == "POST" else None
+    answer = await api.request(method, path, json=body, headers={"X-API-Key": key})
+    check(check_problem(answer, 401, "UNAUTHENTICATED", detail), PROBLEM)
+
+
+# Health
+
+
+async def test_health(api: httpx.AsyncClient) -> None:
+    """No key; 200 with JSON."""
+    answer = await api.get("/health", headers={"X-API-Key": ""})
+    told = answer.json()
+    assert (answer.status_code, told["status"]) == (200, "healthy")
+    check(told, {"status": str, "brokers": list, "version": str})
+    check(told["brokers"][0], {"address": str, "connected": bool, "replica_id": str, "degraded": bool})
+    answer = await api.get("/healthz", headers={"X-API-Key": ""})
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_health_503() -> None:
+    """Without a broker it is not healthy, but it runs."""
+    async with Pipes((Address("127.0.0.1:9"),), client="test") as pipes, direct(pipes) as api:
+        answer = await api.get("/health")
+        assert (answer.status_code, answer.json()["status"]) == (503, "unhealthy")
+        assert (await api.get("/healthz")).status_code == 200
+
+
+# What is said of sessions below the table
+
+
+async def test_execute_without_a_session_marks_the_cluster_active(api: httpx.AsyncClient) -> None:
+    """It is the normal case."""
+    assert (await execute(api)).json()["session_id"] is None
+    assert (await api.get("/cluster/local/status")).json()["active_for_seconds"] == 60
+
+
+async def test_execute_with_a_session_keeps_it(api: httpx.AsyncClient) -> None:
+    """Its end moves on with each command."""
+    session_id = await session_of(api)
+    before = (await api.get(f"/debug/session/{session_id}")).json()
+    told = (await execute(api, {"session_id": session_id, "args": ["pause"]})).json()
+    assert told["session_id"] == session_id
+    after = (await api.get(f"/debug/session/{session_id}")).json()
+    assert datetime.fromisoformat(after["expires_at"]) > datetime.fromisoformat(before["expires_at"])
+
+
+# Where the old behaviour hurts
+
+
+async def test_offline_is_503_at_once(api: httpx.AsyncClient) -> None:
+    """Long before the wait is over, with Retry-After, a reason, and when it was last seen."""
+    answer = await execute(api, {"cluster_id": "west", "timeout_seconds": 300})
+    told = check_problem(answer, 503, "CLUSTER_OFFLINE")
+    check(told, OFFLINE)
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.elapsed.total_seconds() < 5
+
+
+async def test_out_of_time_is_200_and_504_for_who_wants_it(api: httpx.AsyncClient) -> None:
+    """With the output so far in each."""
+    slow = {"args": ["slow"], "timeout_seconds": 1}
+    plain = await execute(api, slow)
+    strict = await execute(api, slow, Prefer="handling=strict")
+    v1 = await api.post("/v1/clusters/local/commands", json={"argv": ["get", "slow"], "timeout_seconds": 1})
+    assert (plain.status_code, plain.json()["status"], plain.json()["output"]) == (200, "timeout", "so far\n")
+    for answer in (strict, v1):
+        assert check_problem(answer, 504, "COMMAND_TIMEOUT")["stdout"] == "so far\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "argv"),
+    [
+        (["pods", "-n", "shop"], "get pods -n shop"),
+        (["pods", "--namespace=shop"], "get pods --namespace=shop"),
+        (["pods", "-A"], "get pods -A"),
+        (["pods", "--all-namespaces"], "get pods --all-namespaces"),
+    ],
+)
+async def test_a_namespace_in_args_wins(api: httpx.AsyncClient, args: list[str], argv: str) -> None:
+    """Over one that was only the default."""
+    assert (await execute(api, {"args": args})).json()["stdout"].split() == argv.split()
+
+
+async def test_two_explicit_namespaces_are_422(api: httpx.AsyncClient) -> None:
+    """The same one twice is none too many."""
+    both = {"namespace": "shop", "args": ["pods", "-n", "web"]}
+    assert check_problem(await execute(api, both), 422, "INVALID_COMMAND")["detail"][0]["loc"] == ["body", "namespace"]
+    assert (await execute(api, {"namespace": "web", "args": ["pods", "-n", "web"]})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "args", [["hpa", "autoscaler"], ["pods", "-l", "app=recreate"], ["pod", "patch-server"], ["deploy", "delete-me"]]
+)
+async def test_names_are_not_scanned_for_words(api: httpx.AsyncClient, args: list[str]) -> None:
+    """The policy parses: what is a name may be called anything."""
+    answer = await execute(api, {"args": args})
+    assert (answer.status_code, answer.json()["stdout"].split()) == (200, ["get", *args, "-n", "default"])
+
+
+@pytest.mark.parametrize("verb", ["version", "api-resources", "api-versions", "events"])
+async def test_args_may_be_empty(api: httpx.AsyncClient, verb: str) -> None:
+    """For verbs that need none."""
+    assert (await execute(api, {"command_type": verb, "args": []})).json()["status"] == "success"
+
+
+async def test_the_verb_may_be_the_first_argument(api: httpx.AsyncClient) -> None:
+    """Where command_type is absent; where it is there, the word is an argument."""
+    absent = await execute(api, {"args": ["describe", "pod", "web"]})
+    present = await execute(api, {"command_type": "get", "args": ["events"]})
+    assert absent.json()["stdout"].split()[:3] == ["describe", "pod", "web"]
+    assert present.json()["stdout"].split()[:2] == ["get", "events"]
+
+
+async def test_a_failure_says_why(api: httpx.AsyncClient) -> None:
+    """`error` is the first line of stderr; `output` is stdout, a newline, and stderr where there is any."""
+    failed = (await execute(api, {"args": ["fail"]})).json()
+    assert failed["error"] == failed["stderr"].splitlines()[0]
+    assert (failed["stdout"], failed["output"]) == ("", "\n" + failed["stderr"])
+    assert (failed["exit_code"], failed["success"], failed["truncated"]) == (1, False, False)
+    assert failed["total_bytes"] == len(failed["stderr"])
+    both = (await execute(api, {"args": ["both"]})).json()
+    assert (both["output"], both["error"], both["success"]) == ("out\n\nwarning\n", None, True)
+    assert (await execute(api, {"args": ["pods"]})).json()["output"] == "get\npods\n-n\ndefault\n"
+
+
+async def test_a_late_result_is_not_lost(api: httpx.AsyncClient) -> None:
+    """execute/async says where it is; there it is found, by both names."""
+    begun = await api.post("/debug/execute/async", json={"cluster_id": "local", "args": ["pause"]})
+    told = begun.json()
+    assert begun.status_code == 202
+    check(told, {"operation_id": str, "status": str, "poll_url": str})
+    assert (told["status"], told["poll_url"]) == ("pending", f"/debug/operations/{told['operation_id']}")
+    for path in (told["poll_url"], f"/v1/commands/{told['operation_id']}"):
+        found = await api.get(path, params={"wait": 20})
+        assert (found.status_code, found.json()["state"], found.json()["stdout"]) == (200, "done", "done\n")
+
+
+async def test_the_id_of_an_answer_finds_it_again(api: httpx.AsyncClient) -> None:
+    """Also for a command that was waited for."""
+    told = (await execute(api, {"args": ["pods"]})).json()
+    found = (await api.get(f"/debug/operations/{told['command_id']}")).json()
+    assert (found["stdout"], found["observed_at"]) == (told["stdout"], told["observed_at"])
+
+
+@pytest.mark.parametrize("field", ["args", "extra_args"])
+@pytest.mark.parametrize("word", ["a\0b", "\ud800", "x" * 16_385], ids=["NUL", "lone surrogate", "oversized"])
+async def test_words_that_cannot_be_arguments_are_422(api: httpx.AsyncClient, field: str, word: str) -> None:
+    """At the gateway."""
+    body = json.dumps({"cluster_id": "local", field: [word]})
+    check_problem(await api.post("/debug/execute", content=body), 422, "INVALID_COMMAND")
+
+
+async def test_headers_win_over_the_body(api: httpx.AsyncClient) -> None:
+    """X-Correlation-ID and X-Request-Timeout; the ids are echoed."""
+    body = {"args": ["slow"], "timeout_seconds": 300, "correlation_id": "from-body"}
+    answer = await execute(api, body, X_Correlation_ID="from-header", X_Request_Timeout="1", X_Request_ID="r-1")
+    assert (answer.json()["status"], answer.json()["correlation_id"]) == ("timeout", "from-header")
+    assert (answer.headers["X-Correlation-ID"], answer.headers["X-Request-ID"]) == ("from-header", "r-1")
