@@ -17,6 +17,8 @@ from openline.v1 import command_service_pb2
 CALLER = Caller(owner="alice", scopes=("execute",))
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
+GOOD_ID = "01a22410-98dd-7667-b37d-b9bf5344cb38"
+
 
 def check(**fields: Any) -> Ask:
     usual: dict[str, Any] = {"cluster_id": "prod", "argv": ["get", "pods"]}
@@ -85,11 +87,11 @@ def test_times_at_the_edge() -> None:
     [
         "x",
         "0af76519-16cd-43dd-8448-eb211c80319c",  # version 4
-        ids.new_id().upper(),
-        "{" + ids.new_id() + "}",
-        ids.new_id().replace("-", ""),
-        ids.new_id() + "\n",
-        "urn:uuid:" + ids.new_id(),
+        GOOD_ID.upper(),
+        "{" + GOOD_ID + "}",
+        GOOD_ID.replace("-", ""),
+        GOOD_ID + "\n",
+        "urn:uuid:" + GOOD_ID,
         "9" * 100_000,
     ],
 )
