@@ -74,8 +74,14 @@ class Surface:
         except ValueError:
             return
         if isinstance(told, dict) and answer.status_code < 300:
-            self.commands += filter(None, [told.get("command_id"), told.get("operation_id")])
-            self.sessions += filter(None, [told.get("session_id")])
+            for known, name in (
+                (self.commands, "command_id"),
+                (self.commands, "operation_id"),
+                (self.sessions, "session_id"),
+            ):
+                # A look at one adds nothing: otherwise there would soon be a single one.
+                if told.get(name) and told[name] not in known:
+                    known.append(told[name])
 
 
 @contextmanager
