@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from gateway.argv import Unacceptable
@@ -151,13 +153,23 @@ async def on_http_exception(request: Request, failure: HTTPException) -> Problem
     if failure.status_code == 400 and isinstance(failure.__cause__, ValueError | RecursionError):
         # Neither UTF-8 nor sane: for the caller the same as any other body that is not JSON.
         return _invalid(request.scope, [_wrong(("body",), "JSON decode error", kind="json_invalid")])
-    return problem(request.scope, failure.status_code, failure.detail, headers=failure.headers)
+    headers = dict(failure.headers or {})
+    if failure.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problem(request.scope, failure.status_code, failure.detail, headers=headers)
 
 
 async def on_defect(request: Request, _failure: Exception) -> ProblemResponse:
     """A defect of ours; the server logs it."""
     failure = command_pb2.Error(reason=Reason.INTERNAL, executed=MEANING[Reason.INTERNAL].executed)
     return problem(request.scope, 500, "Internal error", failure=failure)
+
+
+def _methods(request: Request) -> set[str]:
+    """What the resource can be asked, by all of its routes: the framework tells of the first one only."""
+    routes = iter_route_contexts(request.app.routes)
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods or ()}
 
 
 def _invalid(scope: Scope, wrong: list[dict[str, Any]], *, failure: command_pb2.Error | None = None) -> ProblemResponse:

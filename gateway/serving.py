@@ -11,8 +11,11 @@ from typing import Any
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.exchange import Exchange
+from gateway.problems import problem
 
 # Connections beyond this many are answered 503 at once; each costs a few tens of KiB.
 MAX_CONNECTIONS = 4096
@@ -128,6 +131,16 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """A problem with its ids, as every other refusal is, though there is no request that it could name."""
+        scope: Scope = {"type": "http", "method": "", "path": "", "headers": []}
+        exchange = Exchange.begin(scope, {})
+        ids = {"X-Request-ID": exchange.request_id, "X-Correlation-ID": exchange.correlation_id}
+        answer = problem(scope, 400, msg, headers={**ids, "Connection": "close"})
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(answer.body)))
+        self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
         """CONNECT only: nothing that whoever runs the gateway could help by installing a library."""

@@ -1,6 +1,7 @@
 """What every request passes: ids, bounds on its head and body, its log line, and errors of the framework."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -208,3 +209,42 @@ async def test_the_documents_problems_are_those_that_happen(api: httpx.AsyncClie
         if any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", []))
     }
     assert taking == {"execute", "execute_async", "run_command", "fan_out"}
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/debug/execute", "POST"),
+        ("/debug/session/x", "DELETE, GET"),
+        ("/v1/commands/x", "DELETE, GET"),
+        ("/v1/sessions/x", "DELETE, GET"),
+        ("/v1/clusters", "GET"),
+    ],
+)
+async def test_405_says_what_is_allowed(api: httpx.AsyncClient, path: str, allowed: str) -> None:
+    """Every method that the resource has, not only the first one's (RFC 9110, 10.2.1)."""
+    response = await api.put(path)
+    assert (response.status_code, response.headers["Allow"]) == (405, allowed)
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"nonsense\r\n\r\n", b"GET /healthz?" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ids=["no HTTP", "a URL that is too long"],
+)
+async def test_what_is_no_http_is_a_problem_as_well(gateway: Address, sent: bytes) -> None:
+    """400 as every other refusal: a problem, with its ids in the headers and in the body."""
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    told = json.loads(body)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["connection"] == "close"
+    assert (told["status"], told["executed"], told["retryable"]) == (400, "no", False)
+    assert (headers["x-request-id"], headers["x-correlation-id"]) == (told["request_id"], told["correlation_id"])
