@@ -423,7 +423,7 @@ async def test_health_503() -> None:
 async def test_execute_without_a_session_marks_the_cluster_active(api: httpx.AsyncClient) -> None:
     """It is the normal case."""
     assert (await execute(api)).json()["session_id"] is None
-    assert (await api.get("/cluster/local/status")).json()["active_for_seconds"] == 60
+    assert (await api.get("/cluster/local/status")).json()["active_for_seconds"] in range(50, 61)
 
 
 async def test_execute_with_a_session_keeps_it(api: httpx.AsyncClient) -> None:
