@@ -4,17 +4,15 @@ None of them runs a command, and a session that was made twice expires unused; s
 as one answer may take.
 """
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
 import grpc
 
 from gateway.callers import Caller
-from openline.calls import broker_unavailable
-from openline.errors import OpenlineError, error, from_rpc_error
+from openline.errors import OpenlineError, error
+from openline.lookups import call, first_answer
 from openline.pipes import Pipes
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
@@ -24,8 +22,6 @@ from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 # For each replica: these calls are a look into Redis, so one that needs longer is not well.
 TIMEOUT_S = 3.0
-# Between two rounds of asking, up to so long: for a replica that is just being restarted.
-PAUSE_S = 0.25
 # A thousand clusters a page.
 MAX_PAGES = 100
 # In an error message, for a person or a model to choose from.
@@ -103,9 +99,9 @@ class Stubs:
             left_s = max(0.0, ends_at - monotonic())
             request = command_service_pb2.GetCommandRequest(command_id=command_id, wait_s=left_s)
             method = CommandServiceStub(channel).GetCommand
-            return (await _call(method, request, caller, timeout_s=left_s + TIMEOUT_S)).command
+            return (await call(method, request, api_key=caller.api_key, timeout_s=left_s + TIMEOUT_S)).command
 
-        return await self._first_answer(look, patience_s=wait_s + TIMEOUT_S, executed=UNKNOWN)
+        return await first_answer(self._pipes, look, ends_at=ends_at + TIMEOUT_S, executed=UNKNOWN)
 
     async def _ask(
         self,
@@ -114,35 +110,9 @@ class Stubs:
         caller: Caller,
     ) -> A:
         timeout_s = min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
-        return await self._first_answer(
-            lambda channel: _call(method(channel), request, caller, timeout_s=timeout_s),
-            patience_s=timeout_s,
+        return await first_answer(
+            self._pipes,
+            lambda channel: call(method(channel), request, api_key=caller.api_key, timeout_s=timeout_s),
+            ends_at=monotonic() + timeout_s,
             executed=NO,
         )
-
-    async def _first_answer(
-        self,
-        ask: Callable[[grpc.aio.Channel], Awaitable[A]],
-        *,
-        patience_s: float,
-        executed: command_pb2.Executed.ValueType,
-    ) -> A:
-        """What the first replica says that can be reached; all are tried again while there is time."""
-        ends_at = monotonic() + patience_s
-        while True:
-            for replica in self._pipes.in_order():
-                try:
-                    return await ask(replica.channel)
-                except OpenlineError as failure:
-                    if failure.reason is not Reason.BROKER_UNAVAILABLE:
-                        raise
-            if (left_s := ends_at - monotonic()) <= 0:
-                raise broker_unavailable("no broker replica answers", executed=executed)
-            await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
-
-
-async def _call(method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, caller: Caller, *, timeout_s: float) -> A:
-    try:
-        return await method(request, metadata=(("authorization", f"Bearer {caller.api_key}"),), timeout=timeout_s)
-    except grpc.RpcError as status:
-        raise from_rpc_error(status) from status

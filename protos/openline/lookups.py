@@ -37,7 +37,7 @@ class Lookups:
 
     def __init__(self, pipes: Pipes, *, api_key: str) -> None:
         self._pipes = pipes
-        self._metadata = (("authorization", f"Bearer {api_key}"),)
+        self._api_key = api_key
 
     async def ask(
         self,
@@ -50,9 +50,9 @@ class Lookups:
         ends_at = monotonic() + timeout_s
 
         async def ask(channel: grpc.aio.Channel) -> A:
-            return await self._call(method(channel), request, timeout_s=self._patience_s(ends_at))
+            return await call(method(channel), request, api_key=self._api_key, timeout_s=self._patience_s(ends_at))
 
-        return await self._first_answer(ask, ends_at=ends_at, executed=NO)
+        return await first_answer(self._pipes, ask, ends_at=ends_at, executed=NO)
 
     async def get_command(self, command_id: str, *, wait_s: float = 0.0) -> command_pb2.Command:
         """A command, running or done; `wait_s` waits for its end."""
@@ -62,40 +62,47 @@ class Lookups:
             left_s = min(MAX_WAIT_S, max(0.0, wait_until - monotonic()))
             request = GetCommandRequest(command_id=command_id, wait_s=left_s)
             timeout_s = left_s + self._patience_s(monotonic() + TIMEOUT_S)
-            return (await self._call(CommandServiceStub(channel).GetCommand, request, timeout_s=timeout_s)).command
+            method = CommandServiceStub(channel).GetCommand
+            return (await call(method, request, api_key=self._api_key, timeout_s=timeout_s)).command
 
         while True:
-            command = await self._first_answer(look, ends_at=wait_until + TIMEOUT_S, executed=UNKNOWN)
+            command = await first_answer(self._pipes, look, ends_at=wait_until + TIMEOUT_S, executed=UNKNOWN)
             if command.HasField("result") or monotonic() >= wait_until:
                 return command
 
     def _patience_s(self, ends_at: float) -> float:
         return patience_s(ends_at - monotonic(), replicas=len(self._pipes.replicas))
 
-    async def _first_answer(
-        self,
-        ask: Callable[[grpc.aio.Channel], Awaitable[A]],
-        *,
-        ends_at: float,
-        executed: command_pb2.Executed.ValueType,
-    ) -> A:
-        """All are tried again while there is time."""
-        while True:
-            for replica in self._pipes.in_order():
-                try:
-                    return await ask(replica.channel)
-                except OpenlineError as failure:
-                    if failure.reason is not Reason.BROKER_UNAVAILABLE:
-                        raise
-            if (left_s := ends_at - monotonic()) <= 0:
-                raise broker_unavailable("no broker replica answers", executed=executed)
-            await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
 
-    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, timeout_s: float) -> A:
-        try:
-            return await method(request, metadata=self._metadata, timeout=timeout_s)
-        except grpc.RpcError as status:
-            raise from_rpc_error(status) from status
+async def first_answer(
+    pipes: Pipes,
+    ask: Callable[[grpc.aio.Channel], Awaitable[A]],
+    *,
+    ends_at: float,
+    executed: command_pb2.Executed.ValueType,
+) -> A:
+    """What the first replica says that can be reached; all are tried again until `ends_at` (time.monotonic's).
+
+    Raises what that one raises, or BROKER_UNAVAILABLE with this `executed`.
+    """
+    while True:
+        for replica in pipes.in_order():
+            try:
+                return await ask(replica.channel)
+            except OpenlineError as failure:
+                if failure.reason is not Reason.BROKER_UNAVAILABLE:
+                    raise
+        if (left_s := ends_at - monotonic()) <= 0:
+            raise broker_unavailable("no broker replica answers", executed=executed)
+        await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
+
+
+async def call(method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, api_key: str, timeout_s: float) -> A:
+    """One unary call with a caller's key. Raises OpenlineError."""
+    try:
+        return await method(request, metadata=(("authorization", f"Bearer {api_key}"),), timeout=timeout_s)
+    except grpc.RpcError as status:
+        raise from_rpc_error(status) from status
 
 
 def patience_s(left_s: float, *, replicas: int) -> float:
