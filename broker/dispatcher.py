@@ -149,6 +149,11 @@ class Dispatcher:
         """What is known of the cluster's executors on other replicas has changed."""
         self._perform(self._ledger.news(cluster_id, now=monotonic()))
 
+    def break_off(self, connection: Connection, why: Exception) -> None:
+        """Ends the connection's stream at once; what is queued on it is lost, what runs may be handed over later."""
+        if (stream := self._streams.get(connection)) is not None:
+            stream.break_off(why)
+
     def let_go(self, connection: Connection) -> None:
         """Ends the connection's stream when what is queued on it has been written."""
         if (stream := self._streams.get(connection)) is not None:
@@ -171,8 +176,7 @@ class Dispatcher:
             self._send(connection, BrokerFrame(activity=executor_service_pb2.Activity(active_for_s=left_s)))
 
     def _superseded(self, connection: Connection) -> None:
-        if (stream := self._streams.get(connection)) is not None:
-            stream.break_off(Replaced("the executor is connected to another replica"))
+        self.break_off(connection, Replaced("the executor is connected to another replica"))
 
     def _relayed(self, command: Command, actions: Sequence[Action]) -> None:
         self._perform(actions)
@@ -184,8 +188,7 @@ class Dispatcher:
                 case Send(connection, frame):
                     self._send(connection, frame)
                 case Close(connection, why):
-                    if (stream := self._streams.get(connection)) is not None:
-                        stream.break_off(Replaced(why))
+                    self.break_off(connection, Replaced(why))
                 case Conclude(command):
                     self._conclude(command)
                 case Forward(command):

@@ -1,4 +1,4 @@
-"""A replica that is asked to stop: its executors and callers move to the others, and what runs is seen to its end.
+"""A replica that is asked to stop, or to be without executors: they move to the others; what runs is seen to its end.
 
 Executors take what they run along: the replica that they come to takes it over, and this one follows it there for the
 callers that wait here. With no other replica there is nowhere to go: then what runs is finished first.
@@ -6,12 +6,17 @@ callers that wait here. With no other replica there is nowhere to go: then what 
 
 import asyncio
 import random
+from collections.abc import Sequence
 from time import monotonic
 
 import structlog
 
+from broker.core.connections import Connection
 from broker.replica import Replica
+from broker.rpc.executors import ExecutorService
 from broker.rpc.pipe import Pipes
+from openline.errors import OpenlineError, error
+from openline.reasons import NO, Reason
 
 # Kubernetes gives a pod 30 s between TERM and KILL; the rest of the stop takes its part of them.
 DRAIN_S = 20.0
@@ -28,33 +33,74 @@ REASON = "the replica is stopping"
 log = structlog.get_logger()
 
 
-def _is_busy(replica: Replica) -> bool:
-    """Whether waiting is of use: executors are still here, or what they took along is followed to its end."""
-    ledger = replica.ledger
-    return len(ledger.connections) > 0 or (len(ledger.commands) > 0 and bool(replica.peers.reachable))
+class Draining:
+    """Of one replica. Nothing but a restart undoes it."""
 
+    def __init__(self, replica: Replica, executors: ExecutorService) -> None:
+        self._replica = replica
+        self._executors = executors
+        # Tells executors to move on somebody's request, while the replica goes on to serve callers.
+        self._moving: asyncio.Task[None] | None = None
 
-async def drain(replica: Replica, pipes: Pipes) -> None:
-    """Returns when nothing is left to do here, at the latest after 20 s."""
-    until = monotonic() + DRAIN_S
-    connections = list(replica.ledger.connections)
-    log.info("replica.draining", executors=len(connections), commands=len(replica.ledger.commands), pipes=len(pipes))
-    is_alone = not replica.peers.reachable
-    replica.presence.is_draining = True
-    pipes.go_away(REASON, reconnect_after_s=CALLERS_RECONNECT_AFTER_S)
-    random.shuffle(connections)
-    pause_s = min(PER_EXECUTOR_S, SPREAD_S / max(1, len(connections)))
-    for connection in connections:
-        replica.dispatcher.move(connection, reason=REASON, drain_s=DRAIN_S / 2 if is_alone else 0.0)
-        await asyncio.sleep(pause_s)
-    while _is_busy(replica) and monotonic() < until:
+    def begin(self, reason: str, *, spread_s: float) -> int:
+        """Takes no executors from now on, and tells those that are here to move, over this time; how many they are.
+
+        Asked again, it begins anew with those that are left. Raises BROKER_UNAVAILABLE without another replica: they
+        would have nowhere to go.
+        """
+        if not self._replica.peers.reachable:
+            alone = "no other replica is there to take the executors"
+            raise OpenlineError(error(Reason.BROKER_UNAVAILABLE, alone, executed=NO, retry_after_s=5.0))
+        connections = self._refuse_new()
+        if self._moving is not None:
+            self._moving.cancel()
+        pause_s = spread_s / max(1, len(connections))
+        self._moving = asyncio.create_task(self._move(connections, reason=reason, pause_s=pause_s), name="drain")
+        log.info("replica.draining", executors=len(connections), reason=reason, spread_s=spread_s)
+        return len(connections)
+
+    async def finish(self, pipes: Pipes) -> None:
+        """The replica is stopping: returns when nothing is left to do here, at the latest after 20 s."""
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.gather(self._moving, return_exceptions=True)
+        replica, until = self._replica, monotonic() + DRAIN_S
+        connections = self._refuse_new()
+        log.info(
+            "replica.draining", executors=len(connections), commands=len(replica.ledger.commands), pipes=len(pipes)
+        )
+        is_alone = not replica.peers.reachable
+        pipes.go_away(REASON, reconnect_after_s=CALLERS_RECONNECT_AFTER_S)
+        pause_s = min(PER_EXECUTOR_S, SPREAD_S / max(1, len(connections)))
+        await self._move(connections, reason=REASON, pause_s=pause_s, drain_s=DRAIN_S / 2 if is_alone else 0.0)
+        while self._is_busy() and monotonic() < until:
+            for connection in connections:
+                # One that has nothing left here need not be waited for.
+                if not connection.commands:
+                    replica.dispatcher.let_go(connection)
+            await asyncio.sleep(LOOK_AGAIN_S)
+        # A request may have been on its way when its caller was told; then it leaves by itself.
+        until = min(until, monotonic() + CALLERS_LEAVE_S)
+        while len(pipes) and monotonic() < until:
+            await asyncio.sleep(LOOK_AGAIN_S)
+        log.info("replica.drained", executors=len(replica.ledger.connections), commands=len(replica.ledger.commands))
+
+    def _refuse_new(self) -> list[Connection]:
+        """Those that are here, in no order."""
+        self._executors.is_draining = True
+        self._replica.presence.is_draining = True
+        connections = list(self._replica.ledger.connections)
+        random.shuffle(connections)
+        return connections
+
+    async def _move(
+        self, connections: Sequence[Connection], *, reason: str, pause_s: float, drain_s: float = 0.0
+    ) -> None:
         for connection in connections:
-            # One that has nothing left here need not be waited for.
-            if not connection.commands:
-                replica.dispatcher.let_go(connection)
-        await asyncio.sleep(LOOK_AGAIN_S)
-    # A request may have been on its way when its caller was told; then it leaves by itself.
-    until = min(until, monotonic() + CALLERS_LEAVE_S)
-    while len(pipes) and monotonic() < until:
-        await asyncio.sleep(LOOK_AGAIN_S)
-    log.info("replica.drained", executors=len(replica.ledger.connections), commands=len(replica.ledger.commands))
+            self._replica.dispatcher.move(connection, reason=reason, drain_s=drain_s)
+            await asyncio.sleep(pause_s)
+
+    def _is_busy(self) -> bool:
+        """Whether waiting is of use: executors are still here, or what they took along is followed to its end."""
+        ledger, peers = self._replica.ledger, self._replica.peers
+        return len(ledger.connections) > 0 or (len(ledger.commands) > 0 and bool(peers.reachable))

@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+from collections.abc import KeysView
 
 from broker.core.account import offline
 from broker.core.credentials import Credentials
@@ -17,20 +18,24 @@ LAST_SEEN_S = 0.2
 
 
 class Registry:
-    """The clusters that have a token."""
+    """The clusters that have a good token."""
 
     def __init__(self, credentials: Credentials, store: Store) -> None:
         self._credentials = credentials
         self._store = store
 
     @property
-    def clusters(self) -> frozenset[str]:
+    def clusters(self) -> KeysView[str]:
         return self._credentials.clusters
 
     def require(self, cluster_id: str) -> None:
-        """Raises CLUSTER_UNKNOWN, with those that there are, unless the cluster is registered."""
+        """Raises CLUSTER_UNKNOWN, with those that there are, unless the cluster is registered.
+
+        Raises STORE_UNAVAILABLE while that is not known.
+        """
         if cluster_id in self.clusters:
             return
+        self._credentials.require_whole()
         available = sorted(self.clusters)
         # One that could not be an id is near to nothing, and may be megabytes.
         near = difflib.get_close_matches(cluster_id, available, n=3) if is_cluster_id(cluster_id) else []

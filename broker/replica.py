@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import monotonic
 
 import structlog
@@ -12,6 +12,7 @@ from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Ledger
 from broker.core.proof import Proof
+from broker.core.tokens import Token
 from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
@@ -22,8 +23,11 @@ from broker.registry import Registry
 from broker.rpc.peers import Peers
 from broker.settings import BrokerSettings
 from broker.store.store import Store
+from broker.tokens import Tokens
+from openline import errors
 from openline.channels import open_channel
 from openline.errors import OpenlineError
+from openline.reasons import Reason
 from openline.settings import Address
 
 # How long a stop waits to say in Redis that this replica is gone; without it the others find out by themselves.
@@ -42,6 +46,7 @@ class Replica:
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
+        self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         ca = settings.peer_ca or settings.tls_client_ca
 
         self.peers = Peers(
@@ -68,6 +73,7 @@ class Replica:
         )
         store.behind.on_recovered = self._redis_is_back
         self.dispatcher = Dispatcher(self.ledger, self.directory, store, self.presence, self.peers, self.proof)
+        self.tokens.ended = self._close_streams
         self.hearing.news = self.dispatcher.news
         self.peers.news = self.hearing.news_of_all
         self.lookups = Lookups(self.dispatcher, store, self.peers)
@@ -80,6 +86,14 @@ class Replica:
             max_output_bytes=settings.max_output_bytes,
         )
 
+    def _close_streams(self, tokens: Sequence[Token]) -> None:
+        """Nobody stays who has come in with one of these."""
+        ended = {token.name for token in tokens}
+        for connection in list(self.ledger.connections):
+            if connection.token_name in ended:
+                why = errors.error(Reason.UNAUTHENTICATED, "the token was revoked, or has expired")
+                self.dispatcher.break_off(connection, errors.OpenlineError(why))
+
     def _redis_is_back(self) -> None:
         self.presence.write_again()
         self.hearing.read_again()
@@ -90,12 +104,13 @@ class Replica:
         async with self.peers.kept():
             telling = asyncio.create_task(self.presence.run(address), name="presence")
             hearing = asyncio.create_task(self.hearing.run(), name="hearing")
+            tokens = asyncio.create_task(self.tokens.run(), name="tokens")
             try:
                 yield
             finally:
-                telling.cancel()
-                hearing.cancel()
-                await asyncio.gather(telling, hearing, return_exceptions=True)
+                for task in (telling, hearing, tokens):
+                    task.cancel()
+                await asyncio.gather(telling, hearing, tokens, return_exceptions=True)
                 await self.dispatcher.close()
                 began = monotonic()
                 try:

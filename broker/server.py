@@ -14,8 +14,9 @@ from grpc_reflection.v1alpha import reflection
 
 from broker.balancing import balance_forever
 from broker.core.credentials import Credentials
-from broker.draining import drain
+from broker.draining import Draining
 from broker.replica import Replica
+from broker.rpc.admin import AdminService
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -61,12 +62,13 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     executors = ExecutorService(
         replica.dispatcher, replica.directory, credentials, replica.proof, replica_id=settings.replica_id
     )
+    draining = Draining(replica, executors)
     servicers = {
         "ExecutorService": executors,
         "CommandService": CommandService(replica.executions, replica.lookups, credentials, replica.proof, pipes),
         "SessionService": SessionService(store, credentials, replica.registry),
         "ClusterService": ClusterService(store, credentials, replica.registry, replica.presence),
-        "AdminService": object(),
+        "AdminService": AdminService(replica.tokens, credentials, replica.registry, draining),
     }
     server = grpc.aio.server(options=SERVER_OPTIONS)
     for descriptor in DESCRIPTORS:
@@ -78,6 +80,7 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
     )
     address = _listen(server, settings)
+    await replica.tokens.begin()
     await server.start()
     for name in ("", *names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -89,8 +92,7 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
             balancing.cancel()
             await asyncio.gather(balancing, return_exceptions=True)
             await health.enter_graceful_shutdown()
-            executors.is_draining = True
-            await drain(replica, pipes)
+            await draining.finish(pipes)
             replica.dispatcher.let_go_of_all()
             pipes.close()
             await replica.executions.close()

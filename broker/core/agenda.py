@@ -3,7 +3,7 @@
 import heapq
 from typing import Generic, TypeVar
 
-Key = TypeVar("Key", str, tuple[str, str, str])
+Key = TypeVar("Key", str, tuple[str, str, str], tuple[str, bytes])
 
 
 class Agenda(Generic[Key]):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.core.tokens import Name
 from openline.ids import made_before
 from openline.v1 import executor_service_pb2
 
@@ -25,6 +26,8 @@ class Connection:
     capabilities: executor_service_pb2.Capabilities
     versions: executor_service_pb2.Versions
     connected_at: Timestamp
+    # SHA-256 of the executor token that it was opened with, or that was shown on it since.
+    token: bytes = b""
     # Ids of the commands written to this executor and not done.
     commands: set[str] = field(default_factory=set)
     # It takes no more commands: its executor is stopping.
@@ -41,6 +44,10 @@ class Connection:
     @property
     def instance(self) -> Instance:
         return self.cluster_id, self.executor_id, self.instance_id
+
+    @property
+    def token_name(self) -> Name:
+        return self.cluster_id, self.token
 
     def is_outdated_by(self, other: "Connection") -> bool:
         """Whether the other one is of a later process of the same executor, as far as the instance ids tell."""

@@ -1,10 +1,10 @@
-"""Who may connect and who may ask: the keys and tokens given at start, kept as SHA-256 only."""
+"""Who may connect and who may ask: API keys and executor tokens, kept as SHA-256 only."""
 
 import hashlib
-import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 from dataclasses import dataclass
 
+from broker.core.tokens import Name, Token, TokenBook
 from openline import errors
 from openline.ids import is_cluster_id
 from openline.reasons import Reason
@@ -39,7 +39,7 @@ def digest(secret: str) -> bytes:
 
 
 class Credentials:
-    """API keys and executor tokens. Neither the secrets nor their digests are ever shown."""
+    """API keys, which are given at start, and executor tokens. Neither they nor their digests are ever shown."""
 
     def __init__(self, *, api_keys: Iterable[str], executor_tokens: Iterable[str]) -> None:
         """Reads `name:key:scope+scope` and `cluster:token`.
@@ -47,7 +47,6 @@ class Credentials:
         Raises ValueError that says which flag and which entry, and shows nothing of it: it may be all secret.
         """
         self._callers: dict[bytes, Caller] = {}
-        self._tokens: dict[str, list[bytes]] = {}
         for position, entry in enumerate(api_keys, start=1):
             owner, _, rest = entry.partition(":")
             key, _, scopes = rest.rpartition(":")
@@ -60,19 +59,21 @@ class Credentials:
             if digest(key) in self._callers:
                 raise ValueError(f"--api-keys: entry {position} has the key of an entry before it")
             self._callers[digest(key)] = Caller(owner=owner, scopes=tuple(wanted))
+        given: list[Name] = []
         for position, entry in enumerate(executor_tokens, start=1):
             cluster_id, _, token = entry.partition(":")
             if not is_cluster_id(cluster_id) or not token:
                 raise ValueError(f"--executor-tokens: expected CLUSTER:TOKEN, in entry {position}")
-            self._tokens.setdefault(cluster_id, []).append(digest(token))
+            given.append((cluster_id, digest(token)))
+        self.tokens = TokenBook(given)
 
     def __repr__(self) -> str:
-        return f"<Credentials api_keys={len(self._callers)} clusters={sorted(self._tokens)}>"
+        return f"<Credentials api_keys={len(self._callers)} clusters={sorted(self.clusters)}>"
 
     @property
-    def clusters(self) -> frozenset[str]:
-        """The clusters that have a token."""
-        return frozenset(self._tokens)
+    def clusters(self) -> KeysView[str]:
+        """The clusters that have a good token."""
+        return self.tokens.clusters
 
     def caller(self, key: str | None) -> Caller:
         """Who has this API key. Raises UNAUTHENTICATED."""
@@ -84,10 +85,21 @@ class Credentials:
             raise errors.OpenlineError(errors.error(Reason.UNAUTHENTICATED, "Invalid API key"))
         return caller
 
-    def check_executor(self, cluster_id: str, token: str | None) -> None:
-        """Raises UNAUTHENTICATED unless the token is one of the cluster's."""
-        shown = digest(token or "")
-        # Every token is compared, so that the time does not tell which one was close.
-        matches = [hmac.compare_digest(shown, known) for known in self._tokens.get(cluster_id, [])]
-        if not any(matches):
+    def check_executor(self, cluster_id: str, token: str | None, *, clock_s: float) -> Token:
+        """The cluster's token that was shown; `clock_s` is seconds since 1970.
+
+        Raises UNAUTHENTICATED, or STORE_UNAVAILABLE while it is not known which tokens there are.
+        """
+        good = self.tokens.good((cluster_id, digest(token or "")), now=clock_s)
+        if good is None:
+            self.require_whole()
             raise errors.OpenlineError(errors.error(Reason.UNAUTHENTICATED, "invalid token for this cluster"))
+        return good
+
+    def require_whole(self) -> None:
+        """Raises STORE_UNAVAILABLE while tokens may be in Redis that are not known here."""
+        if not self.tokens.is_whole:
+            unread = errors.error(
+                Reason.STORE_UNAVAILABLE, "Redis has not told yet which tokens there are", retry_after_s=1.0
+            )
+            raise errors.OpenlineError(unread)

@@ -69,6 +69,10 @@ class Proof:
         parts = tuple(_sealed(execute, cluster_id, executor_id))
         return any(hmac.compare_digest(_mac(key, b"seal", *parts), execute.seal) for key in self._secrets())
 
+    def alias(self, digest: bytes) -> str:
+        """A name for what this is the digest of: on all replicas the same, and nobody else can try guesses on it."""
+        return _mac(self.secret, b"alias", digest).hex()[:16]
+
     def _secrets(self) -> tuple[bytes, ...]:
         return (self.secret, self._previous)
 

@@ -15,6 +15,7 @@ from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Held, Outdated
 from broker.core.proof import Proof
+from broker.core.tokens import Token
 from broker.dispatcher import Dispatcher, Replaced, Stream
 from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential
@@ -50,7 +51,7 @@ class ExecutorService:
         self._proof = proof
         self._credentials = credentials
         self._replica_id = replica_id
-        # The replica is stopping: its executors are moving to others, and none comes back.
+        # The replica is stopping, or was told to drain: its executors are moving to others, and none comes back.
         self.is_draining = False
 
     async def Connect(self, _requests: Any, context: Context) -> None:  # noqa: N802
@@ -61,12 +62,13 @@ class ExecutorService:
             unpack=lambda message: message.frames,
         )
         hello, rest = await _hello(stream)
-        self._credentials.check_executor(hello.cluster_id, credential(context))
+        self._check(hello.cluster_id, credential(context))
         if self.is_draining:
-            stopping = errors.error(Reason.BROKER_UNAVAILABLE, "this replica is stopping", executed=NO)
-            raise errors.OpenlineError(stopping)
+            draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
+            raise errors.OpenlineError(draining)
         await accept(context)
-        connection = self._connection(hello)
+        # Again: a token that was revoked meanwhile has closed the streams that were known, and not this one.
+        connection = self._connection(hello, self._check(hello.cluster_id, credential(context)))
         lines = log.bind(
             cluster_id=connection.cluster_id,
             executor_id=connection.executor_id,
@@ -118,7 +120,10 @@ class ExecutorService:
             and self._proof.is_sealed(each.execute, **where)
         }
 
-    def _connection(self, hello: executor_service_pb2.Hello) -> Connection:
+    def _check(self, cluster_id: str, token: str | None) -> Token:
+        return self._credentials.check_executor(cluster_id, token, clock_s=time.time())
+
+    def _connection(self, hello: executor_service_pb2.Hello, token: Token) -> Connection:
         now = Timestamp()
         now.GetCurrentTime()
         return Connection(
@@ -132,6 +137,7 @@ class ExecutorService:
             capabilities=hello.capabilities,
             versions=hello.versions,
             connected_at=now,
+            token=token.digest,
         )
 
     def _welcome(self, connection: Connection, verdicts: Sequence[executor_service_pb2.Verdict]) -> BrokerFrame:
@@ -166,7 +172,7 @@ class ExecutorService:
                 case "draining":
                     connection.draining = True
                 case "credential":
-                    self._credentials.check_executor(connection.cluster_id, frame.credential.token)
+                    connection.token = self._check(connection.cluster_id, frame.credential.token).digest
                 case _:
                     self._dispatcher.received(connection, frame)
 

@@ -1,7 +1,7 @@
 """The keys in Redis: what each means, its type, how long it lives and who writes it.
 
 A part in braces that stays in the key is a Redis Cluster hash tag: a command's and a cluster's keys share a slot.
-Nothing is without a TTL.
+Nothing is without a TTL but credentials, which end when they are revoked or expire by themselves.
 """
 
 # The cluster was used lately. Other programs read it, so the name is fixed and has no hash tag.
@@ -51,6 +51,17 @@ PEER_SECRET = "openline:peer-secret"  # noqa: S105
 # A channel, no key: changes of presence, each as openline.v1.Cluster with the one executor that has come or gone.
 # By the scripts that write presence, so that nobody is told what was not written.
 NEWS = "openline:presence"
+
+# Executor tokens: those that were created, and those that were revoked, whatever they were from.
+# hash, cluster id and SHA-256 of the token to what is known of it (see tokens), and one field for the version, which is
+# another random word after each change; no TTL: a token that went by itself would cut a cluster off, and one that was
+# revoked would come back. At most 100,000 fields. By the replica that is asked to create or to revoke, and by any that
+# finds Redis to have lost some. Never by hand: replicas remember what was there.
+TOKENS = "openline:executor-tokens"
+MAX_TOKENS = 100_000
+
+# A channel, no key: what has changed there, with the versions before and after. By the script that writes it.
+TOKEN_NEWS = "openline:executor-token-news"  # noqa: S105
 
 
 # A command that is done, with its result.

@@ -1,11 +1,11 @@
-"""News of presence: a subscription that survives its Redis, and says when it may have missed something."""
+"""News: a subscription that survives its Redis, and says when it may have missed something."""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from broker.store import keys
 from broker.store.client import Client
 from openline.v1 import cluster_service_pb2
 
@@ -24,6 +23,8 @@ SUBSCRIBE_TIMEOUT_S = 3.0
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
 
 log = structlog.get_logger()
+
+News = TypeVar("News")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +52,38 @@ class Change:
         return cls(cluster.cluster_id, cluster.executors[0], cluster.connected)
 
 
-async def subscribe(client: Client) -> AsyncGenerator[Change | None]:
-    """Yields each change, and None after each subscription. Never ends by itself, and has one connection."""
+async def subscribe(
+    client: Client, channel: str, decode: Callable[[bytes], News | None]
+) -> AsyncGenerator[News | None]:
+    """Yields what is published there, and None after each subscription; what `decode` makes None of is passed over.
+
+    Never ends by itself, and has one connection.
+    """
     pause_s = RETRY_MIN_S
     lost = False
     while True:
         try:
-            async with contextlib.aclosing(_listen(client)) as messages:
+            async with contextlib.aclosing(_listen(client, channel)) as messages:
                 async for message in messages:
                     match message["type"]:
                         case "subscribe":
                             # Also when redis-py has connected again by itself.
-                            log.info("news.subscribed")
+                            log.info("news.subscribed", channel=channel)
                             pause_s = RETRY_MIN_S
                             lost = False
                             yield None
-                        case "message" if (change := Change.decode(message["data"])) is not None:
-                            yield change
+                        case "message" if (news := decode(message["data"])) is not None:
+                            yield news
         except (RedisError, OSError) as failure:
             if not lost:
                 lost = True
-                log.warning("news.lost", error=type(failure).__name__, detail=str(failure)[:200])
+                log.warning("news.lost", channel=channel, error=type(failure).__name__, detail=str(failure)[:200])
         # With jitter: all replicas have lost it at once.
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
         pause_s = min(RETRY_MAX_S, pause_s * 2)
 
 
-async def _listen(client: Client) -> AsyncGenerator[dict[str, Any]]:
+async def _listen(client: Client, channel: str) -> AsyncGenerator[dict[str, Any]]:
     """What comes in on one subscription, until that ends with a RedisError or an OSError."""
     async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
         # In a Redis Cluster every node passes on what is published on any.
@@ -85,7 +91,7 @@ async def _listen(client: Client) -> AsyncGenerator[dict[str, Any]]:
     pubsub: PubSub = redis.pubsub()
     try:
         async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-            await pubsub.subscribe(keys.NEWS)
+            await pubsub.subscribe(channel)
         asked = False
         while True:
             message = await pubsub.get_message(timeout=QUIET_S)

@@ -71,7 +71,7 @@ class PresenceRecords:
 
         Never ends. To be closed by its owner (`contextlib.aclosing`).
         """
-        return news.subscribe(self._redis)
+        return news.subscribe(self._redis, keys.NEWS, Change.decode)
 
     async def register_replica(self, replica: Replica, epoch: int) -> bool:
         """Writes that the replica is there, for 20 s; False if another process with its id began later.

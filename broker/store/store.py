@@ -16,6 +16,7 @@ from broker.store.presence import PresenceRecords
 from broker.store.results import Results
 from broker.store.sessions import Sessions
 from broker.store.single import ANSWER_TIMEOUT_S
+from broker.store.tokens import TokenRecords
 
 # How long a stop waits for what is not written yet.
 DRAIN_S = 3.0
@@ -30,6 +31,7 @@ class Store:
     presence: PresenceRecords
     results: Results
     sessions: Sessions
+    tokens: TokenRecords
     behind: WriteBehind
 
     @property
@@ -59,6 +61,7 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
             presence=PresenceRecords(redis),
             results=Results(redis, behind, ttl_s=result_ttl_s),
             sessions=Sessions(redis, behind),
+            tokens=TokenRecords(redis, behind),
             behind=behind,
         )
         if not await behind.drain(DRAIN_S):

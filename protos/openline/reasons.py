@@ -39,6 +39,8 @@ class Reason(StrEnum):
     BROKER_UNAVAILABLE = "BROKER_UNAVAILABLE"  # a gateway or client reaches no broker replica
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"  # the peer does not speak the contract
     VERSION_UNSUPPORTED = "VERSION_UNSUPPORTED"  # the peer speaks a version of it that is not spoken here
+    TOKEN_EXISTS = "TOKEN_EXISTS"  # noqa: S105  (a token of the caller's choice that the cluster has, or had)
+    TOKEN_UNKNOWN = "TOKEN_UNKNOWN"  # noqa: S105  (the cluster has no token of this id)
     NOT_BUILT = "NOT_BUILT"  # in the contract, not in this version
     INTERNAL = "INTERNAL"  # a defect of ours
 
@@ -80,6 +82,8 @@ MEANING: dict[Reason, Meaning] = {
     Reason.BROKER_UNAVAILABLE: Meaning("UNAVAILABLE", 503, UNKNOWN, True),
     Reason.PROTOCOL_VIOLATION: Meaning("INVALID_ARGUMENT", 400, NO, False),
     Reason.VERSION_UNSUPPORTED: Meaning("FAILED_PRECONDITION", 400, NO, False),
+    Reason.TOKEN_EXISTS: Meaning("ALREADY_EXISTS", 409, NO, False),
+    Reason.TOKEN_UNKNOWN: Meaning("NOT_FOUND", 404, NO, False),
     Reason.NOT_BUILT: Meaning("UNIMPLEMENTED", 501, NO, False),
     Reason.INTERNAL: Meaning("INTERNAL", 500, UNKNOWN, False),
 }

@@ -14,7 +14,9 @@ from openline.reasons import NO, Reason
 def registry(*clusters: str) -> Registry:
     """Which clusters there are is known without the store."""
     tokens = [f"{cluster_id}:token" for cluster_id in clusters]
-    return Registry(Credentials(api_keys=[], executor_tokens=tokens), cast(Any, None))
+    credentials = Credentials(api_keys=[], executor_tokens=tokens)
+    credentials.tokens.is_whole = True
+    return Registry(credentials, cast(Any, None))
 
 
 def unknown(cluster_id: str, *clusters: str) -> Any:
@@ -56,3 +58,13 @@ def test_a_thousand_clusters_are_not_all_listed() -> None:
     """The answer travels in a status, which has room for a few kilobytes."""
     error = unknown("nowhere", *(f"cluster-{n:04}" for n in range(1000)))
     assert len(error.metadata["available"].split(",")) == 100
+
+
+def test_while_redis_has_not_told_no_cluster_is_unknown() -> None:
+    """It may have a token there; the caller is to ask again."""
+    credentials = Credentials(api_keys=[], executor_tokens=["prod:token"])
+    clusters = Registry(credentials, cast(Any, None))
+    clusters.require("prod")
+    with pytest.raises(OpenlineError) as refusal:
+        clusters.require("staging")
+    assert refusal.value.reason is Reason.STORE_UNAVAILABLE

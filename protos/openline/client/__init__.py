@@ -34,6 +34,8 @@ from openline.client.errors import (
     SessionMismatch,
     SessionUnknown,
     StoreUnavailable,
+    TokenExists,
+    TokenUnknown,
     Unauthenticated,
     VersionUnsupported,
 )
@@ -94,6 +96,8 @@ __all__ = [
     "State",
     "StoreUnavailable",
     "Timings",
+    "TokenExists",
+    "TokenUnknown",
     "Unauthenticated",
     "VersionUnsupported",
 ]

@@ -10,6 +10,7 @@
     │   ├── SessionUnknown
     │   ├── SessionMismatch
     │   ├── IdempotencyConflict
+    │   ├── TokenExists           an executor token that the cluster has, or had
     │   └── ExecutorFailed        the process could not be started
     ├── NotNow                    asked again later, it may be done; `retry_after_s` says when, where that is known
     │   ├── ClusterOffline        `last_seen` says since when
@@ -23,6 +24,7 @@
     │   └── ExecutorLost          nobody knows whether it ran
     ├── NotFound                  what was looked up is not there
     │   ├── CommandUnknown
+    │   ├── TokenUnknown          no executor token of this id
     │   └── ResultExpired         it ran, and its result is not kept any more
     └── Mismatch                  client and broker do not understand each other, or one has a defect
         ├── ProtocolViolation
@@ -79,6 +81,10 @@ class SessionMismatch(Refused):
 
 class IdempotencyConflict(Refused):
     """The idempotency key was used for another request."""
+
+
+class TokenExists(Refused):
+    """The cluster has this very executor token, or had it."""
 
 
 class ExecutorFailed(Refused):
@@ -146,6 +152,10 @@ class CommandUnknown(NotFound):
     """No command with this id is known, or none that the key may see."""
 
 
+class TokenUnknown(NotFound):
+    """The cluster has no executor token of this id."""
+
+
 class ResultExpired(NotFound):
     """There was such a command, and its result is not kept any more."""
 
@@ -192,6 +202,8 @@ CLASSES: dict[Reason, type[OpenlineError]] = {
     Reason.BROKER_UNAVAILABLE: BrokerUnavailable,
     Reason.PROTOCOL_VIOLATION: ProtocolViolation,
     Reason.VERSION_UNSUPPORTED: VersionUnsupported,
+    Reason.TOKEN_EXISTS: TokenExists,
+    Reason.TOKEN_UNKNOWN: TokenUnknown,
     Reason.NOT_BUILT: NotBuilt,
     Reason.INTERNAL: Internal,
 }

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"/\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"Q\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\"\xa9\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\"<\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r2\x85\x05\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\"\xa9\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\"<\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r2\x85\x05\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,31 +39,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_start=313
   _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_end=409
   _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_start=411
-  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_end=458
-  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_start=460
-  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_end=541
-  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_start=543
-  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=609
-  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=611
-  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=657
-  _globals['_APIKEY']._serialized_start=660
-  _globals['_APIKEY']._serialized_end=829
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=831
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=916
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=918
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=991
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=993
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1013
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1015
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1075
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1077
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1114
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1116
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1138
-  _globals['_DRAINREQUEST']._serialized_start=1140
-  _globals['_DRAINREQUEST']._serialized_end=1188
-  _globals['_DRAINRESPONSE']._serialized_start=1190
-  _globals['_DRAINRESPONSE']._serialized_end=1224
-  _globals['_ADMINSERVICE']._serialized_start=1227
-  _globals['_ADMINSERVICE']._serialized_end=1872
+  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_end=497
+  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_start=499
+  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_end=605
+  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_start=607
+  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=673
+  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=675
+  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=721
+  _globals['_APIKEY']._serialized_start=724
+  _globals['_APIKEY']._serialized_end=893
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=895
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=980
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=982
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1055
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1057
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1077
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1079
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1139
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1141
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1178
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1180
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1202
+  _globals['_DRAINREQUEST']._serialized_start=1204
+  _globals['_DRAINREQUEST']._serialized_end=1252
+  _globals['_DRAINRESPONSE']._serialized_start=1254
+  _globals['_DRAINRESPONSE']._serialized_end=1288
+  _globals['_ADMINSERVICE']._serialized_start=1291
+  _globals['_ADMINSERVICE']._serialized_end=1936
 # @@protoc_insertion_point(module_scope)

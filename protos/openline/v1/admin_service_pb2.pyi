@@ -28,11 +28,16 @@ class ExecutorToken(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
+    """Names the token and tells nothing of it. Of a token that was given at start it is the same on every replica."""
     cluster_id: _builtins.str
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """Unset for one that was given at start."""
+
     @_builtins.property
-    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Unset for one that does not expire."""
+
     def __init__(
         self,
         *,
@@ -58,7 +63,7 @@ class CreateExecutorTokenRequest(_message.Message):
     TTL_S_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     token: _builtins.str
-    """Optional: a token of the caller's choice, 32..128 of [A-Za-z0-9_-]."""
+    """Optional: a token of the caller's choice, 32..128 of [A-Za-z0-9_-]. TOKEN_EXISTS if the cluster has it, or had it."""
     ttl_s: _builtins.float
     """Zero: does not expire."""
     def __init__(
@@ -104,15 +109,23 @@ class ListExecutorTokensRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
+    """Empty: of every cluster."""
+    page_size: _builtins.int
+    """1..1000, zero means 1000."""
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         cluster_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,16 +136,21 @@ class ListExecutorTokensResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXECUTOR_TOKENS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     @_builtins.property
-    def executor_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutorToken]: ...
+    def executor_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutorToken]:
+        """Those that are valid, sorted by cluster and token id."""
+
     def __init__(
         self,
         *,
         executor_tokens: _abc.Iterable[Global___ExecutorToken] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_tokens", b"executor_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_tokens", b"executor_tokens", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,7 +370,7 @@ class DrainRequest(_message.Message):
     SPREAD_S_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     spread_s: _builtins.float
-    """Over how long the executors are told to move."""
+    """Over how long the executors are told to move, 0..3600."""
     reason: _builtins.str
     def __init__(
         self,

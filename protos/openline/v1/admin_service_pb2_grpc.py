@@ -91,7 +91,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeExecutorToken(self, request, context):
-        """Closes the streams that the token opened, on every replica, within a second.
+        """Closes the streams that the token opened, on every replica, within a second. Those that were given at start can be
+        revoked as well, and stay so after a restart with the same ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,7 +117,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Sends GoAway to this replica's executors, spread over a time, and takes no new ones.
+        """Sends GoAway to this replica's executors, spread over a time, and takes no new ones until it is restarted. It goes on
+        to serve callers. Answers at once with how many are to move.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

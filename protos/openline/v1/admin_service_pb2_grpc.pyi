@@ -38,12 +38,16 @@ class AdminServiceStub:
     CreateExecutorToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateExecutorTokenRequest, _admin_service_pb2.CreateExecutorTokenResponse]
     ListExecutorTokens: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListExecutorTokensRequest, _admin_service_pb2.ListExecutorTokensResponse]
     RevokeExecutorToken: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeExecutorTokenRequest, _admin_service_pb2.RevokeExecutorTokenResponse]
-    """Closes the streams that the token opened, on every replica, within a second."""
+    """Closes the streams that the token opened, on every replica, within a second. Those that were given at start can be
+    revoked as well, and stay so after a restart with the same ones.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
-    """Sends GoAway to this replica's executors, spread over a time, and takes no new ones."""
+    """Sends GoAway to this replica's executors, spread over a time, and takes no new ones until it is restarted. It goes on
+    to serve callers. Answers at once with how many are to move.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -55,12 +59,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     CreateExecutorToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateExecutorTokenRequest, _admin_service_pb2.CreateExecutorTokenResponse]  # type: ignore[assignment]
     ListExecutorTokens: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListExecutorTokensRequest, _admin_service_pb2.ListExecutorTokensResponse]  # type: ignore[assignment]
     RevokeExecutorToken: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeExecutorTokenRequest, _admin_service_pb2.RevokeExecutorTokenResponse]  # type: ignore[assignment]
-    """Closes the streams that the token opened, on every replica, within a second."""
+    """Closes the streams that the token opened, on every replica, within a second. Those that were given at start can be
+    revoked as well, and stay so after a restart with the same ones.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
-    """Sends GoAway to this replica's executors, spread over a time, and takes no new ones."""
+    """Sends GoAway to this replica's executors, spread over a time, and takes no new ones until it is restarted. It goes on
+    to serve callers. Answers at once with how many are to move.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues and revokes credentials, and moves executors off a replica. All of it needs the admin scope. A secret is
@@ -87,7 +95,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.RevokeExecutorTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RevokeExecutorTokenResponse, _abc.Awaitable[_admin_service_pb2.RevokeExecutorTokenResponse]]:
-        """Closes the streams that the token opened, on every replica, within a second."""
+        """Closes the streams that the token opened, on every replica, within a second. Those that were given at start can be
+        revoked as well, and stay so after a restart with the same ones.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -116,6 +126,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DrainResponse, _abc.Awaitable[_admin_service_pb2.DrainResponse]]:
-        """Sends GoAway to this replica's executors, spread over a time, and takes no new ones."""
+        """Sends GoAway to this replica's executors, spread over a time, and takes no new ones until it is restarted. It goes on
+        to serve callers. Answers at once with how many are to move.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

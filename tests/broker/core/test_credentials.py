@@ -9,10 +9,12 @@ from openline.reasons import Reason
 
 @pytest.fixture
 def credentials() -> Credentials:
-    return Credentials(
+    given = Credentials(
         api_keys=["alice:key-a:execute+read", "bob:key:with:colons:admin"],
         executor_tokens=["prod:tok-1", "prod:tok-2", "staging:tok:3"],
     )
+    given.tokens.is_whole = True
+    return given
 
 
 def test_a_key_says_who_asks_and_what_they_may(credentials: Credentials) -> None:
@@ -39,9 +41,9 @@ def test_a_scope_that_is_missing_is_named(credentials: Credentials) -> None:
 
 def test_a_cluster_may_have_several_tokens(credentials: Credentials) -> None:
     """So that a token can be replaced without an outage."""
-    credentials.check_executor("prod", "tok-1")
-    credentials.check_executor("prod", "tok-2")
-    credentials.check_executor("staging", "tok:3")
+    credentials.check_executor("prod", "tok-1", clock_s=0.0)
+    credentials.check_executor("prod", "tok-2", clock_s=0.0)
+    credentials.check_executor("staging", "tok:3", clock_s=0.0)
     assert credentials.clusters == {"prod", "staging"}
 
 
@@ -51,7 +53,7 @@ def test_a_cluster_may_have_several_tokens(credentials: Credentials) -> None:
 )
 def test_a_token_is_good_for_its_own_cluster_only(credentials: Credentials, cluster_id: str, token: str | None) -> None:
     with pytest.raises(OpenlineError) as refusal:
-        credentials.check_executor(cluster_id, token)
+        credentials.check_executor(cluster_id, token, clock_s=0.0)
     assert refusal.value.reason is Reason.UNAUTHENTICATED
 
 
@@ -90,3 +92,13 @@ def test_every_scope_can_be_given() -> None:
     given = Credentials(api_keys=[f"root:k:{'+'.join(sorted(SCOPES))}"], executor_tokens=[]).caller("k")
     for scope in SCOPES:
         given.require(scope)
+
+
+def test_a_token_that_is_not_known_yet_is_not_called_wrong(credentials: Credentials) -> None:
+    """While Redis has not told, it may be there: the executor is to come back soon. Those that were given are good."""
+    credentials.tokens.is_whole = False
+    credentials.check_executor("prod", "tok-1", clock_s=0.0)
+    with pytest.raises(OpenlineError) as refusal:
+        credentials.check_executor("prod", "stored", clock_s=0.0)
+    assert refusal.value.reason is Reason.STORE_UNAVAILABLE
+    assert refusal.value.retry_after_s > 0

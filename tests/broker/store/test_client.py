@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask, check_url, open_client, open_redis, send
 from broker.store.news import Change, subscribe
@@ -229,7 +230,7 @@ async def test_a_failover_is_survived(watched: Any) -> None:
     """The primary is killed: writes wait, and go on to the replica that takes its place; the subscription as well."""
     async with opened(watched.url) as client:
         writing = Writing(client)
-        news = subscribe(client)
+        news = subscribe(client, keys.NEWS, Change.decode)
         assert await anext(news) is None
         async with writing.running():
             await writing.some()
@@ -348,7 +349,7 @@ async def test_a_killed_node_is_survived(sharded: Any) -> None:
     """Its replica takes its place: writes wait for it, and calls work again; the subscription goes to another node."""
     async with opened(sharded.url) as client:
         writing = Writing(client)
-        news = subscribe(client)
+        news = subscribe(client, keys.NEWS, Change.decode)
         assert await anext(news) is None
         async with writing.running():
             await writing.some()
@@ -395,7 +396,7 @@ async def test_a_frozen_node_is_left(sharded: Any) -> None:
 async def test_who_listens_to_a_frozen_node_goes_to_another(sharded: Any) -> None:
     """Of a dozen some do: all of them hear again, after they were told to read anew."""
     async with opened(sharded.url) as client, asyncio.timeout(PATIENCE_S):
-        news = [subscribe(client) for _ in range(12)]
+        news = [subscribe(client, keys.NEWS, Change.decode) for _ in range(12)]
         assert [await anext(each) for each in news] == [None] * 12
         frozen = sharded.nodes[0]
         listening = len(await frozen.redis.client_list(_type="pubsub"))

@@ -43,7 +43,7 @@ class Listener:
     """What comes out of one subscription."""
 
     def __init__(self, client: Client) -> None:
-        self._changes = subscribe(client)
+        self._changes = subscribe(client, keys.NEWS, Change.decode)
 
     async def next(self) -> Change | None:
         async with asyncio.timeout(PATIENCE_S):
@@ -233,7 +233,7 @@ async def test_a_subscription_that_is_cancelled_leaves_no_connection(redis: Redi
     told = asyncio.Event()
 
     async def listen() -> None:
-        async with contextlib.aclosing(subscribe(redis)) as changes:
+        async with contextlib.aclosing(subscribe(redis, keys.NEWS, Change.decode)) as changes:
             async for _change in changes:
                 told.set()
 

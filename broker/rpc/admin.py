@@ -1,0 +1,110 @@
+"""AdminService: executor tokens made, listed and revoked, and this replica drained. API keys are not built yet."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from broker.core.credentials import Credentials
+from broker.core.tokens import Token
+from broker.draining import Draining
+from broker.registry import Registry
+from broker.rpc.service import credential
+from broker.tokens import Tokens
+from openline import errors
+from openline.ids import is_cluster_id
+from openline.reasons import Reason
+from openline.v1 import admin_service_pb2 as pb
+
+MAX_PAGE = 1000
+MAX_TTL_S = 10 * 365 * 24 * 3600.0
+MAX_SPREAD_S = 3600.0
+MAX_REASON_CHARACTERS = 200
+# What fits into a header and into every tool: of Base64's alphabet for URLs, and long enough not to be guessed.
+CHOSEN_TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AdminService:
+    def __init__(self, tokens: Tokens, credentials: Credentials, registry: Registry, draining: Draining) -> None:
+        self._tokens = tokens
+        self._credentials = credentials
+        self._registry = registry
+        self._draining = draining
+
+    async def CreateExecutorToken(  # noqa: N802
+        self, request: pb.CreateExecutorTokenRequest, context: Context
+    ) -> pb.CreateExecutorTokenResponse:
+        """The one time that a token is answered."""
+        self._require_admin(context)
+        _check(
+            ("cluster_id", is_cluster_id(request.cluster_id), "must match [a-z0-9]([a-z0-9-]*[a-z0-9])?"),
+            ("token", not request.token or CHOSEN_TOKEN.fullmatch(request.token), "must be 32..128 of [A-Za-z0-9_-]"),
+            # Written so that NaN is refused as well.
+            ("ttl_s", 0 <= request.ttl_s <= MAX_TTL_S, f"must be 0..{MAX_TTL_S:.0f}"),
+        )
+        token, secret = await self._tokens.create(request.cluster_id, chosen=request.token, ttl_s=request.ttl_s)
+        return pb.CreateExecutorTokenResponse(executor_token=_shown(token), token=secret)
+
+    async def ListExecutorTokens(  # noqa: N802
+        self, request: pb.ListExecutorTokensRequest, context: Context
+    ) -> pb.ListExecutorTokensResponse:
+        """A page of them; its token is where the page before ended."""
+        self._require_admin(context)
+        if request.cluster_id:
+            self._registry.require(request.cluster_id)
+        size = min(request.page_size or MAX_PAGE, MAX_PAGE)
+        after = tuple(request.page_token.split(" ", 1))
+        tokens = self._tokens.listed(request.cluster_id)
+        left = [token for token in tokens if (token.cluster_id, token.token_id) > after]
+        last = left[size - 1] if len(left) > size else None
+        return pb.ListExecutorTokensResponse(
+            executor_tokens=map(_shown, left[:size]),
+            next_page_token=f"{last.cluster_id} {last.token_id}" if last is not None else "",
+        )
+
+    async def RevokeExecutorToken(  # noqa: N802
+        self, request: pb.RevokeExecutorTokenRequest, context: Context
+    ) -> pb.RevokeExecutorTokenResponse:
+        """Raises CLUSTER_UNKNOWN for a cluster without any, TOKEN_UNKNOWN for one that has none of this id."""
+        self._require_admin(context)
+        revoked = await self._tokens.revoke(request.cluster_id, request.token_id) if request.cluster_id else []
+        if not revoked:
+            self._registry.require(request.cluster_id)
+            raise errors.OpenlineError(errors.error(Reason.TOKEN_UNKNOWN, "the cluster has no token of this id"))
+        return pb.RevokeExecutorTokenResponse(revoked=len(revoked))
+
+    async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: N802
+        self._require_admin(context)
+        reason = request.reason or "the replica is drained"
+        _check(
+            ("spread_s", 0 <= request.spread_s <= MAX_SPREAD_S, f"must be 0..{MAX_SPREAD_S:g}"),
+            (
+                "reason",
+                len(reason) <= MAX_REASON_CHARACTERS and reason.isprintable(),
+                f"must have at most {MAX_REASON_CHARACTERS} characters, all of them printable",
+            ),
+        )
+        return pb.DrainResponse(executors=self._draining.begin(reason, spread_s=request.spread_s))
+
+    def _require_admin(self, context: Context) -> None:
+        """Raises UNAUTHENTICATED, SCOPE_MISSING."""
+        self._credentials.caller(credential(context)).require("admin")
+
+
+def _check(*fields: tuple[str, object, str]) -> None:
+    """Raises INVALID_COMMAND unless every field (its name, whether it is good, what it must be) is good."""
+    wrong: Sequence[tuple[str, str]] = [(name, description) for name, good, description in fields if not good]
+    if wrong:
+        raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "the request is not valid", violations=wrong))
+
+
+def _shown(token: Token) -> pb.ExecutorToken:
+    shown = pb.ExecutorToken(token_id=token.token_id, cluster_id=token.cluster_id)
+    if token.created_at is not None:
+        shown.created_at.FromMilliseconds(round(token.created_at * 1000))
+    if token.expires_at is not None:
+        shown.expires_at.FromMilliseconds(round(token.expires_at * 1000))
+    return shown
