@@ -73,7 +73,7 @@ class Link:
                 wait_s = self._route.ended(
                     end.lived_s or 0.0,
                     moved=end.moved,
-                    refused=end.code in REFUSALS,
+                    refused=_is_refusal(end),
                     urgent=not self._commands.idle,
                     chance=random.random(),  # noqa: S311
                 )
@@ -155,3 +155,10 @@ class Link:
         elif self._failure != (failure := f"{address} {status} {end.why}"):
             self._failure = failure
             log.warning("connection.failed", broker=address, why=end.why, status=status)
+
+
+def _is_refusal(end: End) -> bool:
+    """Whether dialing again at once would end the same."""
+    # A token that was good until now was revoked. The one that takes its place may be in the file already.
+    was_revoked = end.code is grpc.StatusCode.UNAUTHENTICATED and end.lived_s is not None
+    return end.code in REFUSALS and not was_revoked

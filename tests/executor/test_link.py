@@ -11,6 +11,8 @@ import structlog
 import trustme
 from structlog.testing import capture_logs
 
+from executor.connection import End
+from executor.link import _is_refusal
 from openline.v1 import executor_service_pb2 as wire
 
 
@@ -83,6 +85,14 @@ async def test_a_token_is_read_anew_for_each_connection(
         await asyncio.sleep(0.2)
         file.write_text("second")
         assert (await broker.connection()).metadata["authorization"] == "Bearer second"
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED])
+def test_a_token_that_was_good_is_worth_another_attempt(code: grpc.StatusCode) -> None:
+    """It was revoked, and the next one may be in the file: no long wait before that is read. Nor is a second refusal
+    one to hurry for."""
+    assert _is_refusal(End("", code=code))
+    assert _is_refusal(End("", code=code, lived_s=5.0)) is (code is not grpc.StatusCode.UNAUTHENTICATED)
 
 
 async def test_mutual_tls(serving: Any, dial: Any, stub_kubectl: Any, tmp_path: Path) -> None:
