@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from gateway import problems
+from gateway.admin import admin_routes
 from gateway.argv import Unacceptable
 from gateway.callers import MissingKey
 from gateway.clusters import cluster_routes
@@ -48,6 +49,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         fanout_routes(pipes, stubs, ping_s=ping_s),
         v1_routes(stubs),
         cluster_routes(stubs),
+        admin_routes(stubs),
         health_routes(pipes),
         docs_routes(api),
     ):

@@ -169,5 +169,34 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "correlation_id": None,
         "service_identity": None,
     },
+    "TokenAnswer": {
+        "token": "qTr4v9n0Zc2mJx7bW5kLhS8dYf1gPa3eUoIiRtEwQyM",
+        "clusterId": "prod-east",
+        "createdAt": _NOW,
+    },
+    "AgentsAnswer": {
+        "clusters": [
+            {"id": "prod-east", "connected": True, "lastSeen": _NOW},
+            {"id": "prod-west", "connected": False, "lastSeen": None},
+        ],
+        "count": 2,
+    },
+    "AgentStatusAnswer": {
+        "id": "prod-east",
+        "connected": True,
+        "status": "connected",
+        "lastSeen": _NOW,
+        "version": "0.1.0",
+        "kubernetesVersion": "v1.37.1",
+        "capabilities": {
+            "executor_id": "executor-0",
+            "verbs": ["describe", "get", "logs"],
+            "streaming": True,
+            "labels": {"env": "prod"},
+            "max_concurrency": 8,
+            "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": "v1.37.1"},
+        },
+        "mode": "readOnly",
+    },
     "Problem": _PROBLEM,
 }

@@ -59,6 +59,10 @@ COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     }.items()
 }
 
+TOKEN_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    409: {"model": Problem, "description": "The cluster has this very token, or had it."}
+}
+
 Detail = str | list[dict[str, Any]]
 
 

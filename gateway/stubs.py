@@ -1,7 +1,7 @@
-"""Sessions, clusters, and commands looked up: unary calls, asked of one replica after the other until one answers.
+"""Sessions, clusters, tokens, commands looked up: unary calls, asked of one replica after the other until one answers.
 
-None of them runs a command, and a session that was made twice expires unused; so each may be asked again, for as long
-as one answer may take.
+None of them runs a command; a session that was made twice expires unused, and a token that was made twice nobody has.
+So each may be asked again, for as long as one answer may take.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from openline.errors import OpenlineError, error
 from openline.lookups import call, first_answer
 from openline.pipes import Pipes
 from openline.reasons import NO, UNKNOWN, Reason
-from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
+from openline.v1 import admin_service_pb2, cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
+from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
@@ -79,6 +80,23 @@ class Stubs:
         """A page, of a thousand if nothing else is said."""
         request = cluster_service_pb2.ListClustersRequest(page_size=page_size, page_token=page_token)
         return await self._ask(lambda channel: ClusterServiceStub(channel).ListClusters, request, caller)
+
+    async def create_token(
+        self, cluster_id: str, caller: Caller, *, token: str
+    ) -> admin_service_pb2.CreateExecutorTokenResponse:
+        """An executor token for the cluster: this one, or a new one for the empty string."""
+        request = admin_service_pb2.CreateExecutorTokenRequest(cluster_id=cluster_id, token=token)
+        return await self._ask(lambda channel: AdminServiceStub(channel).CreateExecutorToken, request, caller)
+
+    async def revoke_tokens(self, cluster_id: str, caller: Caller, *, token_id: str) -> None:
+        """All executor tokens of the cluster, or the one of this id."""
+        request = admin_service_pb2.RevokeExecutorTokenRequest(cluster_id=cluster_id, token_id=token_id)
+        await self._ask(lambda channel: AdminServiceStub(channel).RevokeExecutorToken, request, caller)
+
+    async def require_admin(self, caller: Caller) -> None:
+        """Whether the key has the admin scope is the broker's to say: it is asked for something that takes it."""
+        request = admin_service_pb2.ListExecutorTokensRequest(page_size=1)
+        await self._ask(lambda channel: AdminServiceStub(channel).ListExecutorTokens, request, caller)
 
     async def no_such_cluster(self, cluster_id: str, caller: Caller) -> OpenlineError:
         """The error for an id that no cluster can have, which a broker would call malformed, with the ids there are."""

@@ -21,9 +21,9 @@ class Caller:
     # It is another replica: what it asks for is looked for here, and nowhere else.
     is_peer: bool = False
 
-    def require(self, scope: str) -> None:
-        """Raises SCOPE_MISSING unless the key has the scope."""
-        if scope not in self.scopes:
+    def require(self, scope: str, *, or_scope: str = "") -> None:
+        """Raises SCOPE_MISSING unless the key has the scope, or the other one."""
+        if scope not in self.scopes and or_scope not in self.scopes:
             missing = errors.error(
                 Reason.SCOPE_MISSING, f"the key lacks the scope {scope!r}", metadata={"scope": scope}
             )

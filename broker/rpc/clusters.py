@@ -28,7 +28,7 @@ class ClusterService:
         self, request: cluster_service_pb2.ListClustersRequest, context: Context
     ) -> cluster_service_pb2.ListClustersResponse:
         """A page of the registered clusters; its token is the last id of the page before."""
-        self._credentials.caller(credential(context)).require("read")
+        self._credentials.caller(credential(context)).require("read", or_scope="admin")
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
         ids = sorted(cluster_id for cluster_id in self._registry.clusters if cluster_id > request.page_token)
         return cluster_service_pb2.ListClustersResponse(
@@ -38,7 +38,7 @@ class ClusterService:
     async def GetCluster(  # noqa: N802
         self, request: cluster_service_pb2.GetClusterRequest, context: Context
     ) -> cluster_service_pb2.GetClusterResponse:
-        self._credentials.caller(credential(context)).require("read")
+        self._credentials.caller(credential(context)).require("read", or_scope="admin")
         self._registry.require(request.cluster_id)
         [cluster] = await self._clusters([request.cluster_id])
         return cluster_service_pb2.GetClusterResponse(cluster=cluster)

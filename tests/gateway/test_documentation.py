@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway import cluster_models, command_models, fanout_models, models
+from gateway import admin_models, cluster_models, command_models, fanout_models, models
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
 
@@ -20,6 +20,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "FanoutAnswer": fanout_models.FanoutAnswer,
     "ClusterShown": cluster_models.ClusterShown,
     "SessionAnswer": models.SessionAnswer,
+    "TokenAnswer": admin_models.TokenAnswer,
+    "AgentsAnswer": admin_models.AgentsAnswer,
+    "AgentStatusAnswer": admin_models.AgentStatusAnswer,
     "Problem": models.Problem,
 }
 
@@ -41,6 +44,7 @@ async def test_bodies_have_examples_that_are_taken(api: httpx.AsyncClient) -> No
         "FanoutBody": fanout_models.FanoutBody,
         "ExecuteBody": models.ExecuteBody,
         "SessionBody": models.SessionBody,
+        "TokenBody": admin_models.TokenBody,
     }
     for name, model in bodies.items():
         assert schemas[name]["examples"]

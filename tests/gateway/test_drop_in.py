@@ -5,11 +5,14 @@ each route are in the other modules; this one is to be held against the table, r
 """
 
 import json
+import secrets
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.answers import session_answer
@@ -57,7 +60,14 @@ STATUS: dict[str, Kind] = {
     "cluster_id": str, "is_active": bool, "active_for_seconds": int, "is_connected": bool,
     "last_seen": (Instant, NULL), "executors": int,
 }  # fmt: skip
+CLUSTER_ID: dict[str, Kind] = {"cluster_id": str}
 CAPABILITIES: dict[str, Kind] = {"clusterId": str, "capabilities": (dict, NULL), "available": bool}
+TOKEN: dict[str, Kind] = {"token": str, "clusterId": str, "createdAt": Instant}
+AGENT: dict[str, Kind] = {"id": str, "connected": bool, "lastSeen": (Instant, NULL)}
+AGENT_STATUS: dict[str, Kind] = {
+    "id": str, "connected": bool, "status": str, "lastSeen": (Instant, NULL), "version": (str, NULL),
+    "kubernetesVersion": (str, NULL), "capabilities": (dict, NULL), "mode": (str, NULL),
+}  # fmt: skip
 OFFLINE = PROBLEM | {"cluster_id": str, "last_seen": (Instant, NULL)}
 
 
@@ -385,14 +395,156 @@ async def test_capabilities(api: httpx.AsyncClient, cluster_id: str, is_there: b
         ("GET", "/debug/clusters/local"),
         ("GET", "/cluster/local/status"),
         ("GET", "/api/v1/clusters/local/capabilities"),
+        ("POST", "/admin/agents/local/token"),
+        ("DELETE", "/admin/agents/local/token"),
+        ("GET", "/admin/agents"),
+        ("GET", "/admin/agents/local/status"),
     ],
 )
 @pytest.mark.parametrize(("key", "detail"), [("", "Missing API key"), ("wrong", "Invalid API key")])
 async def test_401(api: httpx.AsyncClient, method: str, path: str, key: str, detail: str) -> None:
     """Everything but health asks for a key, and says which of the two it is."""
-    body = {"cluster_id": "local"} if method == "POST" else None
+    body = {"cluster_id": "local"} if path == "/debug/session" else None
     answer = await api.request(method, path, json=body, headers={"X-API-Key": key})
     check(check_problem(answer, 401, "UNAUTHENTICATED", detail), PROBLEM)
+
+
+# /admin
+
+CHOSEN = "a-token_of-my-own-choice-0123456789"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_cluster(api: httpx.AsyncClient) -> AsyncIterator[str]:
+    """The id of a cluster that there is not yet, and not any more afterwards."""
+    cluster_id = f"new-{secrets.token_hex(4)}"
+    yield cluster_id
+    await api.delete(f"/admin/agents/{cluster_id}/token")
+
+
+@pytest.mark.parametrize(
+    ("body", "token"),
+    [("", None), ("{}", None), ('{"token": null}', None), (json.dumps({"token": CHOSEN}), CHOSEN)],
+    ids=["no body", "empty", "null", "chosen"],
+)
+async def test_create_token(api: httpx.AsyncClient, new_cluster: str, body: str, token: str | None) -> None:
+    """200 with the token, which was made or is the one that was given; and the cluster is registered."""
+    answer = await api.post(f"/admin/agents/{new_cluster}/token", content=body)
+    told = answer.json()
+    assert answer.status_code == 200
+    check(told, TOKEN)
+    check_ids(answer)
+    assert told["clusterId"] == new_cluster
+    assert told["token"] == token if token else len(told["token"]) >= 43
+    assert abs(datetime.fromisoformat(told["createdAt"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert new_cluster in (await api.get("/debug/clusters")).json()["clusters"]
+
+
+async def test_create_another_token(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """Without a body it is another one each time, so that one can be replaced without a gap."""
+    path = f"/admin/agents/{new_cluster}/token"
+    tokens = [(await api.post(path)).json()["token"] for _ in range(2)]
+    assert len(set(tokens)) == 2
+
+
+async def test_create_token_409(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """This very token is there, or was."""
+    path = f"/admin/agents/{new_cluster}/token"
+    assert (await api.post(path, json={"token": CHOSEN})).status_code == 200
+    check(check_problem(await api.post(path, json={"token": CHOSEN}), 409, "TOKEN_EXISTS"), PROBLEM | CLUSTER_ID)
+    assert (await api.delete(path)).status_code == 204
+    check_problem(await api.post(path, json={"token": CHOSEN}), 409, "TOKEN_EXISTS")
+
+
+@pytest.mark.parametrize("token", ["x" * 31, "x" * 129, "x" * 31 + "!", "x" * 32 + "\n", "ü" * 32, 32, ["x" * 32]])
+async def test_create_token_422(api: httpx.AsyncClient, token: Any) -> None:
+    """32..128 of [A-Za-z0-9_-]; in FastAPI's shape."""
+    answer = await api.post("/admin/agents/local/token", json={"token": token})
+    told = check_problem(answer, 422, "INVALID_COMMAND")
+    check(told, PROBLEM | {"detail": list})
+    assert [wrong["loc"] for wrong in told["detail"]] == [["body", "token"]]
+
+
+@pytest.mark.parametrize("cluster_id", ["-x", "X", "a_b", "x" * 101])
+async def test_create_token_422_cluster(api: httpx.AsyncClient, cluster_id: str) -> None:
+    """A cluster that could not be asked for."""
+    told = check_problem(await api.post(f"/admin/agents/{cluster_id}/token"), 422, "INVALID_COMMAND")
+    assert told["detail"][0]["loc"] == ["path", "cluster_id"]
+
+
+@pytest.mark.parametrize("key", ["other-key", "read-key"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/admin/agents/local/token"),
+        ("DELETE", "/admin/agents/local/token"),
+        ("GET", "/admin/agents"),
+        ("GET", "/admin/agents/local/status"),
+    ],
+)
+async def test_admin_403(api: httpx.AsyncClient, method: str, path: str, key: str) -> None:
+    """Without the admin scope."""
+    told = check_problem(await api.request(method, path, headers={"X-API-Key": key}), 403, "SCOPE_MISSING")
+    assert told["scope"] == "admin"
+
+
+async def test_agents(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """Every registered cluster, sorted, and how many; one that was never connected was never seen."""
+    await api.post(f"/admin/agents/{new_cluster}/token")
+    answer = await api.get("/admin/agents")
+    told = answer.json()
+    assert answer.status_code == 200
+    check(told, {"clusters": list, "count": int})
+    check_ids(answer)
+    for each in told["clusters"]:
+        check(each, AGENT)
+    assert [each["id"] for each in told["clusters"]] == ["east", "local", new_cluster, "west"]
+    assert told["count"] == 4
+    assert [each["connected"] for each in told["clusters"]] == [False, True, False, False]
+    assert [each["lastSeen"] is None for each in told["clusters"]] == [True, False, True, True]
+
+
+async def test_agent_status(api: httpx.AsyncClient) -> None:
+    """One that is connected, and one that is not, of which nothing is made up."""
+    answer = await api.get("/admin/agents/local/status")
+    told = answer.json()
+    assert answer.status_code == 200
+    check(told, AGENT_STATUS)
+    check_ids(answer)
+    assert (told["id"], told["connected"], told["status"], told["mode"]) == ("local", True, "connected", "readOnly")
+    assert told["version"]
+    assert "get" in told["capabilities"]["verbs"]
+    told = (await api.get("/admin/agents/west/status")).json()
+    check(told, AGENT_STATUS)
+    assert (told["connected"], told["status"]) == (False, "disconnected")
+    assert [told[name] for name in ("version", "kubernetesVersion", "capabilities", "mode")] == [None] * 4
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/admin/agents/x/status"), ("DELETE", "/admin/agents/x/token")])
+async def test_agent_404(api: httpx.AsyncClient, method: str, path: str) -> None:
+    """As for a command."""
+    detail = "Cluster 'x' not found. Available clusters: east, local, west"
+    check_problem(await api.request(method, path), 404, "CLUSTER_UNKNOWN", detail)
+
+
+async def test_delete_token(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """204 without a body; all of the cluster's tokens are gone, and with them the cluster."""
+    path = f"/admin/agents/{new_cluster}/token"
+    for _ in range(2):
+        await api.post(path)
+    answer = await api.delete(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    check_ids(answer)
+    for gone in (await api.delete(path), await api.get(f"/admin/agents/{new_cluster}/status")):
+        check_problem(gone, 404, "CLUSTER_UNKNOWN")
+
+
+async def test_delete_one_token(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """Beyond the old API: by its id, which there must be."""
+    path = f"/admin/agents/{new_cluster}/token"
+    await api.post(path)
+    check_problem(await api.delete(path, params={"token_id": "no-such-id"}), 404, "TOKEN_UNKNOWN")
+    assert (await api.get(f"/admin/agents/{new_cluster}/status")).status_code == 200
 
 
 # Health

@@ -1,0 +1,54 @@
+"""/admin: executor tokens made and revoked, and what is known of each cluster's executor. For admins."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from gateway.admin_answers import agent_listed, agent_status, token_answer
+from gateway.admin_models import AgentsAnswer, AgentStatusAnswer, TokenAnswer, TokenBody
+from gateway.callers import Asking
+from gateway.problems import PROBLEMS, TOKEN_PROBLEMS
+from gateway.stubs import Stubs
+
+# What a cluster may be called, for one that is registered by its first token.
+NewClusterId = Annotated[str, Path(min_length=1, max_length=100, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+
+
+def admin_routes(stubs: Stubs) -> APIRouter:
+    routes = APIRouter(prefix="/admin/agents", tags=["admin"], responses=PROBLEMS)
+
+    @routes.post("/{cluster_id}/token", operation_id="create_token", responses=TOKEN_PROBLEMS)
+    async def create_token(cluster_id: NewClusterId, caller: Asking, body: TokenBody | None = None) -> TokenAnswer:
+        """Makes another executor token for a cluster, or takes the one that is given, and so registers the cluster.
+
+        The cluster's other tokens stay valid until they are revoked, so that one can be replaced without a gap. A given
+        token that the cluster has, or had before it was revoked, is a 409. The token is answered this once.
+        """
+        caller.exchange.facts.update(cluster_id=cluster_id)
+        return token_answer(await stubs.create_token(cluster_id, caller, token=(body and body.token) or ""))
+
+    @routes.delete("/{cluster_id}/token", operation_id="revoke_token", status_code=204)
+    async def revoke_token(
+        cluster_id: str,
+        caller: Asking,
+        token_id: Annotated[str, Query(max_length=200, description="Only the token of this id.")] = "",
+    ) -> None:
+        """Revokes all of a cluster's executor tokens. Its open streams close within a second, and it is not known any
+        more; results of its commands are."""
+        caller.exchange.facts.update(cluster_id=cluster_id)
+        await stubs.revoke_tokens(cluster_id, caller, token_id=token_id)
+
+    @routes.get("", operation_id="list_agents")
+    async def list_agents(caller: Asking) -> AgentsAnswer:
+        """Lists every registered cluster, sorted, and whether its executor is connected."""
+        await stubs.require_admin(caller)
+        clusters = [agent_listed(cluster) for cluster in await stubs.list_all_clusters(caller)]
+        return AgentsAnswer(clusters=clusters, count=len(clusters))
+
+    @routes.get("/{cluster_id}/status", operation_id="get_agent_status")
+    async def get_agent_status(cluster_id: str, caller: Asking) -> AgentStatusAnswer:
+        """Says what is known of a cluster's executor."""
+        await stubs.require_admin(caller)
+        return agent_status(await stubs.get_cluster(cluster_id, caller))
+
+    return routes
