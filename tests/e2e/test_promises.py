@@ -1,12 +1,20 @@
 """Promises of the README's table that a demo can show; `test_delivery` has those that need a connection to be cut."""
 
+import json
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+
+from openline.v1 import admin_service_pb2 as pb
+from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 
 
 def test_an_execute_arrives_for_a_cluster_with_or_without_a_session(demo: Any) -> None:
@@ -58,6 +66,52 @@ def test_an_executor_process_dies(own_demo: Any) -> None:
         answer = asked.result()
     problem = answer.json()
     assert (answer.status_code, problem["reason"], problem["executed"]) == (502, "EXECUTOR_LOST", "unknown")
+
+
+def test_a_token_is_revoked(demo: Any, make_program: Any, tmp_path: Path, eventually: Any) -> None:
+    """Its open streams close within a second, on whichever replica; with another token the executor is back."""
+    first = demo.post("/admin/agents/fresh/token", {}).json()["token"]
+    (tmp_path / "token").write_text(first)
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho '{}'\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    holds, other = demo.brokers
+    executor = make_program(
+        "executor", "", Path(sys.executable).parent / "openline-executor", "--broker", holds, "--cluster-id", "fresh",
+        "--token-file", tmp_path / "token", "--kubectl", tmp_path / "kubectl", "--log-format", "json",
+    )  # fmt: skip
+    executor.begin()
+    try:
+        eventually(lambda: executor.said("connection.opened"))
+        command = demo.post("/debug/execute", {"cluster_id": "fresh", "args": ["pods"]}).json()
+        with grpc.insecure_channel(other) as channel:
+            admin = AdminServiceStub(channel)
+            metadata = (("x-api-key", "test-key"),)
+            [old] = admin.ListExecutorTokens(
+                pb.ListExecutorTokensRequest(cluster_id="fresh"), metadata=metadata
+            ).executor_tokens
+            # Two are good at one time: the next one is in place before this one is revoked.
+            (tmp_path / "token").write_text(demo.post("/admin/agents/fresh/token", {}).json()["token"])
+            for token_id in (old.token_id, ""):
+                revoked_at = datetime.now(UTC)
+                request = pb.RevokeExecutorTokenRequest(cluster_id="fresh", token_id=token_id)
+                assert admin.RevokeExecutorToken(request, metadata=metadata).revoked == 1
+                closed = 1 if token_id else 2
+                eventually(lambda closed=closed: executor.said("connection.closed", status="UNAUTHENTICATED") == closed)
+                assert _last(executor, "connection.closed") - revoked_at < timedelta(seconds=1)
+                if token_id:
+                    eventually(lambda: executor.said("connection.opened") == 2)
+        eventually(lambda: executor.said("connection.failed", status="UNAUTHENTICATED"))
+        refused = demo.post("/debug/execute", {"cluster_id": "fresh", "args": ["pods"]})
+        assert (refused.status_code, refused.json()["reason"]) == (404, "CLUSTER_UNKNOWN")
+        assert demo.get(f"/v1/commands/{command['command_id']}").json()["state"] == "done"
+    finally:
+        executor.close()
+
+
+def _last(program: Any, event: str) -> datetime:
+    """When it last logged this."""
+    lines = [json.loads(line) for line in program.log.read_text().splitlines() if f'"{event}"' in line]
+    return datetime.fromisoformat(lines[-1]["timestamp"])
 
 
 def _ttl(demo: Any, key: str) -> int:
