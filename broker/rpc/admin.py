@@ -1,5 +1,6 @@
 """AdminService: executor tokens made, listed and revoked, and this replica drained. API keys are not built yet."""
 
+import heapq
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -57,12 +58,13 @@ class AdminService:
             self._registry.require(request.cluster_id)
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
         after = tuple(request.page_token.split(" ", 1))
-        tokens = self._tokens.listed(request.cluster_id)
-        left = [token for token in tokens if (token.cluster_id, token.token_id) > after]
-        last = left[size - 1] if len(left) > size else None
+        left = (token for token in self._tokens.listed(request.cluster_id) if _place(token) > after)
+        # Not all of them are sorted for a page, and they may be many.
+        page = heapq.nsmallest(size + 1, left, key=_place)
+        has_more = len(page) > size
         return pb.ListExecutorTokensResponse(
-            executor_tokens=map(_shown, left[:size]),
-            next_page_token=f"{last.cluster_id} {last.token_id}" if last is not None else "",
+            executor_tokens=map(_shown, page[:size]),
+            next_page_token=" ".join(_place(page[size - 1])) if has_more else "",
         )
 
     async def RevokeExecutorToken(  # noqa: N802
@@ -99,6 +101,11 @@ def _check(*fields: tuple[str, object, str]) -> None:
     wrong: Sequence[tuple[str, str]] = [(name, description) for name, good, description in fields if not good]
     if wrong:
         raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "the request is not valid", violations=wrong))
+
+
+def _place(token: Token) -> tuple[str, str]:
+    """Where it stands in a list."""
+    return token.cluster_id, token.token_id
 
 
 def _shown(token: Token) -> pb.ExecutorToken:

@@ -6,7 +6,6 @@ What cannot be read counts as revoked: better a token too few than one too many.
 
 import asyncio
 import json
-import math
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,10 @@ from openline.v1 import command_pb2
 VERSION = "version"
 # How many fields are asked for at one time, and written in one script: none of it holds Redis up, nor this loop.
 CHUNK = 200
+# The end of the year 9999, in seconds since 1970.
+MAX_INSTANT = 253_402_300_799
+# What reading JSON of anybody's may end with.
+UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
 
 # Writes tokens. A revoked one takes the place of one that lives; nothing else takes any place.
 # KEYS: the hash. ARGV: the next version, the channel, how many fields the hash may have ('' for any), and for each
@@ -71,7 +74,7 @@ class Change:
             told = json.loads(data)
             tokens = (_decode(field.encode(), value.encode()) for field, value in told["tokens"].items())
             return cls(str(told["was"]), str(told["version"]), tuple(token for token in tokens if token is not None))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (*UNREADABLE, AttributeError):
             return None
 
 
@@ -188,7 +191,7 @@ def _decode(field: bytes, value: bytes) -> Token | None:
         )
         if value[:1] == (b"R" if token.is_revoked else b"L"):
             return token
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         pass
     return Token(cluster_id, digest, origin=Origin.CHOSEN, revoked_at=0.0)
 
@@ -197,6 +200,6 @@ def _instant(told: float | None) -> float | None:
     """Raises ValueError for what is no instant."""
     if told is None:
         return None
-    if not math.isfinite(told):
+    if not 0 <= told <= MAX_INSTANT:
         raise ValueError("not an instant")
     return float(told)

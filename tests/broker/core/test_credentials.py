@@ -39,6 +39,15 @@ def test_a_scope_that_is_missing_is_named(credentials: Credentials) -> None:
     assert refusal.value.error.metadata["scope"] == "admin"
 
 
+def test_another_scope_may_do_as_well(credentials: Credentials) -> None:
+    """The first one is the one that is named as missing."""
+    credentials.caller("key-a").require("read", or_scope="admin")
+    credentials.caller("key:with:colons").require("read", or_scope="admin")
+    with pytest.raises(OpenlineError) as refusal:
+        credentials.caller("key:with:colons").require("read", or_scope="audit")
+    assert refusal.value.error.metadata["scope"] == "read"
+
+
 def test_a_cluster_may_have_several_tokens(credentials: Credentials) -> None:
     """So that a token can be replaced without an outage."""
     credentials.check_executor("prod", "tok-1", clock_s=0.0)

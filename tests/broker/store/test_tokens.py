@@ -83,7 +83,9 @@ async def test_there_is_a_bound(records: TokenRecords, monkeypatch: pytest.Monke
     assert await records.keep([replace(token(4), revoked_at=20.0)]) == 1
 
 
-@pytest.mark.parametrize("value", [b"", b"L", b"L{}", b"X{}", b"L\xff", b"L[1]", b'R{"origin":"made"}', b"Lnull"])
+@pytest.mark.parametrize(
+    "value", [b"", b"L", b"L{}", b"X{}", b"L\xff", b"L[1]", b'R{"origin":"made"}', b"Lnull", b"L" + b"[" * 100_000]
+)
 async def test_what_cannot_be_read_counts_as_revoked(records: TokenRecords, redis: Redis, value: bytes) -> None:
     """And nothing takes its place."""
     await redis.hset(keys.TOKENS, f"prod:{token(1).digest.hex()}", value)
@@ -120,7 +122,8 @@ async def test_changes_are_heard(records: TokenRecords) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"[]", b"1", b'{"tokens":{}}', b'{"was":"","version":"","tokens":[]}', b'{"tokens":{"a":1}}']
+    "data",
+    [b"", b"\xff", b"[]", b"1", b'{"tokens":{}}', b'{"was":"","version":"","tokens":[]}', b'{"tokens":{"a":1}}'],
 )
 def test_what_is_no_change_is_passed_over(data: bytes) -> None:
     """Anybody may publish."""
@@ -155,3 +158,12 @@ async def test_a_redis_cluster_does_it_as_well(sharded: Any) -> None:
         assert len(await records.read()) == 2
         await records.drop([token(2).name])
         assert len(await records.read()) == 1
+
+
+@pytest.mark.parametrize("instant", ["-1", "1e99", "NaN", '"x"', "1" + "0" * 400, "[]"])
+async def test_an_instant_that_is_none_counts_as_revoked(records: TokenRecords, redis: Redis, instant: str) -> None:
+    value = '{"token_id":"id","origin":"made","created_at":%s,"expires_at":null,"revoked_at":null}'
+    for text, is_revoked in ((value % "1.5", False), (value % instant, True)):
+        await redis.hset(keys.TOKENS, f"prod:{token(1).digest.hex()}", "L" + text)
+        [found] = (await records.read()).values()
+        assert found.is_revoked is is_revoked
