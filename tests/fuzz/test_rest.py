@@ -139,7 +139,8 @@ def make_real(case: Any, dice: random.Random, surface: Surface) -> None:
     """Exchanges some of what was made up for what exists, and long waits for short ones."""
     path, body, query = case.path_parameters, case.body, case.query
     if "cluster_id" in (path or {}) and dice.random() < 0.8:
-        path["cluster_id"] = dice.choice(CLUSTERS)
+        # The only thing to delete of a cluster is its tokens, and one cluster must stay.
+        path["cluster_id"] = dice.choice(CLUSTERS if case.method != "DELETE" else ["west", "nowhere"])
     for name, ids in (("command_id", surface.commands), ("session_id", surface.sessions)):
         if name in (path or {}) and ids and dice.random() < 0.7:
             path[name] = dice.choice(ids)
