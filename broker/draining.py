@@ -43,15 +43,15 @@ class Draining:
         self._moving: asyncio.Task[None] | None = None
 
     def begin(self, reason: str, *, spread_s: float) -> int:
-        """Takes no executors from now on, and tells those that are here to move, over this time; how many they are.
+        """Takes no executors from now on, and tells those that are here to move, over this time; how many are told.
 
-        Asked again, it begins anew with those that are left. Raises BROKER_UNAVAILABLE without another replica: they
-        would have nowhere to go.
+        Asked again, it begins anew with those that were not told yet. Raises BROKER_UNAVAILABLE without another
+        replica: they would have nowhere to go.
         """
         if not self._replica.peers.reachable:
             alone = "no other replica is there to take the executors"
             raise OpenlineError(error(Reason.BROKER_UNAVAILABLE, alone, executed=NO, retry_after_s=5.0))
-        connections = self._refuse_new()
+        connections = [connection for connection in self._refuse_new() if not connection.moving]
         if self._moving is not None:
             self._moving.cancel()
         pause_s = spread_s / max(1, len(connections))

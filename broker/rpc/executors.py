@@ -62,13 +62,10 @@ class ExecutorService:
             unpack=lambda message: message.frames,
         )
         hello, rest = await _hello(stream)
-        self._check(hello.cluster_id, credential(context))
-        if self.is_draining:
-            draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
-            raise errors.OpenlineError(draining)
+        self._admit(hello, context)
         await accept(context)
-        # Again: a token that was revoked meanwhile has closed the streams that were known, and not this one.
-        connection = self._connection(hello, self._check(hello.cluster_id, credential(context)))
+        # Again: a token that was revoked meanwhile has closed the streams that were known then; a drain moved those.
+        connection = self._connection(hello, self._admit(hello, context))
         lines = log.bind(
             cluster_id=connection.cluster_id,
             executor_id=connection.executor_id,
@@ -119,6 +116,14 @@ class ExecutorService:
             and each.first_seq <= MAX_SEQ
             and self._proof.is_sealed(each.execute, **where)
         }
+
+    def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token:
+        """The token that lets the executor in. Raises as `check_executor`, and BROKER_UNAVAILABLE while draining."""
+        token = self._check(hello.cluster_id, credential(context))
+        if self.is_draining:
+            draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
+            raise errors.OpenlineError(draining)
+        return token
 
     def _check(self, cluster_id: str, token: str | None) -> Token:
         return self._credentials.check_executor(cluster_id, token, clock_s=time.time())
