@@ -1,8 +1,6 @@
-"""A command as others may see it: the record that is stored, the events of one that is done, its line in the log."""
+"""A command as others may see it: the record that is stored, its outline for lists, the events of one that is done."""
 
-from collections.abc import Iterator
-
-import structlog
+from collections.abc import Iterator, Sequence
 
 from broker.core.command import Command
 from broker.core.life import State
@@ -11,7 +9,8 @@ from openline.v1 import command_pb2
 
 CommandEvent = command_pb2.CommandEvent
 
-log = structlog.get_logger()
+# Of an argv in lists and in the audit trail, which hold very many.
+MAX_SHOWN_CHARACTERS = 2048
 
 
 def record(command: Command) -> command_pb2.Command:
@@ -30,6 +29,32 @@ def record(command: Command) -> command_pb2.Command:
         live=ask.live,
         next_seq=command.transcript.next_seq if command.state is State.DONE else 0,
     )
+
+
+def outline(shown: command_pb2.Command) -> command_pb2.Command:
+    """The same record without output and with a bounded argv; it is changed in place."""
+    shown.argv[:] = shorten(shown.argv)
+    if shown.HasField("result"):
+        shown.result.ClearField("stdout")
+        shown.result.ClearField("stderr")
+    return shown
+
+
+def running(command: Command) -> command_pb2.Command | None:
+    """The outline of a command that runs here; of one that has ended, or is another replica's, others tell."""
+    return None if command.state in (State.DONE, State.FORWARDED) else outline(record(command))
+
+
+def shorten(argv: Sequence[str]) -> list[str]:
+    """The words as far as they fit, and then `…`."""
+    shown: list[str] = []
+    room = MAX_SHOWN_CHARACTERS
+    for word in argv:
+        if len(word) > room:
+            return [*shown, "…"]
+        shown.append(word)
+        room -= len(word) + 1
+    return shown
 
 
 def events(stored: command_pb2.Command, *, from_seq: int) -> Iterator[CommandEvent]:
@@ -55,24 +80,3 @@ def events(stored: command_pb2.Command, *, from_seq: int) -> Iterator[CommandEve
                     yield CommandEvent(output=output)
                 seq += 1
     yield CommandEvent(result=result)
-
-
-def log_end(command: Command) -> None:
-    """One line a command, with its ids and where its time went; never what it was or wrote."""
-    result = command.result or command_pb2.CommandResult()
-    log.info(
-        "command.finished",
-        command_id=command.command_id,
-        cluster_id=command.ask.cluster_id,
-        executor_id=command.executor_id,
-        owner=command.ask.owner,
-        agent_call=bool(command.ask.correlation_id),
-        correlation_id=command.ask.correlation_id or None,
-        session_id=command.ask.session_id or None,
-        outcome=command_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower(),
-        reason=result.error.reason or None,
-        exit_code=result.exit_code,
-        ms=round(result.timings.total_s * 1000, 1),
-        run_ms=round(result.timings.run_s * 1000, 1),
-        bytes=len(result.stdout) + len(result.stderr),
-    )

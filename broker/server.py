@@ -16,6 +16,7 @@ from broker.balancing import balance_forever
 from broker.core.credentials import Credentials
 from broker.draining import drain
 from broker.replica import Replica
+from broker.rpc.audit import AuditEntries
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -63,10 +64,12 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     )
     servicers = {
         "ExecutorService": executors,
-        "CommandService": CommandService(replica.executions, replica.lookups, credentials, replica.proof, pipes),
-        "SessionService": SessionService(store, credentials, replica.registry),
+        "CommandService": CommandService(
+            replica.executions, replica.lookups, replica.listings, credentials, replica.proof, pipes
+        ),
+        "SessionService": SessionService(store, credentials, replica.registry, replica.listings, replica.audit),
         "ClusterService": ClusterService(store, credentials, replica.registry, replica.presence),
-        "AdminService": object(),
+        "AdminService": AuditEntries(store.audit, credentials),
     }
     server = grpc.aio.server(options=SERVER_OPTIONS)
     for descriptor in DESCRIPTORS:

@@ -1,4 +1,4 @@
-"""CommandService but for the Pipe: commands asked for, watched, looked up and cancelled one at a time."""
+"""CommandService but for the Pipe: commands asked for, watched, looked up and cancelled one at a time, and listed."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from broker.core.credentials import PEER, Caller, Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.execution import Answer, Source
 from broker.executions import Executions
+from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential, shown
@@ -32,12 +33,14 @@ class CommandService:
         self,
         executions: Executions,
         lookups: Lookups,
+        listings: Listings,
         credentials: Credentials,
         proof: Proof,
         pipes: Pipes,
     ) -> None:
         self._executions = executions
         self._lookups = lookups
+        self._listings = listings
         self._proof = proof
         self._credentials = credentials
         self._pipes = pipes
@@ -99,6 +102,14 @@ class CommandService:
         caller = self._caller(context, "execute")
         state = await self._lookups.cancel(request.command_id, caller, why=request.why)
         return pb.CancelCommandResponse(state=state)
+
+    async def ListCommands(  # noqa: N802
+        self, request: pb.ListCommandsRequest, context: Context
+    ) -> pb.ListCommandsResponse:
+        caller = self._credentials.caller(credential(context))
+        caller.require("read")
+        page = await self._listings.commands(request, caller)
+        return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

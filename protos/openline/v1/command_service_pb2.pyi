@@ -555,13 +555,16 @@ class ListCommandsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
+    """All that are given must fit."""
     session_id: _builtins.str
     correlation_id: _builtins.str
     page_size: _builtins.int
     """1..1000, zero means 100."""
     page_token: _builtins.str
     @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp: ...
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """By the time in the command's id."""
+
     def __init__(
         self,
         *,
@@ -587,9 +590,12 @@ class ListCommandsResponse(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Empty on the last page. A page may have fewer commands than asked for, or none, and not be the last."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
-        """Without output."""
+        """Without output, and with the first 2 KiB of the argv. The state of one that runs on another replica is as it was when
+        it was written down.
+        """
 
     def __init__(
         self,
