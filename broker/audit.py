@@ -86,7 +86,7 @@ class Audit:
         detail: str = "",
         error: command_pb2.Error | None = None,
     ) -> None:
-        """An admin has done this (`create_api_key`, …), or with an error was refused it. `detail` is shown: no secret."""
+        """An admin has done this, such as `create_api_key`, or with an error was refused it. No secret in `detail`."""
         entry = Entry(
             action=action, owner=caller.owner, cluster_id=errors.short(cluster_id), detail=errors.short(detail)
         )

@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.credentials import Caller
 from broker.dispatcher import Dispatcher
+from broker.lookups import CLOCK_SLACK_S
 from broker.paging import Page, check_id_token, page_size, read_page
 from broker.records import outline, record
 from broker.store import keys
@@ -45,7 +46,8 @@ class Listings:
             listing = keys.owned_commands(caller.owner)
         # The list lives on with its newest command, and what has expired since is still on it.
         oldest = time.time() - self._store.results.ttl_s
-        since = first_made_at(max(oldest, seconds(request.since)))
+        asked_since = seconds(request.since)
+        since = first_made_at(max(oldest, asked_since - CLOCK_SLACK_S))
 
         async def fetch(before: str, count: int) -> Sequence[tuple[str, command_pb2.Command | None]]:
             return await self._store.history.page(listing, before=before, since=since, count=count)
@@ -56,6 +58,7 @@ class Listings:
                 and request.cluster_id in ("", command.cluster_id)
                 and request.session_id in ("", command.session_id)
                 and request.correlation_id in ("", command.correlation_id)
+                and seconds(command.created_at) >= asked_since
             )
 
         size = page_size(request.page_size)

@@ -42,8 +42,8 @@ class AuditEntries:
             raise bad_token()
         since = seconds(request.since)
         until = seconds(request.until) if request.HasField("until") else float("inf")
-        since_ms = max(0, int((since - CLOCK_SLACK_S) * 1000))
-        until_ms = int(max(0.0, until + LATE_S) * 1000) if request.HasField("until") else None
+        since_ms = _ms(since - CLOCK_SLACK_S)
+        until_ms = _ms(until + LATE_S) if request.HasField("until") else None
         seen: set[str] = set()
 
         async def fetch(before: str, count: int) -> Sequence[tuple[str, pb.AuditEntry | None]]:
@@ -67,3 +67,8 @@ class AuditEntries:
             most=MAX_LOOKED_AT,
         )
         return pb.ListAuditEntriesResponse(entries=page.items, next_page_token=page.next_token)
+
+
+def _ms(instant_s: float) -> int:
+    """As Redis takes it, whatever a caller calls a time."""
+    return min(max(0, int(instant_s * 1000)), 1 << 53)

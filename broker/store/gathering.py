@@ -54,7 +54,9 @@ class Gathering(Generic[T]):
             return
         self._waiting += 1
         self._items.append(item)
-        if self._timer is None:
+        if len(self._items) >= MAX_TOGETHER:
+            self.flush()  # not all at once at the end of the moment: a busy replica has no time for a thousand
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(EVERY_S, self.flush)
 
     def flush(self) -> None:

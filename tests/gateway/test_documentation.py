@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway import cluster_models, command_models, fanout_models, models
+from gateway import audit_models, cluster_models, command_models, fanout_models, models
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
 
@@ -20,6 +20,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "FanoutAnswer": fanout_models.FanoutAnswer,
     "ClusterShown": cluster_models.ClusterShown,
     "SessionAnswer": models.SessionAnswer,
+    "CommandPage": command_models.CommandPage,
+    "SessionPage": cluster_models.SessionPage,
+    "AuditAnswer": audit_models.AuditAnswer,
     "Problem": models.Problem,
 }
 

@@ -563,7 +563,7 @@ class ListCommandsRequest(_message.Message):
     page_token: _builtins.str
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """By the time in the command's id."""
+        """By the commands' created_at."""
 
     def __init__(
         self,
