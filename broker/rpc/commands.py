@@ -16,6 +16,7 @@ from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential, shown
+from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -72,7 +73,8 @@ class CommandService:
             try:
                 source = await begun
                 if not isinstance(source, pb.ExecuteResponse | command_pb2.Error):
-                    with self._lookups.watch(source, from_seq=0) as events:
+                    from_seq = NO_OUTPUT if request.execute.without_output else 0
+                    with self._lookups.watch(source, from_seq=from_seq) as events:
                         async for event in events:
                             await context.write(pb.ExecuteStreamResponse(event=event))
                     return

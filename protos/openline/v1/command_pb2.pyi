@@ -517,7 +517,10 @@ class CommandEvent(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
     state: Global___CommandState.ValueType
+    command_id: _builtins.str
+    """Of a state: whose it is. An idempotency key may stand for an older command than was asked for."""
     @_builtins.property
     def output(self) -> Global___Output: ...
     @_builtins.property
@@ -531,10 +534,11 @@ class CommandEvent(_message.Message):
         output: Global___Output | None = ...,
         result: Global___CommandResult | None = ...,
         gap: Global___OutputGap | None = ...,
+        command_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "gap", b"gap", "output", b"output", "result", b"result", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "gap", b"gap", "output", b"output", "result", b"result", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "event", b"event", "gap", b"gap", "output", b"output", "result", b"result", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "output", "result", "gap"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015

@@ -13,7 +13,7 @@ from openline import ids
 from openline.errors import OpenlineError
 from openline.limits import COMMAND_CREDIT_BYTES, MAX_FRAME_BYTES
 from openline.reasons import NO, UNKNOWN, Reason
-from openline.v1 import command_pb2
+from openline.v1 import command_pb2, command_service_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 PATIENCE_S = 10.0
@@ -118,6 +118,33 @@ async def test_a_live_commands_result_has_head_and_tail(broker: Any, frames: Any
     assert (summary.total_bytes, summary.total_lines) == (10_000, 1000)
     assert (summary.cut_bytes, summary.cut_lines) == (9005, 1000 - result.stdout.count(b"\n"))
     assert (await broker.get(name, wait_s=5)).result == result
+
+
+async def test_a_stream_may_leave_out_the_output(broker: Any, frames: Any) -> None:
+    """States, each with whose it is, and the result with what is kept; also on a pipe."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+
+    async def finish() -> None:
+        name = (await executor.expect("execute")).command_id
+        await executor.send(
+            frames.accepted(name), frames.started(name), frames.output(name, 0, b"out"), frames.finished(name)
+        )
+        await executor.expect("result_ack")
+
+    stream = broker.stream(without_output=True)
+    await finish()
+    asked = command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get", "x"], timeout_s=20, without_output=True)
+    await pipe.send(command_service_pb2.CallerFrame(call_id=1, execute_stream=asked))
+    await finish()
+    of_pipe = [(await pipe.next()).event]
+    while not of_pipe[-1].HasField("result"):
+        of_pipe.append((await pipe.next()).event)
+    for events in (await stream.rest(), of_pipe):
+        result = events[-1].result
+        assert {event.WhichOneof("event") for event in events[:-1]} == {"state"}
+        assert {event.command_id for event in events[:-1]} == {result.command_id}
+        assert result.stdout == b"out"
 
 
 async def test_attaching_in_the_middle(broker: Any, frames: Any) -> None:
