@@ -7,6 +7,7 @@ streams' outboxes, the store's queue and `forwarding`.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -14,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.activity import Activity
 from broker.audience import Audience
+from broker.audit import Audit
 from broker.core.actions import Action, Close, Conclude, Forward, Send
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
@@ -22,7 +24,7 @@ from broker.core.ledger import Held, Ledger
 from broker.core.proof import Proof
 from broker.forwarding import Forwarding
 from broker.presence import Presence
-from broker.records import log_end, record
+from broker.records import outline, record, running
 from broker.rpc.peers import Peers
 from broker.store.store import Store
 from openline.stream import FrameStream
@@ -42,10 +44,18 @@ class Dispatcher:
     """Place and send; called by the services, in the loop's thread."""
 
     def __init__(
-        self, ledger: Ledger, directory: Directory, store: Store, presence: Presence, peers: Peers, proof: Proof
+        self,
+        ledger: Ledger,
+        directory: Directory,
+        store: Store,
+        presence: Presence,
+        peers: Peers,
+        proof: Proof,
+        audit: Audit,
     ) -> None:
         self._ledger = ledger
         self._store = store
+        self._audit = audit
         self._presence = presence
         self._proof = proof
         self._forwarding = Forwarding(
@@ -80,6 +90,7 @@ class Dispatcher:
         try:
             command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now, known_to=known_to)
             self._perform(actions)
+            self._store.history.begun(partial(running, command))
             return command
         finally:
             # Behind the command, and also when the cluster is absent: it is wanted.
@@ -208,10 +219,10 @@ class Dispatcher:
         if command.is_stored_elsewhere:
             self._perform(self._ledger.settled(command, stored=False))
             return
-        log_end(command)
-        kept = self._store.results.put(
-            record(command), lambda stored: self._perform(self._ledger.settled(command, stored=stored))
-        )
+        done = record(command)
+        kept = self._store.results.put(done, lambda stored: self._perform(self._ledger.settled(command, stored=stored)))
+        self._store.history.ended(outline(done))
+        self._audit.command(done)
         if not kept:
             log.error("result.dropped", command_id=command.command_id, why="too much waits for Redis")
             self._perform(self._ledger.settled(command, stored=False))

@@ -18,7 +18,17 @@ class Execution:
     A streaming one has `begun` called with what to watch, and is answered only if there is nothing to watch.
     """
 
-    __slots__ = ("_answer", "_begun", "_cancel_on_disconnect", "_dispatcher", "_done", "command", "release", "replayed")
+    __slots__ = (
+        "_answer",
+        "_begun",
+        "_cancel_on_disconnect",
+        "_dispatcher",
+        "_done",
+        "command",
+        "on_refusal",
+        "release",
+        "replayed",
+    )
 
     def __init__(
         self,
@@ -36,6 +46,8 @@ class Execution:
         # Frees the idempotency key that this one has claimed.
         self.release: Callable[[], None] | None = None
         self.replayed = False
+        # Called when it is refused before it is a command.
+        self.on_refusal: Callable[[command_pb2.Error], None] | None = None
         self.command: Command | None = None
 
     @property
@@ -51,6 +63,8 @@ class Execution:
         """Tells the caller, once."""
         tell, self._answer = self._answer, None
         if tell is not None:
+            if self.on_refusal is not None and self.command is None and isinstance(answer, command_pb2.Error):
+                self.on_refusal(answer)
             tell(answer)
 
     def follow(self, command: Command, done: Callable[[Command], None]) -> None:

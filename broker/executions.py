@@ -11,6 +11,7 @@ from time import monotonic
 
 import structlog
 
+from broker.audit import Audit
 from broker.core.account import offline
 from broker.core.checks import check_execute
 from broker.core.command import Ask, Command
@@ -46,6 +47,7 @@ class Executions:
         credentials: Credentials,
         registry: Registry,
         earlier: Earlier,
+        audit: Audit,
         *,
         max_output_bytes: int,
     ) -> None:
@@ -54,6 +56,7 @@ class Executions:
         self._credentials = credentials
         self._registry = registry
         self._earlier = earlier
+        self._audit = audit
         self._max_output_bytes = max_output_bytes
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,6 +80,7 @@ class Executions:
                 self._dispatch(self._forwarded(request, forwarded, live=begun is not None), execution)
                 return execution
             caller = self._credentials.caller(key)
+            execution.on_refusal = partial(self._audit.refused, request, caller)
             caller.require("execute")
             self._registry.require(request.cluster_id)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
@@ -89,6 +93,8 @@ class Executions:
             else:
                 self._dispatch(ask, execution)
         except errors.OpenlineError as refusal:
+            if execution.on_refusal is None and forwarded is None:
+                self._audit.unauthenticated()
             execution.answer(refusal.error)
         return execution
 

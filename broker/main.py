@@ -52,7 +52,8 @@ async def _run(settings: BrokerSettings, credentials: Credentials) -> None:
         url = settings.redis_url
         if url is None:
             url = await stages.enter_async_context(embedded_valkey(settings.data_dir))
-        store = await stages.enter_async_context(open_store(url, result_ttl_s=settings.result_ttl))
+        opening = open_store(url, result_ttl_s=settings.result_ttl, audit_max_entries=settings.audit_max_entries)
+        store = await stages.enter_async_context(opening)
         address = await stages.enter_async_context(serve(settings, store, credentials))
         log.info("broker.started", version=__version__, replica_id=settings.replica_id, listen=address)
         await stop.wait()

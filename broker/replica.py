@@ -8,6 +8,7 @@ from time import monotonic
 
 import structlog
 
+from broker.audit import Audit
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Ledger
@@ -17,6 +18,7 @@ from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
 from broker.hearing import Hearing
+from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.presence import Presence
 from broker.registry import Registry
@@ -47,6 +49,7 @@ class Replica:
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
+        self.audit = Audit(store.audit, replica_id=replica_id)
         ca = settings.peer_ca or settings.tls_client_ca
 
         self.peers = Peers(
@@ -72,17 +75,21 @@ class Replica:
             agrees_on_secret=secret is None,
         )
         store.behind.on_recovered = self._redis_is_back
-        self.dispatcher = Dispatcher(self.ledger, self.directory, store, self.presence, self.peers, self.proof)
+        self.dispatcher = Dispatcher(
+            self.ledger, self.directory, store, self.presence, self.peers, self.proof, self.audit
+        )
         self.tokens.ended = self._close_streams
         self.hearing.news = self.dispatcher.news
         self.peers.news = self.hearing.news_of_all
         self.lookups = Lookups(self.dispatcher, store, self.peers)
+        self.listings = Listings(self.dispatcher, store)
         self.executions = Executions(
             self.dispatcher,
             store,
             credentials,
             self.registry,
             Earlier(self.dispatcher, store, self.peers),
+            self.audit,
             max_output_bytes=settings.max_output_bytes,
         )
 

@@ -17,6 +17,7 @@ from broker.core.credentials import Credentials
 from broker.draining import Draining
 from broker.replica import Replica
 from broker.rpc.admin import AdminService
+from broker.rpc.audit import AuditEntries
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -65,10 +66,19 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     draining = Draining(replica, executors)
     servicers = {
         "ExecutorService": executors,
-        "CommandService": CommandService(replica.executions, replica.lookups, credentials, replica.proof, pipes),
-        "SessionService": SessionService(store, credentials, replica.registry),
+        "CommandService": CommandService(
+            replica.executions, replica.lookups, replica.listings, credentials, replica.proof, pipes
+        ),
+        "SessionService": SessionService(store, credentials, replica.registry, replica.listings, replica.audit),
         "ClusterService": ClusterService(store, credentials, replica.registry, replica.presence),
-        "AdminService": AdminService(replica.tokens, credentials, replica.registry, draining),
+        "AdminService": AdminService(
+            replica.tokens,
+            credentials,
+            replica.registry,
+            draining,
+            AuditEntries(store.audit, credentials),
+            replica.audit,
+        ),
     }
     server = grpc.aio.server(options=SERVER_OPTIONS)
     for descriptor in DESCRIPTORS:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from broker.store.audit import DEFAULT_MAX_ENTRIES
 from broker.store.client import check_url
 from openline import limits
 from openline.ids import is_token
@@ -63,6 +64,8 @@ class BrokerSettings(ProgramSettings):
     """How long a broken stream's commands wait for their executor to come back, seconds."""
     rebalance: float = Field(10.0, ge=0, le=3600)
     """How often a replica that has more than its share of executors asks some to move, seconds; 0 is never."""
+    audit_max_entries: int = Field(DEFAULT_MAX_ENTRIES, ge=0, le=10_000_000)
+    """How many entries the audit trail in Redis keeps, about; 0 writes none. Each is a line in the log all the same."""
     max_output_bytes: int = Field(limits.DEFAULT_MAX_OUTPUT_BYTES, ge=1024, le=4 << 20)
     """How much output of one command is kept, bytes; must fit into one gRPC message."""
 

@@ -13,6 +13,8 @@ from openline.v1 import command_pb2
 
 CommandEvent = command_pb2.CommandEvent
 
+# As a `from_seq`: behind all output that there will ever be.
+NO_OUTPUT = (1 << 64) - 1
 # What is taken at a time, so that the writer behind it stays close.
 TAKE_BYTES = 256 << 10
 
@@ -49,7 +51,7 @@ class Watch:
         taken: list[CommandEvent] = []
         if command.state is not self._state and command.state is not State.DONE:
             self._state = command.state
-            taken.append(CommandEvent(state=command.state.value))
+            taken.append(CommandEvent(state=command.state.value, command_id=command.command_id))
         if self._seq < transcript.first_seq:
             missed = 0 if self._offset is None else transcript.skipped_bytes - self._offset
             taken.append(CommandEvent(gap=command_pb2.OutputGap(next_seq=transcript.first_seq, missed_bytes=missed)))

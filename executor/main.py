@@ -126,12 +126,13 @@ def _on_signal(act: Callable[[], None]) -> None:
 
 def _introduce(settings: ExecutorSettings, *, kubectl_version: str) -> wire.Hello:
     """What Hello says of this process, whatever commands it has."""
+    labels = {key: value for key, _, value in (label.partition("=") for label in settings.labels)}
     return wire.Hello(
         protocol_version=limits.PROTOCOL_VERSION,
         cluster_id=settings.cluster_id,
         executor_id=settings.executor_id,
         instance_id=ids.new_id(),
-        capabilities=wire.Capabilities(verbs=sorted(policy.VERBS), streaming=True),
+        capabilities=wire.Capabilities(verbs=sorted(policy.VERBS), streaming=True, labels=labels),
         max_concurrency=settings.max_concurrency,
         versions=wire.Versions(executor=__version__, kubectl=kubectl_version),
     )

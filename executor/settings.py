@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
 
+from executor.labels import check_labels
 from openline import ids
 from openline.settings import (
     Address,
@@ -18,6 +20,7 @@ from openline.settings import (
     check_tls_pair,
     fail,
     load,
+    split_commas,
 )
 
 PROGRAM = "openline-executor"
@@ -44,6 +47,9 @@ def _executable(path: Path) -> Path:
     return Path(found).absolute()
 
 
+Labels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas), AfterValidator(check_labels)]
+
+
 class ExecutorSettings(ProgramSettings):
     """Holds the line from a cluster to a broker and runs kubectl for it."""
 
@@ -53,6 +59,8 @@ class ExecutorSettings(ProgramSettings):
     """The cluster this is. No default: commands for one cluster must not end up in another."""
     executor_id: Annotated[str, AfterValidator(_executor_id)] = Field(default_factory=socket.gethostname)
     """Stable over restarts; the host name is, for a pod of a StatefulSet or with `hostname` set."""
+    labels: Labels = ()
+    """KEY=VALUE[,…] of this cluster, in the syntax of Kubernetes: a fan-out chooses clusters by them."""
     token: SecretStr | None = None
     """What the broker knows this cluster by. Other users of the machine can see flags: prefer the file or the
     variable."""

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 from gateway import problems
 from gateway.admin import admin_routes
 from gateway.argv import Unacceptable
+from gateway.audit import audit_routes
 from gateway.callers import MissingKey
 from gateway.clusters import cluster_routes
 from gateway.commands import command_routes
@@ -16,6 +17,7 @@ from gateway.edge import Edge
 from gateway.fanout import fanout_routes
 from gateway.health import health_routes
 from gateway.leaving import CallerGone
+from gateway.listing import listing_routes
 from gateway.sse import PING_S
 from gateway.stubs import Stubs
 from gateway.v1 import v1_routes
@@ -48,8 +50,10 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         command_routes(pipes, stubs, ping_s=ping_s),
         fanout_routes(pipes, stubs, ping_s=ping_s),
         v1_routes(stubs),
+        listing_routes(stubs),
         cluster_routes(stubs),
         admin_routes(stubs),
+        audit_routes(stubs),
         health_routes(pipes),
         docs_routes(api),
     ):

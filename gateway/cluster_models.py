@@ -66,3 +66,13 @@ class SessionShown(SessionAnswer):
     user_id: str | None
     last_used_at: datetime | None
     command_count: int
+
+
+class SessionPage(BaseModel):
+    """Sessions of the key's owner, newest first."""
+
+    sessions: list[SessionShown]
+    count: int = Field(description="On this page.")
+    next_cursor: str | None = Field(
+        description="For the next page; null on the last one. A page may be short and not be the last."
+    )

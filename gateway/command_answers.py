@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.answers import as_text, instant, timings_answer
-from gateway.command_models import CommandAnswer, End, FailureAnswer, LinksAnswer, OutputAnswer, State
+from gateway.command_models import CommandAnswer, CommandListed, End, FailureAnswer, LinksAnswer, OutputAnswer, State
 from gateway.cursors import Cursor, write_cursor
 from gateway.digests import digest_of, is_cut
 from gateway.shaping import WHOLE, Shaping, shape
@@ -106,6 +106,12 @@ def command_answer(command: command_pb2.Command, wish: Wish = ALL) -> CommandAns
         observed_at=instant(result.observed_at) if result else None,
         links=LinksAnswer(self=place, output=f"{place}/output", events=f"{place}/events"),
     )
+
+
+def command_listed(command: command_pb2.Command) -> CommandListed:
+    """The same of a command whose output is not known."""
+    answer = command_answer(command)
+    return CommandListed(**{name: getattr(answer, name) for name in CommandListed.model_fields})
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,20 +79,42 @@ class LinksAnswer(BaseModel):
     events: str = Field(description="Output as it comes.")
 
 
-class CommandAnswer(BaseModel):
-    """A command. What only its end tells is null until then."""
+class CommandListed(BaseModel):
+    """A command without what it wrote. What only its end tells is null until then."""
 
     command_id: str
     cluster_id: str
     session_id: str | None
     correlation_id: str | None = Field(description="As the caller gave it.")
-    argv: list[str] | None = Field(description="Null where only the result is known.")
+    argv: list[str] | None = Field(
+        description="Null where only the result is known. In a list the first 2 KiB, and then `…`."
+    )
     state: State
     outcome: End | None
     exit_code: int | None = Field(description="Null for a command that did not end by itself.")
     success: bool | None = Field(description="It ended by itself, with exit code 0.")
     error: FailureAnswer | None
     executor_id: str | None = Field(description="Who ran it.")
+    truncated: bool | None
+    timings: TimingsAnswer | None
+    created_at: datetime | None
+    observed_at: datetime | None = Field(description="When the executor saw it end.")
+    links: LinksAnswer
+
+
+class CommandPage(BaseModel):
+    """Commands of the key's owner, newest first."""
+
+    commands: list[CommandListed]
+    count: int = Field(description="On this page.")
+    next_cursor: str | None = Field(
+        description="For the next page; null on the last one. A page may be short and not be the last."
+    )
+
+
+class CommandAnswer(CommandListed):
+    """A command, and what it wrote."""
+
     digest: str | None = Field(description="Of the whole output, however it is shaped: for `unchanged_since`.")
     not_modified: bool = Field(description="The output is the one of `unchanged_since`, and is not here again.")
     stdout: str | None
@@ -100,14 +122,9 @@ class CommandAnswer(BaseModel):
     shaping: ShapingAnswer | None = Field(
         description="Where not all of the output is wanted: what is shown, and what is not."
     )
-    truncated: bool | None
     encoding_replaced: bool | None = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
     stdout_summary: OutputAnswer | None
     stderr_summary: OutputAnswer | None
-    timings: TimingsAnswer | None
-    created_at: datetime | None
-    observed_at: datetime | None = Field(description="When the executor saw it end.")
-    links: LinksAnswer
 
 
 class CancelAnswer(BaseModel):

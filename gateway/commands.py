@@ -12,7 +12,7 @@ from gateway.command_models import CancelAnswer, CommandAnswer, CommandBody, Sou
 from gateway.deferring import run_or_leave
 from gateway.documentation import ACCEPTED, EVENTS, LAST_EVENT_ID, OUTPUT
 from gateway.event_text import EventText
-from gateway.executing import answered_problem, replay_headers, run, run_live
+from gateway.executing import REPLAYED, answered_problem, replay_headers, run, run_live
 from gateway.following import CommandStream
 from gateway.leaving import while_there
 from gateway.output import MOST_BYTES, not_yet, output_answer
@@ -75,9 +75,9 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         # What is to be cancelled with its caller has one that waits.
         if caller.prefers.respond_async and not request.cancel_on_disconnect:
             wait_s = caller.prefers.wait_s or 0
-            begun = await run_or_leave(pipes, stubs, request, caller, http, wait_s=wait_s)
+            begun = await run_or_leave(pipes, request, caller, http, wait_s=wait_s)
             if not isinstance(begun, ExecuteResponse):
-                return _accepted(request, begun, caller)
+                return _accepted(begun, caller, is_replayed=begun.command_id != request.command_id)
             response = begun
         else:
             response = await run(pipes, request, caller, http)
@@ -171,18 +171,13 @@ async def _end(request: ExecuteRequest, wish: Wish, result: command_pb2.CommandR
     return await show(done(result, request), wish)
 
 
-def _accepted(request: ExecuteRequest, state: command_pb2.CommandState.ValueType, caller: Caller) -> Response:
+def _accepted(command: command_pb2.Command, caller: Caller, *, is_replayed: bool) -> Response:
     """The command runs on, and this is where it is found."""
-    command = command_pb2.Command(
-        command_id=request.command_id,
-        cluster_id=request.cluster_id,
-        session_id=request.session_id,
-        correlation_id=request.correlation_id,
-        argv=request.argv,
-        state=state,
-    )
     answer = command_answer(command)
+    caller.exchange.facts["command_id"] = command.command_id
     wait_s = caller.prefers.wait_s
     applied = "respond-async" if wait_s is None else f"respond-async, wait={wait_s}"
     headers = {"Location": answer.links.self, "Retry-After": "1", "Preference-Applied": applied}
+    if is_replayed:
+        headers |= REPLAYED
     return Response(answer.model_dump_json(), 202, headers, media_type="application/json")

@@ -7,7 +7,7 @@ from gateway.callers import Asking
 from gateway.deferring import run_or_leave
 from gateway.documentation import EVENTS
 from gateway.event_text import EventText
-from gateway.executing import replay_headers, run, run_live
+from gateway.executing import REPLAYED, replay_headers, run, run_live
 from gateway.following import CommandStream
 from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionAnswer, SessionBody
 from gateway.problems import PROBLEMS, problem
@@ -69,15 +69,20 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         caller.exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
         if not is_cluster_id(request.cluster_id):
             raise await stubs.no_such_cluster(request.cluster_id, caller)
-        begun = await run_or_leave(pipes, stubs, request, caller, http, wait_s=0)
-        ended = begun.result if isinstance(begun, ExecuteResponse) else None
-        if ended is not None:
-            check_answerable(ended)
-            response.headers.update(replay_headers(begun) if isinstance(begun, ExecuteResponse) else {})
-        operation_id = (ended.command_id if ended else "") or request.command_id
+        begun = await run_or_leave(pipes, request, caller, http, wait_s=0)
+        told = begun.result if isinstance(begun, ExecuteResponse) else begun
+        if isinstance(told, command_pb2.CommandResult):
+            check_answerable(told)
+        operation_id = told.command_id or request.command_id
+        if operation_id != request.command_id:
+            response.headers.update(REPLAYED)
         poll_url = f"/debug/operations/{operation_id}"
         response.headers.update({"Location": poll_url, "Retry-After": "1"})
-        return OperationAnswer(operation_id=operation_id, status="completed" if ended else "pending", poll_url=poll_url)
+        return OperationAnswer(
+            operation_id=operation_id,
+            status="completed" if isinstance(told, command_pb2.CommandResult) else "pending",
+            poll_url=poll_url,
+        )
 
     @routes.post("/session", operation_id="create_session", status_code=201)
     async def create_session(body: SessionBody, caller: Asking) -> SessionAnswer:

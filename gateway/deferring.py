@@ -1,7 +1,7 @@
 """`Prefer: respond-async`: a command that is answered before its end, and runs on.
 
-It is followed like an event stream, for as long as its caller waits, and then left. So it may follow a log as well, and
-whoever wants its output before the end attaches to its events.
+It is followed like an event stream, but for its output, for as long as its caller waits, and then left. So it may
+follow a log as well, and whoever wants its output before the end attaches to its events.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from gateway.callers import Caller
 from gateway.command_answers import NO_NEWS
 from gateway.executing import run_live
 from gateway.leaving import while_there
-from gateway.stubs import Stubs
 from openline.errors import OpenlineError
 from openline.events import CommandEvents
 from openline.pipes import Pipes
@@ -26,12 +25,14 @@ NEWS_WAIT_S = 1.0
 
 
 async def run_or_leave(
-    pipes: Pipes, stubs: Stubs, request: ExecuteRequest, caller: Caller, http: Request, *, wait_s: float
-) -> ExecuteResponse | command_pb2.CommandState.ValueType:
-    """The result, or where the command is when the caller does not wait any longer. It runs on then.
+    pipes: Pipes, request: ExecuteRequest, caller: Caller, http: Request, *, wait_s: float
+) -> ExecuteResponse | command_pb2.Command:
+    """The result, or the command as far as it is known when the caller does not wait any longer. It runs on then.
 
     Raises OpenlineError for a command that is known not to run, and CallerGone.
     """
+    # Nobody is shown what it writes before the end, and the end has it.
+    request.without_output = True
     following = _Following()
     async with aclosing(run_live(pipes, request, caller)) as events:
         reading = asyncio.create_task(following.read(events), name="deferred-read")
@@ -39,11 +40,18 @@ async def run_or_leave(
             async with while_there(http.receive):
                 await asyncio.wait({reading}, timeout=wait_s)
                 await following.settled(reading)
-                if not reading.done() and request.idempotency_key and not await _is_there(stubs, request, caller):
-                    # An earlier request with this key has the command, under an id that nobody has said yet.
+                if not reading.done() and request.idempotency_key and not following.command_id:
+                    # An earlier request may have the command, under an id that a broker of before does not say.
                     await asyncio.wait({reading})
             if not reading.done():
-                return following.state
+                return command_pb2.Command(
+                    command_id=following.command_id or request.command_id,
+                    cluster_id=request.cluster_id,
+                    session_id=request.session_id,
+                    correlation_id=request.correlation_id,
+                    argv=request.argv,
+                    state=following.state,
+                )
             try:
                 result = reading.result()
             except OpenlineError as failure:
@@ -59,6 +67,8 @@ class _Following:
 
     def __init__(self) -> None:
         self.state: command_pb2.CommandState.ValueType = command_pb2.COMMAND_STATE_UNSPECIFIED
+        # As the broker says it.
+        self.command_id = ""
         # A broker has answered: it has the command.
         self._is_known = asyncio.Event()
         self._is_taken = asyncio.Event()
@@ -69,6 +79,7 @@ class _Following:
             self._is_known.set()
             if event.HasField("state"):
                 self.state = event.state
+                self.command_id = event.command_id
             if event.HasField("result"):
                 result = event.result
             if self.state not in NO_NEWS:
@@ -84,11 +95,3 @@ class _Following:
             finally:
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def _is_there(stubs: Stubs, request: ExecuteRequest, caller: Caller) -> bool:
-    try:
-        await stubs.get_command(request.command_id, caller)
-    except OpenlineError:
-        return False
-    return True

@@ -46,8 +46,9 @@ class EventText:
         self._texts = {source: _Text() for source in _SOURCES.values()}
         self._seq = -1
 
-    def status(self, state: command_pb2.CommandState.ValueType) -> bytes:
-        return said("status", _json(command_id=self._command_id, state=state_name(state)))
+    def status(self, event: command_pb2.CommandEvent) -> bytes:
+        self._command_id = event.command_id or self._command_id
+        return said("status", _json(command_id=self._command_id, state=state_name(event.state)))
 
     def output(self, output: command_pb2.Output) -> bytes:
         self._command_id = output.command_id or self._command_id

@@ -28,19 +28,42 @@ _PROBLEM = {
     "last_seen": "2026-11-28T20:58:02.120Z",
 }
 
+_LISTED: dict[str, Any] = {
+    "command_id": _ID,
+    "cluster_id": "prod-east",
+    "session_id": None,
+    "correlation_id": None,
+    "argv": ["logs", "web-0", "-n", "shop"],
+    "state": "done",
+    "outcome": "exited",
+    "exit_code": 0,
+    "success": True,
+    "error": None,
+    "executor_id": "executor-0",
+    "truncated": False,
+    "timings": _TIMINGS,
+    "created_at": "2026-11-28T21:01:16.405260Z",
+    "observed_at": _NOW,
+    "links": {
+        "self": f"/v1/commands/{_ID}",
+        "output": f"/v1/commands/{_ID}/output",
+        "events": f"/v1/commands/{_ID}/events",
+    },
+}
+_SESSION = {
+    "session_id": "01a223f6-6000-7000-8000-000000000001",
+    "cluster_id": "prod-east",
+    "status": "active",
+    "created_at": "2026-11-28T21:01:16Z",
+    "expires_at": "2026-11-28T21:06:16Z",
+    "ttl_seconds": 300,
+    "correlation_id": None,
+    "service_identity": None,
+}
+
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "CommandAnswer": {
-        "command_id": _ID,
-        "cluster_id": "prod-east",
-        "session_id": None,
-        "correlation_id": None,
-        "argv": ["logs", "web-0", "-n", "shop"],
-        "state": "done",
-        "outcome": "exited",
-        "exit_code": 0,
-        "success": True,
-        "error": None,
-        "executor_id": "executor-0",
+    "CommandAnswer": _LISTED
+    | {
         "digest": _DIGEST,
         "not_modified": False,
         "stdout": "101 INFO ok\n149 INFO ok\n150 ERROR timeout\n151 INFO ok\n",
@@ -61,18 +84,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "grep_matches": 4,
             "next_cursor": "WyIwMWEyMjNmNi01NmY0LTc3ZWMtOGM3Yi04NjY1MWVkYjRiZDQiLDU0LG51bGwsIkVSUk9SIiwxLDYsNjBd",
         },
-        "truncated": False,
         "encoding_replaced": False,
         "stdout_summary": {"total_bytes": 2316, "total_lines": 200, "cut_bytes": 0, "cut_lines": 0},
         "stderr_summary": {"total_bytes": 0, "total_lines": 0, "cut_bytes": 0, "cut_lines": 0},
-        "timings": _TIMINGS,
-        "created_at": "2026-11-28T21:01:16.405260Z",
-        "observed_at": _NOW,
-        "links": {
-            "self": f"/v1/commands/{_ID}",
-            "output": f"/v1/commands/{_ID}/output",
-            "events": f"/v1/commands/{_ID}/events",
-        },
+    },
+    "CommandPage": {
+        "commands": [_LISTED],
+        "count": 1,
+        "next_cursor": _ID,
     },
     "ExecuteAnswer": {
         "command_id": _ID,
@@ -159,15 +178,35 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             }
         ],
     },
-    "SessionAnswer": {
-        "session_id": "01a223f6-6000-7000-8000-000000000001",
-        "cluster_id": "prod-east",
-        "status": "active",
-        "created_at": "2026-11-28T21:01:16Z",
-        "expires_at": "2026-11-28T21:06:16Z",
-        "ttl_seconds": 300,
-        "correlation_id": None,
-        "service_identity": None,
+    "SessionAnswer": _SESSION,
+    "SessionPage": {
+        "sessions": [_SESSION | {"user_id": "ana", "last_used_at": _NOW, "command_count": 3}],
+        "count": 1,
+        "next_cursor": None,
+    },
+    "AuditAnswer": {
+        "entries": [
+            {
+                "timestamp": _NOW,
+                "action": "execute",
+                "owner": "sre-agent",
+                "cluster_id": "prod-east",
+                "session_id": None,
+                "correlation_id": "c-1",
+                "command_id": _ID,
+                "command": "logs web-0 -n shop",
+                "status": "success",
+                "reason": None,
+                "exit_code": 0,
+                "executed": "yes",
+                "execution_time_ms": 16,
+                "executor_id": "executor-0",
+                "replica_id": "broker-a",
+                "detail": None,
+            }
+        ],
+        "count": 1,
+        "next_cursor": None,
     },
     "TokenAnswer": {
         "token": "qTr4v9n0Zc2mJx7bW5kLhS8dYf1gPa3eUoIiRtEwQyM",

@@ -21,6 +21,8 @@ from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
 
 # The broker allows the executor so long after the deadline; the gateway allows the broker the same on top.
 WAIT_ALLOWANCE_S = 2 * DEADLINE_ALLOWANCE_S
+# Of an answer that is an earlier request's.
+REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 def patience_s(request: ExecuteRequest) -> float:
@@ -46,7 +48,7 @@ def run_live(pipes: Pipes, request: ExecuteRequest, caller: Caller) -> CommandEv
 
 
 def replay_headers(response: ExecuteResponse) -> dict[str, str]:
-    return {"Idempotency-Replayed": "true"} if response.replayed else {}
+    return dict(REPLAYED) if response.replayed else {}
 
 
 def answered_problem(scope: Scope, response: ExecuteResponse, answer: BaseModel) -> ProblemResponse:

@@ -1,9 +1,10 @@
 """/v1/fanout: one command on many clusters, answered together or as the answers come."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Scope, Send
@@ -14,9 +15,10 @@ from gateway.cluster_answers import labels_of
 from gateway.command_answers import Wish
 from gateway.documentation import FANOUT_EVENTS
 from gateway.event_text import said
-from gateway.executing import answered_problem
+from gateway.executing import REPLAYED, answered_problem
 from gateway.fanning import Ended, Failed, ask, ask_all
 from gateway.fanout_models import MAX_CLUSTERS, FanoutAnswer, FanoutBody
+from gateway.following import HEAD_WAIT_S
 from gateway.grouping import Grouping
 from gateway.leaving import while_there
 from gateway.problems import PROBLEMS, ProblemResponse, problem_of
@@ -51,7 +53,7 @@ def fanout_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         caller.exchange.facts["clusters"] = len(requests)
         asking = _Asking(pipes, requests, caller, wish, unknown, http.scope)
         if caller.takes_events:
-            return FanoutStream(asking, ping_s=ping_s)
+            return await FanoutStream.open(asking, http, ping_s=ping_s)
         async with while_there(http.receive):
             await asking.run()
         return asking.together()
@@ -77,30 +79,39 @@ class _Asking:
         self._facts = caller.exchange.facts
         self._grouping = Grouping([request.cluster_id for request in requests], labels_unknown=labels_unknown)
         self._failures: list[OpenlineError] = []
+        self._answered = 0
         self._replayed = 0
+        # Set when the first one has answered.
+        self.has_begun = asyncio.Event()
 
-    async def run(self, stream: "FanoutStream | None" = None, send: Send | None = None) -> None:
+    async def run(self, say: Callable[[bytes], Awaitable[None]] | None = None) -> None:
+        """Asks all, and says each answer as an event if that is wanted."""
+
         async def tell(ended: Ended) -> None:
             name, data = self._take(ended)
-            if stream is not None and send is not None:
-                await stream.say(send, said(name, data))
+            self.has_begun.set()
+            if say is not None:
+                await say(said(name, data))
 
         await ask_all(self._requests, self._ask_one, tell)
+
+    def check_key(self) -> None:
+        """Raises what is wrong with the key, if every cluster so far says so."""
+        if self._failures and len(self._failures) == self._answered and self._failures[0].reason in _OF_THE_KEY:
+            raise self._failures[0]
 
     def summary(self) -> bytes:
         return self._grouping.answer(with_output=False).model_dump_json().encode()
 
     def together(self) -> Response:
         """Raises what is wrong with the key."""
-        if self._failures and len(self._failures) == len(self._requests):
-            first = self._failures[0]
-            if first.reason in _OF_THE_KEY:
-                raise first
-        headers = {"Idempotency-Replayed": "true"} if 0 < self._replayed == len(self._requests) else {}
+        self.check_key()
+        headers = REPLAYED if 0 < self._replayed == len(self._requests) else {}
         return Response(self._grouping.answer().model_dump_json(), media_type="application/json", headers=headers)
 
     def _take(self, ended: Ended) -> tuple[str, bytes]:
         """The event for it."""
+        self._answered += 1
         if isinstance(ended, Failed):
             self._failures.append(ended.failure)
             failed = problem_of(self._scope, ended.failure)
@@ -126,15 +137,45 @@ class _Asking:
 
 
 class FanoutStream(EventStream):
-    """The answers as they come."""
+    """The answers as they come. Made by `open`; it owns what asks."""
 
     def __init__(self, asking: _Asking, *, ping_s: float) -> None:
         super().__init__(ping_s=ping_s)
         self._asking = asking
+        # Who takes the events, once the head is sent.
+        self._taker: asyncio.Future[Send] = asyncio.get_running_loop().create_future()
+        self._running = asyncio.create_task(asking.run(self._say), name="fanout-run")
+
+    @classmethod
+    async def open(cls, asking: _Asking, http: Request, *, ping_s: float) -> Self:
+        """Waits for the first answer, for a moment. Raises what is wrong with the key, and CallerGone."""
+        stream = cls(asking, ping_s=ping_s)
+        waiting = asyncio.create_task(asking.has_begun.wait(), name="fanout-begin")
+        try:
+            async with while_there(http.receive):
+                first = {stream._running, waiting}
+                await asyncio.wait(first, timeout=HEAD_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            asking.check_key()
+        except BaseException:
+            await stream.close()
+            raise
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        return stream
 
     async def tell(self, scope: Scope, send: Send) -> None:
-        await self._asking.run(self, send)
+        self._taker.set_result(send)
+        await self._running
         await self.say(send, said("summary", self._asking.summary()))
+
+    async def close(self) -> None:
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _say(self, text: bytes) -> None:
+        # The future is everyone's who has an answer to tell: none of them may end it for the others.
+        await self.say(await asyncio.shield(self._taker), text)
 
 
 async def _choose(body: FanoutBody, caller: Caller, stubs: Stubs) -> tuple[list[str], list[str]]:

@@ -118,6 +118,6 @@ class CommandStream(EventStream):
                 Exchange.of(scope).facts["outcome"] = command_pb2.Outcome.Name(event.result.outcome)
                 return self._text.rest() + said("result", end)
             case "state":
-                return self._text.status(event.state)
+                return self._text.status(event)
             case _:
                 return b""  # of a newer version of the contract

@@ -35,7 +35,7 @@ DROP_IN_DETAIL: dict[Reason, str] = {
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
-        400: "The session is for another cluster, or the request is no HTTP.",
+        400: "The session is for another cluster, a time (of /audit) is none, or the request is no HTTP.",
         401: "No API key, or one that is not known.",
         403: "The key lacks a scope, or the policy forbids it.",
         404: "No such cluster, session or command.",

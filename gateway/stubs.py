@@ -1,4 +1,4 @@
-"""Sessions, clusters, tokens, commands looked up: unary calls, asked of one replica after the other until one answers.
+"""Sessions, clusters, tokens, looks and lists: unary calls, asked of one replica after the other until one answers.
 
 None of them runs a command; a session that was made twice expires unused, and a token that was made twice nobody has.
 So each may be asked again, for as long as one answer may take.
@@ -15,7 +15,13 @@ from openline.errors import OpenlineError, error
 from openline.lookups import call, first_answer
 from openline.pipes import Pipes
 from openline.reasons import NO, UNKNOWN, Reason
-from openline.v1 import admin_service_pb2, cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
+from openline.v1 import (
+    admin_service_pb2,
+    cluster_service_pb2,
+    command_pb2,
+    command_service_pb2,
+    session_service_pb2,
+)
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
@@ -52,6 +58,21 @@ class Stubs:
     async def delete_session(self, session_id: str, caller: Caller) -> None:
         request = session_service_pb2.DeleteSessionRequest(session_id=session_id)
         await self._ask(lambda channel: SessionServiceStub(channel).DeleteSession, request, caller)
+
+    async def list_sessions(
+        self, request: session_service_pb2.ListSessionsRequest, caller: Caller
+    ) -> session_service_pb2.ListSessionsResponse:
+        return await self._ask(lambda channel: SessionServiceStub(channel).ListSessions, request, caller)
+
+    async def list_commands(
+        self, request: command_service_pb2.ListCommandsRequest, caller: Caller
+    ) -> command_service_pb2.ListCommandsResponse:
+        return await self._ask(lambda channel: CommandServiceStub(channel).ListCommands, request, caller)
+
+    async def list_audit_entries(
+        self, request: admin_service_pb2.ListAuditEntriesRequest, caller: Caller
+    ) -> admin_service_pb2.ListAuditEntriesResponse:
+        return await self._ask(lambda channel: AdminServiceStub(channel).ListAuditEntries, request, caller)
 
     async def get_cluster(self, cluster_id: str, caller: Caller) -> cluster_service_pb2.Cluster:
         request = cluster_service_pb2.GetClusterRequest(cluster_id=cluster_id)

@@ -15,6 +15,8 @@ from openline.v1 import command_pb2
 MAX_RECENT_BYTES = 512 << 10
 # What a piece costs beside its data.
 PIECE_BYTES = 200
+# Of a live command: how many frames are remembered as numbers, for those who come after its end.
+MAX_FRAMES = 8192
 
 STDERR = command_pb2.OUTPUT_SOURCE_STDERR
 
@@ -31,13 +33,26 @@ class Piece:
 class Transcript:
     """The output of one command, in order."""
 
-    __slots__ = ("_captures", "_max_bytes", "_pieces", "_pieces_bytes", "first_seq", "next_seq", "skipped_bytes")
+    __slots__ = (
+        "_captures",
+        "_frames",
+        "_frames_from",
+        "_max_bytes",
+        "_pieces",
+        "_pieces_bytes",
+        "first_seq",
+        "next_seq",
+        "skipped_bytes",
+    )
 
     def __init__(self, *, max_bytes: int, live: bool) -> None:
         self._max_bytes = max_bytes
         self._captures = (Capture(max_bytes), Capture(max_bytes)) if live else None
         self._pieces: deque[Piece] = deque()
         self._pieces_bytes = 0
+        # The frames that the captures are made of, see `frames`; None when there were too many, or some are missing.
+        self._frames: list[int] | None = []
+        self._frames_from = 0
         # The pieces that are here are those from first_seq to next_seq; skipped_bytes came before them.
         self.first_seq = 0
         self.next_seq = 0
@@ -55,7 +70,12 @@ class Transcript:
         self.next_seq += 1
         data = output.data
         if self._captures is not None:
-            self._captures[output.source == STDERR].feed(data)
+            is_stderr = output.source == STDERR
+            self._captures[is_stderr].feed(data)
+            if self._frames is not None:
+                self._frames.append(len(data) << 1 | is_stderr)
+                if len(self._frames) > MAX_FRAMES:
+                    self._frames = None
             self._append(Piece(output.seq, output.source, data))
             while self._pieces_bytes > MAX_RECENT_BYTES and len(self._pieces) > 1:
                 self._skip(self._pieces.popleft())
@@ -72,6 +92,10 @@ class Transcript:
             self._skip(self._pieces.popleft())
         self.skipped_bytes += missed_bytes
         self.first_seq = self.next_seq = max(seq, self.next_seq)
+        if self._frames:
+            self._frames = None
+        else:
+            self._frames_from = self.next_seq
 
     def offset(self, seq: int) -> int | None:
         """How many bytes came before this seq; None when that cannot be told (any more, or yet)."""
@@ -84,6 +108,17 @@ class Transcript:
     def since(self, seq: int) -> list[Piece]:
         """The pieces from this seq on, as far as they are here."""
         return [piece for piece in self._pieces if piece.seq >= seq]
+
+    def frames(self) -> tuple[int, list[int]]:
+        """The frames that a live command's output came in, by the seq of the first: size, doubled, plus one for stderr.
+
+        None of them when what is kept is not all of them.
+        """
+        if self._captures is None or self._frames is None:
+            return 0, []
+        if sum(capture.total_bytes for capture in self._captures) > self._max_bytes:
+            return 0, []
+        return self._frames_from, self._frames
 
     def kept(self) -> tuple[Kept, Kept]:
         """What is kept of stdout and stderr."""

@@ -1,16 +1,20 @@
-"""AdminService: executor tokens made, listed and revoked, and this replica drained. API keys are not built yet."""
+"""AdminService: executor tokens made, listed and revoked, this replica drained, the audit trail. No API keys yet."""
 
+import contextlib
 import heapq
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
+from broker.audit import Audit
 from broker.core.credentials import Credentials
 from broker.core.tokens import Token
 from broker.draining import Draining
 from broker.registry import Registry
+from broker.rpc.audit import AuditEntries
 from broker.rpc.service import credential
 from broker.tokens import Tokens
 from openline import errors
@@ -28,32 +32,54 @@ CHOSEN_TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclass(slots=True)
+class Action:
+    """What an admin does, as the audit trail will say it."""
+
+    detail: str
+
+
 class AdminService:
-    def __init__(self, tokens: Tokens, credentials: Credentials, registry: Registry, draining: Draining) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        credentials: Credentials,
+        registry: Registry,
+        draining: Draining,
+        trail: AuditEntries,
+        audit: Audit,
+    ) -> None:
         self._tokens = tokens
         self._credentials = credentials
         self._registry = registry
         self._draining = draining
+        self._audit = audit
+        self.ListAuditEntries = trail.ListAuditEntries
 
     async def CreateExecutorToken(  # noqa: N802
         self, request: pb.CreateExecutorTokenRequest, context: Context
     ) -> pb.CreateExecutorTokenResponse:
         """The one time that a token is answered."""
-        self._require_admin(context)
-        _check(
-            ("cluster_id", is_cluster_id(request.cluster_id), "must match [a-z0-9]([a-z0-9-]*[a-z0-9])?"),
-            ("token", not request.token or CHOSEN_TOKEN.fullmatch(request.token), "must be 32..128 of [A-Za-z0-9_-]"),
-            # Written so that NaN is refused as well.
-            ("ttl_s", 0 <= request.ttl_s <= MAX_TTL_S, f"must be 0..{MAX_TTL_S:.0f}"),
-        )
-        token, secret = await self._tokens.create(request.cluster_id, chosen=request.token, ttl_s=request.ttl_s)
+        with self._audited(context, "create_executor_token", cluster_id=request.cluster_id) as action:
+            _check(
+                ("cluster_id", is_cluster_id(request.cluster_id), "must match [a-z0-9]([a-z0-9-]*[a-z0-9])?"),
+                (
+                    "token",
+                    not request.token or CHOSEN_TOKEN.fullmatch(request.token),
+                    "must be 32..128 of [A-Za-z0-9_-]",
+                ),
+                # Written so that NaN is refused as well.
+                ("ttl_s", 0 <= request.ttl_s <= MAX_TTL_S, f"must be 0..{MAX_TTL_S:.0f}"),
+            )
+            token, secret = await self._tokens.create(request.cluster_id, chosen=request.token, ttl_s=request.ttl_s)
+            action.detail = f"token {token.token_id}"
         return pb.CreateExecutorTokenResponse(executor_token=_shown(token), token=secret)
 
     async def ListExecutorTokens(  # noqa: N802
         self, request: pb.ListExecutorTokensRequest, context: Context
     ) -> pb.ListExecutorTokensResponse:
         """A page of them; its token is where the page before ended."""
-        self._require_admin(context)
+        self._credentials.caller(credential(context)).require("admin")
         if request.cluster_id:
             self._registry.require(request.cluster_id)
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
@@ -71,29 +97,39 @@ class AdminService:
         self, request: pb.RevokeExecutorTokenRequest, context: Context
     ) -> pb.RevokeExecutorTokenResponse:
         """Raises CLUSTER_UNKNOWN for a cluster without any, TOKEN_UNKNOWN for one that has none of this id."""
-        self._require_admin(context)
-        revoked = await self._tokens.revoke(request.cluster_id, request.token_id) if request.cluster_id else []
-        if not revoked:
-            self._registry.require(request.cluster_id)
-            raise errors.OpenlineError(errors.error(Reason.TOKEN_UNKNOWN, "the cluster has no token of this id"))
+        detail = f"token {request.token_id}" if request.token_id else "all tokens"
+        with self._audited(context, "revoke_executor_token", cluster_id=request.cluster_id, detail=detail):
+            revoked = await self._tokens.revoke(request.cluster_id, request.token_id) if request.cluster_id else []
+            if not revoked:
+                self._registry.require(request.cluster_id)
+                raise errors.OpenlineError(errors.error(Reason.TOKEN_UNKNOWN, "the cluster has no token of this id"))
         return pb.RevokeExecutorTokenResponse(revoked=len(revoked))
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: N802
-        self._require_admin(context)
         reason = request.reason or "the replica is drained"
-        _check(
-            ("spread_s", 0 <= request.spread_s <= MAX_SPREAD_S, f"must be 0..{MAX_SPREAD_S:g}"),
-            (
-                "reason",
-                len(reason) <= MAX_REASON_CHARACTERS and reason.isprintable(),
-                f"must have at most {MAX_REASON_CHARACTERS} characters, all of them printable",
-            ),
-        )
-        return pb.DrainResponse(executors=self._draining.begin(reason, spread_s=request.spread_s))
+        with self._audited(context, "drain", detail=reason):
+            _check(
+                ("spread_s", 0 <= request.spread_s <= MAX_SPREAD_S, f"must be 0..{MAX_SPREAD_S:g}"),
+                (
+                    "reason",
+                    len(reason) <= MAX_REASON_CHARACTERS and reason.isprintable(),
+                    f"must have at most {MAX_REASON_CHARACTERS} characters, all of them printable",
+                ),
+            )
+            return pb.DrainResponse(executors=self._draining.begin(reason, spread_s=request.spread_s))
 
-    def _require_admin(self, context: Context) -> None:
-        """Raises UNAUTHENTICATED, SCOPE_MISSING."""
-        self._credentials.caller(credential(context)).require("admin")
+    @contextlib.contextmanager
+    def _audited(self, context: Context, name: str, *, cluster_id: str = "", detail: str = "") -> Iterator[Action]:
+        """What is done within goes into the audit trail, done or refused. Raises UNAUTHENTICATED, SCOPE_MISSING."""
+        caller = self._credentials.caller(credential(context))
+        action = Action(detail)
+        try:
+            caller.require("admin")
+            yield action
+        except errors.OpenlineError as refusal:
+            self._audit.admin(name, caller, cluster_id=cluster_id, detail=action.detail, error=refusal.error)
+            raise
+        self._audit.admin(name, caller, cluster_id=cluster_id, detail=action.detail)
 
 
 def _check(*fields: tuple[str, object, str]) -> None:

@@ -12,6 +12,7 @@ from broker.core.credentials import PEER, Caller, Credentials
 from broker.execution import Answer, Execution, Source
 from broker.executions import Executions
 from broker.lookups import Lookups
+from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.stream import FrameStream
@@ -121,12 +122,13 @@ class Calls:
 
     def _execute_stream(self, frame: pb.CallerFrame) -> None:
         call_id = frame.call_id
+        from_seq = NO_OUTPUT if frame.execute_stream.without_output else 0
         execution = self._services.executions.start(
             frame.execute_stream,
             frame.api_key or self._asker.key,
             lambda answer: self._answer(call_id, answer),
             forwarded=_forwarded(frame),
-            begun=lambda source: self._run(call_id, partial(self._show, call_id, source, from_seq=0)),
+            begun=lambda source: self._run(call_id, partial(self._show, call_id, source, from_seq=from_seq)),
         )
         if not execution.over:
             self._open[call_id] = execution

@@ -1,4 +1,4 @@
-"""CommandService but for the Pipe: commands asked for, watched, looked up and cancelled one at a time."""
+"""CommandService but for the Pipe: commands asked for, watched, looked up and cancelled one at a time, and listed."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,11 @@ from broker.core.credentials import PEER, Caller, Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.execution import Answer, Source
 from broker.executions import Executions
+from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential, shown
+from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -32,12 +34,14 @@ class CommandService:
         self,
         executions: Executions,
         lookups: Lookups,
+        listings: Listings,
         credentials: Credentials,
         proof: Proof,
         pipes: Pipes,
     ) -> None:
         self._executions = executions
         self._lookups = lookups
+        self._listings = listings
         self._proof = proof
         self._credentials = credentials
         self._pipes = pipes
@@ -69,7 +73,8 @@ class CommandService:
             try:
                 source = await begun
                 if not isinstance(source, pb.ExecuteResponse | command_pb2.Error):
-                    with self._lookups.watch(source, from_seq=0) as events:
+                    from_seq = NO_OUTPUT if request.execute.without_output else 0
+                    with self._lookups.watch(source, from_seq=from_seq) as events:
                         async for event in events:
                             await context.write(pb.ExecuteStreamResponse(event=event))
                     return
@@ -99,6 +104,14 @@ class CommandService:
         caller = self._caller(context, "execute")
         state = await self._lookups.cancel(request.command_id, caller, why=request.why)
         return pb.CancelCommandResponse(state=state)
+
+    async def ListCommands(  # noqa: N802
+        self, request: pb.ListCommandsRequest, context: Context
+    ) -> pb.ListCommandsResponse:
+        caller = self._credentials.caller(credential(context))
+        caller.require("read")
+        page = await self._listings.commands(request, caller)
+        return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

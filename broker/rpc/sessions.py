@@ -1,10 +1,12 @@
-"""SessionService: sessions made, shown and ended."""
+"""SessionService: sessions made, shown, listed and ended."""
 
 from typing import Any
 
 import grpc
 
+from broker.audit import Audit
 from broker.core.credentials import Caller, Credentials
+from broker.listings import Listings
 from broker.registry import Registry
 from broker.rpc.service import credential
 from broker.store.store import Store
@@ -20,15 +22,46 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionService:
-    def __init__(self, store: Store, credentials: Credentials, registry: Registry) -> None:
+    def __init__(
+        self, store: Store, credentials: Credentials, registry: Registry, listings: Listings, audit: Audit
+    ) -> None:
         self._store = store
         self._credentials = credentials
         self._registry = registry
+        self._listings = listings
+        self._audit = audit
 
     async def CreateSession(  # noqa: N802
         self, request: session_service_pb2.CreateSessionRequest, context: Context
     ) -> session_service_pb2.CreateSessionResponse:
-        caller = self._caller(context)
+        caller = self._credentials.caller(credential(context))
+        try:
+            return await self._create(request, caller)
+        except errors.OpenlineError as refusal:
+            self._audit.refused(request, caller, refusal.error)
+            raise
+
+    async def GetSession(  # noqa: N802
+        self, request: session_service_pb2.GetSessionRequest, context: Context
+    ) -> session_service_pb2.GetSessionResponse:
+        return session_service_pb2.GetSessionResponse(session=await self._session(request.session_id, context))
+
+    async def DeleteSession(  # noqa: N802
+        self, request: session_service_pb2.DeleteSessionRequest, context: Context
+    ) -> session_service_pb2.DeleteSessionResponse:
+        await self._store.sessions.delete(await self._session(request.session_id, context))
+        return session_service_pb2.DeleteSessionResponse()
+
+    async def ListSessions(  # noqa: N802
+        self, request: session_service_pb2.ListSessionsRequest, context: Context
+    ) -> session_service_pb2.ListSessionsResponse:
+        page = await self._listings.sessions(request, self._caller(context))
+        return session_service_pb2.ListSessionsResponse(sessions=page.items, next_page_token=page.next_token)
+
+    async def _create(
+        self, request: session_service_pb2.CreateSessionRequest, caller: Caller
+    ) -> session_service_pb2.CreateSessionResponse:
+        caller.require("session")
         ttl_s = request.ttl_s or DEFAULT_TTL_S
         wrong = [
             (name, "must be 1..200 visible ASCII characters")
@@ -53,17 +86,6 @@ class SessionService:
         session.created_at.GetCurrentTime()
         await self._store.sessions.create(session)
         return session_service_pb2.CreateSessionResponse(session=session)
-
-    async def GetSession(  # noqa: N802
-        self, request: session_service_pb2.GetSessionRequest, context: Context
-    ) -> session_service_pb2.GetSessionResponse:
-        return session_service_pb2.GetSessionResponse(session=await self._session(request.session_id, context))
-
-    async def DeleteSession(  # noqa: N802
-        self, request: session_service_pb2.DeleteSessionRequest, context: Context
-    ) -> session_service_pb2.DeleteSessionResponse:
-        await self._store.sessions.delete(await self._session(request.session_id, context))
-        return session_service_pb2.DeleteSessionResponse()
 
     def _caller(self, context: Context) -> Caller:
         caller = self._credentials.caller(credential(context))

@@ -1,7 +1,8 @@
 """The keys in Redis: what each means, its type, how long it lives and who writes it.
 
 A part in braces that stays in the key is a Redis Cluster hash tag: a command's and a cluster's keys share a slot.
-Nothing is without a TTL but credentials, which end when they are revoked or expire by themselves.
+Nothing is without a TTL but credentials, which end when they are revoked or expire by themselves, and the audit trail,
+which has a length.
 """
 
 # The cluster was used lately. Other programs read it, so the name is fixed and has no hash tag.
@@ -86,3 +87,42 @@ def session(session_id: str) -> str:
 # Whether a cluster has a session: the id of the last one made or used. string; that session's TTL; by the same.
 def cluster_session(cluster_id: str) -> str:
     return f"openline:cluster:{{{cluster_id}}}:session"
+
+
+# Lists. UUIDv7s sort by the time they were made, so each is a sorted set without scores, read by its members' order.
+
+# An owner's sessions.
+# sorted set, session ids; two hours, which no session outlives unused, begun anew by create and use; the oldest are
+# dropped beyond a bound, and those that are gone when they are read; by the replica that is asked.
+OWNED_SESSIONS_S = 2 * 3600
+MAX_OWNED_SESSIONS = 10_000
+
+
+def owned_sessions(owner: str) -> str:
+    return f"openline:owner:{{{owner}}}:sessions"
+
+
+# Commands, by whose they are: an owner's, those of an owner's conversation, those of a session.
+# sorted set, command id, 1 if it is done or else 0, and openline.v1.Command without output, so that a list is one look;
+# --result-ttl, begun anew by every command of the list; the oldest are dropped beyond a bound; by the replica that has
+# the command, some at a time behind the answer. One that ends within that moment is written once, any other twice.
+MAX_OWNED_COMMANDS = 10_000
+MAX_GROUPED_COMMANDS = 1_000
+
+
+def owned_commands(owner: str) -> str:
+    return f"openline:owner:{{{owner}}}:commands"
+
+
+def conversation_commands(owner: str, correlation_id: str) -> str:
+    return f"openline:owner:{{{owner}}}:correlation:{correlation_id}:commands"
+
+
+def session_commands(session_id: str) -> str:
+    return f"openline:session:{{{session_id}}}:commands"
+
+
+# Who did what.
+# stream, openline.v1.AuditEntry as the field `entry`; no TTL, since whoever asks may ask late, but about as many
+# entries as --audit-max-entries says; by the replica that has the command, some at a time behind the answer.
+AUDIT = "openline:audit"

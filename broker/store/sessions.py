@@ -1,18 +1,23 @@
 """Sessions in Redis: records with a lifetime of their own, begun anew by every use."""
 
 import time
+from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
 from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask
+from broker.store.single import RedisCommand
+from openline.ids import is_command_id, made_at
 from openline.v1 import session_service_pb2
 
 # A session that was found is believed for so long without asking Redis again; one that was deleted on another replica
 # may be used here until then.
 BELIEVED_S = 1.0
 MAX_BELIEVED = 10_000
+# A session that is listed and not there is forgotten, but not while it may still be on its way.
+ON_ITS_WAY_S = 10.0
 
 
 class Sessions:
@@ -29,15 +34,35 @@ class Sessions:
             self._redis,
             ("SET", keys.session(session.session_id), session.SerializeToString(), "EX", ttl_s),
             ("SET", keys.cluster_session(session.cluster_id), session.session_id, "EX", ttl_s),
+            *_listing(session),
         )
 
     async def get(self, session_id: str) -> session_service_pb2.Session | None:
         """The session, None when there is none (any more). Raises STORE_UNAVAILABLE."""
         [stored] = await ask(self._redis, ("GET", keys.session(session_id)))
-        try:
-            return None if stored is None else session_service_pb2.Session.FromString(stored)
-        except DecodeError:
-            return None
+        return _read(stored)
+
+    async def listed(
+        self, owner: str, *, before: str, count: int
+    ) -> Sequence[tuple[str, session_service_pb2.Session | None]]:
+        """So many of an owner's sessions, newest first, before an id (empty: from the newest on); None for a gone one.
+
+        Raises STORE_UNAVAILABLE.
+        """
+        listing = keys.owned_sessions(owner)
+        upto = f"({before}" if before else "+"
+        [names] = await ask(self._redis, ("ZREVRANGEBYLEX", listing, upto, "-", "LIMIT", 0, count))
+        session_ids = [name.decode(errors="replace") for name in names]
+        stored = await ask(self._redis, *(("GET", keys.session(session_id)) for session_id in session_ids))
+        sessions = [_read(each) for each in stored]
+        gone = [
+            session_id
+            for session_id, session in zip(session_ids, sessions, strict=True)
+            if session is None and not (is_command_id(session_id) and made_at(session_id) > time.time() - ON_ITS_WAY_S)
+        ]
+        if gone:
+            self._behind.put("ZREM", listing, *gone)
+        return list(zip(session_ids, sessions, strict=True))
 
     def believed(self, session_id: str, *, now: float) -> session_service_pb2.Session | None:
         """A session that was found within the last second, without asking Redis."""
@@ -56,6 +81,8 @@ class Sessions:
         self._behind.put("SET", keys.session(session.session_id), session.SerializeToString(), "XX", "EX", ttl_s)
         self._behind.put("SET", keys.cluster_session(session.cluster_id), session.session_id, "EX", ttl_s)
         if found:
+            for command in _listing(session):
+                self._behind.put(*command)
             if len(self._believed) >= MAX_BELIEVED:
                 self._believed.clear()
             self._believed[session.session_id] = (now, session)
@@ -67,6 +94,7 @@ class Sessions:
             self._redis,
             ("DEL", keys.session(session.session_id)),
             ("DEL", keys.cluster_session(session.cluster_id)),
+            ("ZREM", keys.owned_sessions(session.owner), session.session_id),
         )
 
 
@@ -74,3 +102,21 @@ def _renew(session: session_service_pb2.Session) -> None:
     now_ms = int(time.time() * 1000)
     session.last_used_at.FromMilliseconds(now_ms)
     session.expires_at.FromMilliseconds(now_ms + session.ttl_s * 1000)
+
+
+def _listing(session: session_service_pb2.Session) -> tuple[RedisCommand, ...]:
+    """Puts the session on its owner's list."""
+    listing = keys.owned_sessions(session.owner)
+    return (
+        ("ZADD", listing, 0, session.session_id),
+        ("ZREMRANGEBYRANK", listing, 0, -keys.MAX_OWNED_SESSIONS - 1),
+        ("EXPIRE", listing, keys.OWNED_SESSIONS_S),
+    )
+
+
+def _read(stored: bytes | None) -> session_service_pb2.Session | None:
+    """None for one that is not there, or is somebody else's bytes."""
+    try:
+        return None if stored is None else session_service_pb2.Session.FromString(stored)
+    except DecodeError:
+        return None

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import RedisError
 
+from broker.store.audit import DEFAULT_MAX_ENTRIES, AuditTrail
 from broker.store.behind import WriteBehind
 from broker.store.claims import Claims
 from broker.store.client import open_client
 from broker.store.clusters import Clusters
+from broker.store.history import History
 from broker.store.presence import PresenceRecords
 from broker.store.results import Results
 from broker.store.sessions import Sessions
@@ -26,8 +28,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    audit: AuditTrail
     claims: Claims
     clusters: Clusters
+    history: History
     presence: PresenceRecords
     results: Results
     sessions: Sessions
@@ -41,7 +45,9 @@ class Store:
 
 
 @contextlib.asynccontextmanager
-async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, *, result_ttl_s: int, audit_max_entries: int = DEFAULT_MAX_ENTRIES
+) -> AsyncIterator[Store]:
     """A store that writes until it is closed; what is queued then is written if Redis takes it within 3 s.
 
     A Redis that is out of reach now is no reason not to start: it may come back.
@@ -55,15 +61,20 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
                 await redis.ping()
         except (RedisError, OSError, TimeoutError) as failure:
             log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])
-        yield Store(
+        store = Store(
+            audit=AuditTrail(redis, behind, max_entries=audit_max_entries),
             claims=Claims(redis, behind, ttl_s=result_ttl_s),
             clusters=Clusters(redis, behind),
+            history=History(redis, behind, ttl_s=result_ttl_s),
             presence=PresenceRecords(redis),
             results=Results(redis, behind, ttl_s=result_ttl_s),
             sessions=Sessions(redis, behind),
             tokens=TokenRecords(redis, behind),
             behind=behind,
         )
+        yield store
+        store.history.flush()
+        store.audit.flush()
         if not await behind.drain(DRAIN_S):
             log.error("redis.unwritten", left=repr(behind))
     finally:

@@ -16,7 +16,7 @@ class Cursor:
     __slots__ = ("_gap", "_state", "command_id", "is_taken", "next_seq")
 
     def __init__(self, command_id: str, *, next_seq: int = 0) -> None:
-        # As the caller named it, until output or result say it: an idempotency key may stand for an older command.
+        # As the caller named it, until an event says it: an idempotency key may stand for an older command.
         self.command_id = command_id
         # The first output seq that has not been shown.
         self.next_seq = next_seq
@@ -36,6 +36,7 @@ class Cursor:
             case "gap":
                 return self._show_gap(event)
             case "state":
+                self.command_id = event.command_id or self.command_id
                 if event.state == self._state:
                     return []
                 self._state = event.state

@@ -42,7 +42,8 @@ class Events:
         self._waiting_bytes = 0
         # Set while the caller is behind: what it will be told when it has fetched everything.
         self._missed: command_pb2.OutputGap | None = None
-        self._state = command_pb2.COMMAND_STATE_UNSPECIFIED
+        # The last state that was left out.
+        self._state: command_pb2.CommandEvent | None = None
         self._failure: OpenlineError | None = None
         self._arrived = asyncio.Event()
         self.is_done = False
@@ -115,15 +116,15 @@ class Events:
                 missed.next_seq = event.gap.next_seq
                 missed.missed_bytes += event.gap.missed_bytes
             case "state":
-                self._state = event.state
+                self._state = event
 
     def _tell_missed(self) -> None:
         missed, self._missed = self._missed, None
-        state, self._state = self._state, command_pb2.COMMAND_STATE_UNSPECIFIED
+        state, self._state = self._state, None
         if missed is not None and missed.ByteSize():
             self._put(command_pb2.CommandEvent(gap=missed), _EVENT_BYTES)
-        if state:
-            self._put(command_pb2.CommandEvent(state=state), _EVENT_BYTES)
+        if state is not None:
+            self._put(state, _EVENT_BYTES)
 
     def _put(self, event: command_pb2.CommandEvent, size: int) -> None:
         self._waiting.append((event, size))

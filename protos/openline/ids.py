@@ -30,6 +30,12 @@ def made_at(command_id: str) -> float:
     return int(command_id[:8] + command_id[9:13], 16) / 1000
 
 
+def first_made_at(seconds: float) -> str:
+    """What sorts before every UUIDv7 that was made at this time or later, and after every earlier one."""
+    ms = f"{min(max(0, int(seconds * 1000)), (1 << 48) - 1):012x}"
+    return f"{ms[:8]}-{ms[8:]}"
+
+
 def made_before(one: str, other: str) -> bool:
     """Whether both are UUIDv7s and the first was made before the other, by the clocks of whoever made them."""
     return is_command_id(one) and is_command_id(other) and made_at(one) < made_at(other)

@@ -1,6 +1,6 @@
 """Logs: structlog set up the same way in every program, and the names of the fields that all of them use.
 
-A line is a noun and a verb, then fields: `command.finished command_id=… exit_code=0`. Never argv, output or secrets at
+A line is a noun and a verb, then fields: `connection.opened cluster_id=… epoch=7`. Never argv, output or secrets at
 info.
 """
 

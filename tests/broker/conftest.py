@@ -447,6 +447,7 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
                 "bob:the-key-of-bob:execute+session+read",
                 "carol:the-key-of-carol:read",
                 "root:the-key-of-root:execute+read+admin",
+                "auditor:the-key-of-the-auditor:audit",
             ],
             executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
         )

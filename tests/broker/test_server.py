@@ -74,8 +74,6 @@ async def test_reflection_lists_the_five_services(broker: Any) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda channel: CommandServiceStub(channel).ListCommands(command_service_pb2.ListCommandsRequest()),
-        lambda channel: SessionServiceStub(channel).ListSessions(session_service_pb2.ListSessionsRequest()),
         lambda channel: ClusterServiceStub(channel).WatchClusters(cluster_service_pb2.WatchClustersRequest()).read(),
         lambda channel: AdminServiceStub(channel).ListApiKeys(admin_service_pb2.ListApiKeysRequest()),
         lambda channel: AdminServiceStub(channel).CreateApiKey(admin_service_pb2.CreateApiKeyRequest()),

@@ -39,7 +39,7 @@ def test_an_agent_call_is_in_the_brokers_log(demo: Any) -> None:
     """By its correlation id, and as an agent call; the output and the command are not."""
     curl(demo, "-H", "X-Correlation-ID: find-me-again")
     [line] = [line for line in demo.log_lines("broker") if "find-me-again" in line]
-    assert "command.finished" in line
+    assert " audit " in line
     assert "agent_call=True" in line
     assert "toolbox" not in line
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from executor.labels import check_labels
 from executor.settings import ExecutorSettings, load_settings
 
 KUBECTL = sys.executable  # any program that exists
@@ -58,6 +59,29 @@ def test_a_token_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    "label",
+    ["env=prod", "a=", "example.com/region=eu-west_1.b", "A.b-c_d=X", f"{'a' * 63}={'b' * 63}", f"{'a' * 61}.b/c=d"],
+)
+def test_labels_have_the_syntax_of_kubernetes(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By flag or variable, several between commas."""
+    assert read("--token", "t", "--labels", f"x=y,{label}").labels == ("x=y", label)
+    monkeypatch.setenv("OPENLINE_LABELS", label)
+    assert read("--token", "t").labels == (label,)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "env", "=prod", "-a=b", "a-=b", "a/b/c=d", "/a=b", "Example.com/a=b", "a..b/c=d", "a=b=c", "a=-b", "a=é", "é=a",
+        f"{'a' * 64}=b", f"a={'b' * 64}", f"{'.'.join(['abcdefg'] * 32)}/a=b", "a\n=b",
+    ],
+)  # fmt: skip
+def test_what_kubernetes_would_not_take_is_no_label(label: str) -> None:
+    with pytest.raises(ValueError, match=r"label|KEY=VALUE"):
+        check_labels([label])
+
+
+@pytest.mark.parametrize(
     ("flags", "named"),
     [
         ([], "--token"),
@@ -66,6 +90,10 @@ def test_a_token_is_not_shown() -> None:
         (["--token", "t", "--max-concurrency", "0"], "--max-concurrency"),
         (["--token", "t", "--cluster-id", "UPPER"], "--cluster-id"),
         (["--token", "t", "--executor-id", "a b"], "--executor-id"),
+        (["--token", "t", "--labels", "env"], "--labels: expected KEY=VALUE"),
+        (["--token", "t", "--labels", "env=prod,env=dev"], "--labels: 'env' is given twice"),
+        (["--token", "t", "--labels", "env=a b"], "--labels: not a label's value"),
+        (["--token", "t", "--labels", ",".join(f"k{n}=v" for n in range(33))], "--labels: at most 32"),
         (["--token", "t", "--kubeconfig", "/nowhere"], "--kubeconfig"),
         (["--token", "t", "--tls-cert", KUBECTL], "--tls-cert"),
         (["--token", "t", "--health-listen", "8080"], "--health-listen"),

@@ -126,7 +126,7 @@ async def test_what_is_to_be_cancelled_with_its_caller_is_waited_for(stage: Any)
 
 
 async def test_a_202_never_names_a_command_that_is_another_one(stage: Any) -> None:
-    """With a key that an earlier request has used, the command has an id that is only known with its result."""
+    """With a key that an earlier request has used, it has an id that some brokers say only with its result."""
     older = new_id()
 
     async def script(_frame: pb.CallerFrame, say: Any) -> None:
@@ -142,12 +142,29 @@ async def test_a_202_never_names_a_command_that_is_another_one(stage: Any) -> No
 
 
 async def test_an_own_key_does_not_hinder_a_202(api: httpx.AsyncClient) -> None:
-    """The first request with a key finds its own command; the second one is answered with the same."""
+    """Nor does one that an earlier request has used: the second one is told of the first one's command."""
     headers = {"Prefer": "respond-async", "Idempotency-Key": new_id()}
     first = await api.post(POST, json=SLOW, headers=headers)
     second = await api.post(POST, json=SLOW, headers=headers)
-    assert (first.status_code, second.status_code) == (202, 200)
-    assert first.json()["command_id"] == second.json()["command_id"]
+    drop_in = await api.post("/debug/execute/async", json=DROP_IN | {"namespace": None}, headers=headers)
+    assert [answer.status_code for answer in (first, second, drop_in)] == [202] * 3
+    assert first.json()["command_id"] == second.json()["command_id"] == drop_in.json()["operation_id"]
+    replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, second, drop_in)]
+    assert replayed == [None, "true", "true"]
+    assert second.headers["Location"] == first.headers["Location"]
+
+
+async def test_output_comes_once(stage: Any) -> None:
+    """With the result: the broker is asked to leave out what nobody is shown."""
+
+    async def script(frame: pb.CallerFrame, say: Any) -> None:
+        assert frame.execute_stream.without_output
+        await say.state("RUNNING")
+        await say.result(stdout=b"out")
+
+    async with stage(script) as scene:
+        response = await scene.api.post(POST, json=SLOW, headers={"Prefer": "respond-async, wait=5"})
+    assert (response.status_code, response.json()["stdout"]) == (200, "out")
 
 
 async def test_a_caller_that_leaves_meanwhile_leaves_nothing_behind(stage: Any) -> None:

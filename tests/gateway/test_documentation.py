@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway import admin_models, cluster_models, command_models, fanout_models, models
+from gateway import admin_models, audit_models, cluster_models, command_models, fanout_models, models
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
 
@@ -23,6 +23,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "TokenAnswer": admin_models.TokenAnswer,
     "AgentsAnswer": admin_models.AgentsAnswer,
     "AgentStatusAnswer": admin_models.AgentStatusAnswer,
+    "CommandPage": command_models.CommandPage,
+    "SessionPage": cluster_models.SessionPage,
+    "AuditAnswer": audit_models.AuditAnswer,
     "Problem": models.Problem,
 }
 

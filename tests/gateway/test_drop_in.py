@@ -4,6 +4,7 @@ What today's AI agents send is sent here, through the real broker and executor, 
 each route are in the other modules; this one is to be held against the table, row by row.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -61,6 +62,13 @@ STATUS: dict[str, Kind] = {
     "last_seen": (Instant, NULL), "executors": int,
 }  # fmt: skip
 CLUSTER_ID: dict[str, Kind] = {"cluster_id": str}
+AUDITED: dict[str, Kind] = {
+    "timestamp": Instant, "cluster_id": (str, NULL), "session_id": (str, NULL), "command_id": (str, NULL),
+    "correlation_id": (str, NULL), "owner": str, "command": (str, NULL), "status": str, "reason": (str, NULL),
+    "exit_code": (int, NULL), "executed": (str, NULL), "execution_time_ms": (int, NULL), "action": str,
+    "executor_id": (str, NULL), "replica_id": str, "detail": (str, NULL),
+}  # fmt: skip
+NO_REASON: dict[str, Kind] = {"reason": NULL}
 CAPABILITIES: dict[str, Kind] = {"clusterId": str, "capabilities": (dict, NULL), "available": bool}
 TOKEN: dict[str, Kind] = {"token": str, "clusterId": str, "createdAt": Instant}
 AGENT: dict[str, Kind] = {"id": str, "connected": bool, "lastSeen": (Instant, NULL)}
@@ -399,6 +407,7 @@ async def test_capabilities(api: httpx.AsyncClient, cluster_id: str, is_there: b
         ("DELETE", "/admin/agents/local/token"),
         ("GET", "/admin/agents"),
         ("GET", "/admin/agents/local/status"),
+        ("GET", "/audit"),
     ],
 )
 @pytest.mark.parametrize(("key", "detail"), [("", "Missing API key"), ("wrong", "Invalid API key")])
@@ -545,6 +554,94 @@ async def test_delete_one_token(api: httpx.AsyncClient, new_cluster: str) -> Non
     await api.post(path)
     check_problem(await api.delete(path, params={"token_id": "no-such-id"}), 404, "TOKEN_UNKNOWN")
     assert (await api.get(f"/admin/agents/{new_cluster}/status")).status_code == 200
+
+
+# GET /audit
+
+
+async def audit(api: httpx.AsyncClient, **query: str | int) -> list[Json]:
+    """The entries that fit, once there are any: they are written down behind the answers."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await api.get("/audit", params=query)
+            assert answer.status_code == 200, answer.text
+            told = answer.json()
+            check(told, {"entries": list, "count": int, "next_cursor": (str, NULL)})
+            assert told["count"] == len(told["entries"])
+            if told["entries"]:
+                return list(told["entries"])
+            await asyncio.sleep(0.05)
+
+
+async def test_audit(api: httpx.AsyncClient) -> None:
+    """200, a command with who, what, where and how it ended; chosen by cluster, session and time."""
+    session_id = await session_of(api)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    ran = (await execute(api, {"args": ["fail"], "session_id": session_id, "correlation_id": "c-1"})).json()
+    [entry] = await audit(api, session_id=session_id)
+    check(entry, AUDITED)
+    assert datetime.fromisoformat(entry["timestamp"]) > before
+    assert (entry["owner"], entry["cluster_id"], entry["session_id"]) == ("me", "local", session_id)
+    assert (entry["command_id"], entry["correlation_id"]) == (ran["command_id"], "c-1")
+    assert (entry["command"], entry["status"], entry["exit_code"]) == ("get fail -n default", "failure", 1)
+    assert (entry["executed"], entry["reason"], entry["execution_time_ms"]) == ("yes", None, ran["execution_time_ms"])
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    when = {"since": before.isoformat(), "until": until.isoformat()}
+    assert await audit(api, session_id=session_id, cluster_id="local", limit=1, **when) == [entry]
+    for query in ({"cluster_id": "west"}, {"since": until.isoformat()}, {"until": before.isoformat()}):
+        answer = await api.get("/audit", params={"session_id": session_id, **query})
+        assert answer.json()["entries"] == []
+
+
+async def test_audit_of_a_refusal(api: httpx.AsyncClient) -> None:
+    """What the policy denies, and what is for no cluster."""
+    session_id = await session_of(api)
+    denied = await api.post(
+        "/v1/clusters/local/commands", json={"argv": ["delete", "pod", "x"], "session_id": session_id}
+    )
+    check_problem(denied, 403, "POLICY_DENIED")
+    [entry] = await audit(api, session_id=session_id)
+    check(entry, AUDITED)
+    assert (entry["status"], entry["reason"], entry["executed"]) == ("rejected", "POLICY_DENIED", "no")
+    assert (entry["command"], entry["exit_code"]) == ("delete pod x", None)
+    await execute(api, {"cluster_id": "nowhere-at-all"})
+    [entry, *_] = await audit(api, cluster_id="nowhere-at-all")
+    assert (entry["status"], entry["reason"], entry["command"]) == ("rejected", "CLUSTER_UNKNOWN", "get -n default")
+
+
+async def test_audit_of_an_admin(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """A token made, and one that could not be: who, which, and never the token."""
+    path = f"/admin/agents/{new_cluster}/token"
+    token = (await api.post(path, json={"token": CHOSEN})).json()["token"]
+    assert (await api.post(path, json={"token": CHOSEN})).status_code == 409
+    while len(told := await audit(api, cluster_id=new_cluster)) < 2:
+        pass  # until the second one is written, too
+    for entry in told:
+        check(entry, AUDITED)
+    assert [(entry["action"], entry["owner"]) for entry in told] == [("create_executor_token", "me")] * 2
+    assert [entry["reason"] for entry in told] == ["TOKEN_EXISTS", None]
+    assert told[1]["detail"].startswith("token ")
+    assert token not in str(told)
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+async def test_audit_400(api: httpx.AsyncClient, name: str) -> None:
+    """A time that is none."""
+    detail = f"{name} is not a time: RFC 3339, such as 2026-11-28T21:00:00Z"
+    check(check_problem(await api.get("/audit", params={name: "yesterday"}), 400, None, detail), PROBLEM | NO_REASON)
+
+
+async def test_audit_403(api: httpx.AsyncClient) -> None:
+    """Without the audit scope."""
+    check_problem(await api.get("/audit", headers={"X-API-Key": "other-key"}), 403, "SCOPE_MISSING")
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}])
+async def test_audit_422(api: httpx.AsyncClient, query: dict[str, str | int]) -> None:
+    """In FastAPI's shape."""
+    answer = await api.get("/audit", params=query)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", next(iter(query))]
 
 
 # Health

@@ -143,6 +143,36 @@ async def test_answers_come_as_they_are_there(stage: Any) -> None:
     assert {group["output"] for group in summed["groups"]} == {None}
 
 
+@pytest.mark.parametrize("headers", [{}, ACCEPT], ids=["together", "events"])
+@pytest.mark.parametrize(("key", "status"), [("wrong", 401), ("read-key", 403)])
+async def test_a_key_that_may_not_is_a_problem(
+    api: httpx.AsyncClient, headers: dict[str, str], key: str, status: int
+) -> None:
+    """Of its own, not one for each cluster, also where the answers would be events."""
+    body = {"clusters": ["local", "west", "east"], "argv": ["get", "pods"]}
+    response = await api.post(POST, json=body, headers=headers | {"X-API-Key": key})
+    assert (response.status_code, response.json()["status"]) == (status, status)
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_the_head_of_events_does_not_wait_for_a_slow_cluster(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent after a moment, and answers come when they are there."""
+    monkeypatch.setattr("gateway.fanout.HEAD_WAIT_S", 0.05)
+    slow = asyncio.Event()
+
+    async def script(frame: pb.CallerFrame, say: Any) -> None:
+        await slow.wait()
+        await by_name(frame, say)
+
+    async with stage(script) as scene:
+        body = {"clusters": ["same-1", "same-2"], "argv": ARGV}
+        async with scene.api.stream("POST", POST, json=body, headers=ACCEPT) as response:
+            assert response.status_code == 200
+            slow.set()
+            await response.aread()
+    assert [name for name, _ in events_of(response.text)] == ["result", "result", "summary"]
+
+
 async def test_so_many_at_a_time(stage: Any) -> None:
     """The rest wait their turn; each has its time for itself."""
     open_now, most = 0, 0

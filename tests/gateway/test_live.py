@@ -164,6 +164,20 @@ async def test_the_same_key_gives_the_same_command(api: httpx.AsyncClient) -> No
     assert (other.status_code, other.json()["reason"]) == (422, "IDEMPOTENCY_CONFLICT")
 
 
+async def test_a_replayed_stream_names_the_command_that_there_is(api: httpx.AsyncClient) -> None:
+    """From its first event on: the id of this request is nobody's."""
+    headers = {"Idempotency-Key": new_id(), "Accept": "text/event-stream"}
+    body = {"argv": ["get", "drip"]}
+    first, again = await asyncio.gather(*(api.post(POST, json=body, headers=headers) for _ in range(2)))
+    told = [
+        [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line.startswith("data: ")]
+        for answer in (first, again)
+    ]
+    names = {event["command_id"] for events in told for event in events if "command_id" in event}
+    assert len(names) == 1
+    assert all("state" in events[0] for events in told)
+
+
 async def test_waiting_for_an_absent_cluster_is_apart_from_the_run(api: httpx.AsyncClient) -> None:
     """CLUSTER_OFFLINE after the wait that was asked for, not at once."""
     clock = asyncio.get_running_loop().time

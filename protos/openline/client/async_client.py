@@ -15,11 +15,14 @@ from openline.client.fan_out import DEFAULT_CONCURRENCY, FanOut
 from openline.client.logs import log
 from openline.client.requests import (
     LONGEST_WATCH_S,
+    USUAL_LIST,
     Access,
     CommandOptions,
     Options,
+    Wanted,
     execute_request,
     for_each_cluster,
+    list_request,
     patience_s,
     session_request,
 )
@@ -31,6 +34,7 @@ from openline.pipes import Pipes
 from openline.v1.cluster_service_pb2 import ListClustersRequest
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest
+from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
 
 class AsyncClient:
@@ -120,6 +124,19 @@ class AsyncClient:
         """Looks a command up, running or done, until its result expires; waits up to `wait_s` for its end."""
         with typed_errors(command_id):
             return read_command(await self._lookups.get_command(command_id, wait_s=wait_s))
+
+    async def commands(self, **wanted: Unpack[Wanted]) -> list[Command]:
+        """Commands of the key's owner, newest first, that run or whose results have not expired; without output."""
+        request, limit = list_request(wanted), wanted.get("limit", USUAL_LIST)
+        commands: list[Command] = []
+        with typed_errors():
+            for _ in range(MAX_PAGES):
+                page = await self._lookups.ask(lambda channel: CommandServiceStub(channel).ListCommands, request)
+                commands += map(read_command, page.commands)
+                request.page_token = page.next_page_token
+                if not request.page_token or len(commands) >= limit:
+                    break
+        return commands[:limit]
 
     async def cancel(self, command_id: str, *, why: str = "cancelled by its caller") -> CommandState:
         """Asks for a command to be stopped; the state it was found in. One that is done stays as it is."""

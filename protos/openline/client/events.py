@@ -72,6 +72,7 @@ class EventReader:
                 text = self._decoders[source].decode(output.data)
                 return Output(self._request.command_id, output.seq, source, output.data, text)
             case "state":
+                self._request.command_id = event.command_id or self._request.command_id
                 return State(self._request.command_id, read_state(event.state))
             case "gap":
                 # What follows does not go on where the last piece ended.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self, TypedDict, cast
 
@@ -12,7 +13,7 @@ from openline.limits import DEADLINE_ALLOWANCE_S, DEFAULT_TIMEOUT_S, MAX_TIMEOUT
 from openline.reasons import Reason
 from openline.settings import Address
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import ExecuteRequest
+from openline.v1.command_service_pb2 import ExecuteRequest, ListCommandsRequest
 from openline.v1.session_service_pb2 import CreateSessionRequest
 from openline.words import Unacceptable, check_size, split_command
 
@@ -20,6 +21,9 @@ from openline.words import Unacceptable, check_size, split_command
 WAIT_ALLOWANCE_S = 2 * DEADLINE_ALLOWANCE_S
 # No command lives longer, so nobody watches longer.
 LONGEST_WATCH_S = MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60.0
+# How many commands are listed where nothing is said, and how many a broker gives at a time.
+USUAL_LIST = 100
+MAX_PAGE = 1000
 
 
 class HasSessionId(Protocol):
@@ -57,6 +61,18 @@ class CommandOptions(Options, total=False):
     session: str | HasSessionId
     # A UUIDv7 of the caller's choice (`openline.ids.new_id`), to look for the command whatever happens.
     command_id: str
+
+
+class Wanted(TypedDict, total=False):
+    """Which commands are listed: those to which all of this applies."""
+
+    cluster_id: str
+    session_id: str
+    correlation_id: str
+    # In UTC if it has no time zone.
+    since: datetime
+    # How many at most, else 100.
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,21 @@ def session_request(cluster_id: str, *, ttl_s: int, user_id: str, correlation_id
     if not 0 <= ttl_s < 1 << 32:
         raise _invalid("ttl_s", "must be 60..3600")
     return CreateSessionRequest(cluster_id=cluster_id, ttl_s=ttl_s, user_id=user_id, correlation_id=correlation_id)
+
+
+def list_request(wanted: Wanted) -> ListCommandsRequest:
+    """The first page of the list; `page_size` is no more than is wanted."""
+    if (limit := wanted.get("limit", USUAL_LIST)) < 1:
+        raise _invalid("limit", "must be at least 1")
+    request = ListCommandsRequest(
+        cluster_id=wanted.get("cluster_id", ""),
+        session_id=wanted.get("session_id", ""),
+        correlation_id=wanted.get("correlation_id", ""),
+        page_size=min(limit, MAX_PAGE),
+    )
+    if (since := wanted.get("since")) is not None:
+        request.since.FromDatetime(since if since.tzinfo else since.replace(tzinfo=UTC))
+    return request
 
 
 def _argv(words: Sequence[str], command: str | None) -> list[str]:

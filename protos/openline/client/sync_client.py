@@ -17,11 +17,14 @@ from openline.client.events import Event, EventReader
 from openline.client.lines import Line, Lines
 from openline.client.requests import (
     LONGEST_WATCH_S,
+    USUAL_LIST,
     Access,
     CommandOptions,
     Options,
+    Wanted,
     execute_request,
     for_each_cluster,
+    list_request,
     patience_s,
     session_request,
 )
@@ -123,6 +126,21 @@ class Client:
         """Looks a command up, running or done, until its result expires; waits up to `wait_s` for its end."""
         with typed_errors(command_id):
             return read_command(self._look_up(command_id, wait_s=wait_s))
+
+    def commands(self, **wanted: Unpack[Wanted]) -> list[Command]:
+        """Commands of the key's owner, newest first, that run or whose results have not expired; without output."""
+        request, limit = list_request(wanted), wanted.get("limit", USUAL_LIST)
+        commands: list[Command] = []
+        with typed_errors():
+            for _ in range(MAX_PAGES):
+                page = self._lines.first_answer(
+                    lambda line, timeout_s: line.ask(line.commands.ListCommands, request, timeout_s=timeout_s)
+                )
+                commands += map(read_command, page.commands)
+                request.page_token = page.next_page_token
+                if not request.page_token or len(commands) >= limit:
+                    break
+        return commands[:limit]
 
     def cancel(self, command_id: str, *, why: str = "cancelled by its caller") -> CommandState:
         """Asks for a command to be stopped; the state it was found in. One that is done stays as it is."""

@@ -23,47 +23,54 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from openline.v1 import command_pb2 as openline_dot_v1_dot_command__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\"\xa9\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\"<\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r2\x85\x05\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\"\xa9\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\"<\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r\"\x9a\x03\n\nAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x12\n\ncommand_id\x18\x08 \x01(\t\x12\x0c\n\x04\x61rgv\x18\t \x03(\t\x12%\n\x07outcome\x18\n \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x0b \x01(\x05\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\'\n\x08\x65xecuted\x18\r \x01(\x0e\x32\x15.openline.v1.Executed\x12\x13\n\x0b\x65xecutor_id\x18\x0e \x01(\t\x12%\n\x07timings\x18\x0f \x01(\x0b\x32\x14.openline.v1.Timings\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x12\n\nreplica_id\x18\x11 \x01(\t\"\xbe\x01\n\x17ListAuditEntriesRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x18ListAuditEntriesResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.openline.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe6\x05\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponse\x12_\n\x10ListAuditEntries\x12$.openline.v1.ListAuditEntriesRequest\x1a%.openline.v1.ListAuditEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openline.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXECUTORTOKEN']._serialized_start=82
-  _globals['_EXECUTORTOKEN']._serialized_end=231
-  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_start=233
-  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_end=311
-  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_start=313
-  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_end=409
-  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_start=411
-  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_end=497
-  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_start=499
-  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_end=605
-  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_start=607
-  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=673
-  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=675
-  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=721
-  _globals['_APIKEY']._serialized_start=724
-  _globals['_APIKEY']._serialized_end=893
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=895
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=980
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=982
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1055
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1057
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1077
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1079
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1139
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1141
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1178
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1180
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1202
-  _globals['_DRAINREQUEST']._serialized_start=1204
-  _globals['_DRAINREQUEST']._serialized_end=1252
-  _globals['_DRAINRESPONSE']._serialized_start=1254
-  _globals['_DRAINRESPONSE']._serialized_end=1288
-  _globals['_ADMINSERVICE']._serialized_start=1291
-  _globals['_ADMINSERVICE']._serialized_end=1936
+  _globals['_EXECUTORTOKEN']._serialized_start=109
+  _globals['_EXECUTORTOKEN']._serialized_end=258
+  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_start=260
+  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_end=338
+  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_start=340
+  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_end=436
+  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_start=438
+  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_end=524
+  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_start=526
+  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_end=632
+  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_start=634
+  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=700
+  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=702
+  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=748
+  _globals['_APIKEY']._serialized_start=751
+  _globals['_APIKEY']._serialized_end=920
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=922
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1007
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1009
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1082
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1084
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1104
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1106
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1166
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1168
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1205
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1207
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1229
+  _globals['_DRAINREQUEST']._serialized_start=1231
+  _globals['_DRAINREQUEST']._serialized_end=1279
+  _globals['_DRAINRESPONSE']._serialized_start=1281
+  _globals['_DRAINRESPONSE']._serialized_end=1315
+  _globals['_AUDITENTRY']._serialized_start=1318
+  _globals['_AUDITENTRY']._serialized_end=1728
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=1731
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=1921
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=1923
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2016
+  _globals['_ADMINSERVICE']._serialized_start=2019
+  _globals['_ADMINSERVICE']._serialized_end=2761
 # @@protoc_insertion_point(module_scope)

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Issues and revokes credentials, and moves executors off a replica. All of it needs the admin scope. A secret is
-    answered once, when it is made; only its SHA-256 is stored.
+    """Issues and revokes credentials, moves executors off a replica, and tells who did what. All of it needs the admin scope
+    but the last, which needs the audit scope. A secret is answered once, when it is made; only its SHA-256 is stored.
     """
 
     def __init__(self, channel):
@@ -71,11 +71,16 @@ class AdminServiceStub:
                 request_serializer=openline_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
                 response_deserializer=openline_dot_v1_dot_admin__service__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/openline.v1.AdminService/ListAuditEntries',
+                request_serializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """Issues and revokes credentials, and moves executors off a replica. All of it needs the admin scope. A secret is
-    answered once, when it is made; only its SHA-256 is stored.
+    """Issues and revokes credentials, moves executors off a replica, and tells who did what. All of it needs the admin scope
+    but the last, which needs the audit scope. A secret is answered once, when it is made; only its SHA-256 is stored.
     """
 
     def CreateExecutorToken(self, request, context):
@@ -124,6 +129,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEntries(self, request, context):
+        """Shows the audit trail, of all owners and replicas, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +174,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=openline_dot_v1_dot_admin__service__pb2.DrainRequest.FromString,
                     response_serializer=openline_dot_v1_dot_admin__service__pb2.DrainResponse.SerializeToString,
             ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'openline.v1.AdminService', rpc_method_handlers)
@@ -171,8 +188,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Issues and revokes credentials, and moves executors off a replica. All of it needs the admin scope. A secret is
-    answered once, when it is made; only its SHA-256 is stored.
+    """Issues and revokes credentials, moves executors off a replica, and tells who did what. All of it needs the admin scope
+    but the last, which needs the audit scope. A secret is answered once, when it is made; only its SHA-256 is stored.
     """
 
     @staticmethod
@@ -354,6 +371,33 @@ class AdminService:
             '/openline.v1.AdminService/Drain',
             openline_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
             openline_dot_v1_dot_admin__service__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openline.v1.AdminService/ListAuditEntries',
+            openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -440,6 +440,8 @@ class Command(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     NEXT_SEQ_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    FIRST_SEQ_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     cluster_id: _builtins.str
     session_id: _builtins.str
@@ -451,6 +453,8 @@ class Command(_message.Message):
     """Its output was asked for as it came."""
     next_seq: _builtins.int
     """The seq behind its last Output, when it is done: whoever wants output from there on has missed none."""
+    first_seq: _builtins.int
+    """The seq of the first of them."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -458,6 +462,12 @@ class Command(_message.Message):
     @_builtins.property
     def result(self) -> Global___CommandResult:
         """Set when the state is COMMAND_STATE_DONE."""
+
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a live command whose output is all in the result: the frames that it came in, in order, each its size in bytes,
+        doubled, and one more for stderr. Empty when some of it is not there any more, or the frames were very many.
+        """
 
     def __init__(
         self,
@@ -473,10 +483,12 @@ class Command(_message.Message):
         result: Global___CommandResult | None = ...,
         live: _builtins.bool = ...,
         next_seq: _builtins.int = ...,
+        frames: _abc.Iterable[_builtins.int] | None = ...,
+        first_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "live", b"live", "next_seq", b"next_seq", "owner", b"owner", "result", b"result", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "first_seq", b"first_seq", "frames", b"frames", "live", b"live", "next_seq", b"next_seq", "owner", b"owner", "result", b"result", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -517,7 +529,10 @@ class CommandEvent(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
     state: Global___CommandState.ValueType
+    command_id: _builtins.str
+    """Of a state: whose it is. An idempotency key may stand for an older command than was asked for."""
     @_builtins.property
     def output(self) -> Global___Output: ...
     @_builtins.property
@@ -531,10 +546,11 @@ class CommandEvent(_message.Message):
         output: Global___Output | None = ...,
         result: Global___CommandResult | None = ...,
         gap: Global___OutputGap | None = ...,
+        command_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "gap", b"gap", "output", b"output", "result", b"result", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "gap", b"gap", "output", b"output", "result", b"result", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "event", b"event", "gap", b"gap", "output", b"output", "result", b"result", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "output", "result", "gap"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015

@@ -27,7 +27,7 @@ from openline.v1 import command_pb2 as openline_dot_v1_dot_command__pb2
 from openline.v1 import executor_service_pb2 as openline_dot_v1_dot_executor__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!openline/v1/command_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\x1a\"openline/v1/executor_service.proto\"\xaf\x02\n\x0e\x45xecuteRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x12\n\ncommand_id\x18\x06 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x1a\n\x12wait_for_cluster_s\x18\x08 \x01(\x01\x12\x1c\n\x14\x63\x61ncel_on_disconnect\x18\t \x01(\x08\x12\x30\n\routput_limits\x18\n \x01(\x0b\x32\x19.openline.v1.OutputLimits\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x0e\n\x06\x61ttach\x18\x0c \x01(\x08\"a\n\x0f\x45xecuteResponse\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.openline.v1.CommandResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x10\n\x08\x64\x65graded\x18\x03 \x01(\x08\"D\n\x14\x45xecuteStreamRequest\x12,\n\x07\x65xecute\x18\x01 \x01(\x0b\x32\x1b.openline.v1.ExecuteRequest\"A\n\x15\x45xecuteStreamResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.openline.v1.CommandEvent\"7\n\x0bPipeRequest\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.openline.v1.CallerFrame\"7\n\x0cPipeResponse\x12\'\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x17.openline.v1.ReplyFrame\"\xd8\x03\n\x0b\x43\x61llerFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pi_key\x18\x02 \x01(\t\x12\'\n\x05hello\x18\x03 \x01(\x0b\x32\x16.openline.v1.PipeHelloH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.openline.v1.HeartbeatH\x00\x12.\n\x07\x65xecute\x18\x05 \x01(\x0b\x32\x1b.openline.v1.ExecuteRequestH\x00\x12\x35\n\x0e\x65xecute_stream\x18\x06 \x01(\x0b\x32\x1b.openline.v1.ExecuteRequestH\x00\x12\x31\n\x05watch\x18\x07 \x01(\x0b\x32 .openline.v1.WatchCommandRequestH\x00\x12\x33\n\x06\x63\x61ncel\x18\x08 \x01(\x0b\x32!.openline.v1.CancelCommandRequestH\x00\x12\'\n\x07\x61\x62\x61ndon\x18\t \x01(\x0b\x32\x14.openline.v1.AbandonH\x00\x12%\n\x06\x63redit\x18\n \x01(\x0b\x32\x13.openline.v1.CreditH\x00\x12)\n\tforwarded\x18\x0b \x01(\x0b\x32\x16.openline.v1.ForwardedB\x07\n\x05\x66rame\"\xeb\x02\n\nReplyFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12+\n\x07welcome\x18\x02 \x01(\x0b\x32\x18.openline.v1.PipeWelcomeH\x00\x12\x32\n\rheartbeat_ack\x18\x03 \x01(\x0b\x32\x19.openline.v1.HeartbeatAckH\x00\x12\x30\n\x08response\x18\x04 \x01(\x0b\x32\x1c.openline.v1.ExecuteResponseH\x00\x12*\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x19.openline.v1.CommandEventH\x00\x12\x37\n\tcancelled\x18\x06 \x01(\x0b\x32\".openline.v1.CancelCommandResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.openline.v1.ErrorH\x00\x12&\n\x07go_away\x18\x08 \x01(\x0b\x32\x13.openline.v1.GoAwayH\x00\x42\x07\n\x05\x66rame\"5\n\tPipeHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\"\x8a\x01\n\x0bPipeWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x03 \x01(\x01\x12\x1b\n\x13heartbeat_timeout_s\x18\x04 \x01(\x01\x12\x12\n\npeer_proof\x18\x05 \x01(\x0c\"\t\n\x07\x41\x62\x61ndon\"O\n\tForwarded\x12\x19\n\x11origin_replica_id\x18\x01 \x01(\t\x12\'\n\x08identity\x18\x02 \x01(\x0b\x32\x15.openline.v1.Identity\"7\n\x11GetCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\";\n\x12GetCommandResponse\x12%\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x14.openline.v1.Command\";\n\x13WatchCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x10\n\x08\x66rom_seq\x18\x02 \x01(\x04\"@\n\x14WatchCommandResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.openline.v1.CommandEvent\"7\n\x14\x43\x61ncelCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"A\n\x15\x43\x61ncelCommandResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.openline.v1.CommandState\"\xa7\x01\n\x13ListCommandsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"W\n\x14ListCommandsResponse\x12&\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x14.openline.v1.Command\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc4\x04\n\x0e\x43ommandService\x12\x44\n\x07\x45xecute\x12\x1b.openline.v1.ExecuteRequest\x1a\x1c.openline.v1.ExecuteResponse\x12X\n\rExecuteStream\x12!.openline.v1.ExecuteStreamRequest\x1a\".openline.v1.ExecuteStreamResponse0\x01\x12?\n\x04Pipe\x12\x18.openline.v1.PipeRequest\x1a\x19.openline.v1.PipeResponse(\x01\x30\x01\x12M\n\nGetCommand\x12\x1e.openline.v1.GetCommandRequest\x1a\x1f.openline.v1.GetCommandResponse\x12U\n\x0cWatchCommand\x12 .openline.v1.WatchCommandRequest\x1a!.openline.v1.WatchCommandResponse0\x01\x12V\n\rCancelCommand\x12!.openline.v1.CancelCommandRequest\x1a\".openline.v1.CancelCommandResponse\x12S\n\x0cListCommands\x12 .openline.v1.ListCommandsRequest\x1a!.openline.v1.ListCommandsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!openline/v1/command_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\x1a\"openline/v1/executor_service.proto\"\xc7\x02\n\x0e\x45xecuteRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x12\n\ncommand_id\x18\x06 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x1a\n\x12wait_for_cluster_s\x18\x08 \x01(\x01\x12\x1c\n\x14\x63\x61ncel_on_disconnect\x18\t \x01(\x08\x12\x30\n\routput_limits\x18\n \x01(\x0b\x32\x19.openline.v1.OutputLimits\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x0e\n\x06\x61ttach\x18\x0c \x01(\x08\x12\x16\n\x0ewithout_output\x18\r \x01(\x08\"a\n\x0f\x45xecuteResponse\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.openline.v1.CommandResult\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x10\n\x08\x64\x65graded\x18\x03 \x01(\x08\"D\n\x14\x45xecuteStreamRequest\x12,\n\x07\x65xecute\x18\x01 \x01(\x0b\x32\x1b.openline.v1.ExecuteRequest\"A\n\x15\x45xecuteStreamResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.openline.v1.CommandEvent\"7\n\x0bPipeRequest\x12(\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x18.openline.v1.CallerFrame\"7\n\x0cPipeResponse\x12\'\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x17.openline.v1.ReplyFrame\"\xd8\x03\n\x0b\x43\x61llerFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pi_key\x18\x02 \x01(\t\x12\'\n\x05hello\x18\x03 \x01(\x0b\x32\x16.openline.v1.PipeHelloH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.openline.v1.HeartbeatH\x00\x12.\n\x07\x65xecute\x18\x05 \x01(\x0b\x32\x1b.openline.v1.ExecuteRequestH\x00\x12\x35\n\x0e\x65xecute_stream\x18\x06 \x01(\x0b\x32\x1b.openline.v1.ExecuteRequestH\x00\x12\x31\n\x05watch\x18\x07 \x01(\x0b\x32 .openline.v1.WatchCommandRequestH\x00\x12\x33\n\x06\x63\x61ncel\x18\x08 \x01(\x0b\x32!.openline.v1.CancelCommandRequestH\x00\x12\'\n\x07\x61\x62\x61ndon\x18\t \x01(\x0b\x32\x14.openline.v1.AbandonH\x00\x12%\n\x06\x63redit\x18\n \x01(\x0b\x32\x13.openline.v1.CreditH\x00\x12)\n\tforwarded\x18\x0b \x01(\x0b\x32\x16.openline.v1.ForwardedB\x07\n\x05\x66rame\"\xeb\x02\n\nReplyFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12+\n\x07welcome\x18\x02 \x01(\x0b\x32\x18.openline.v1.PipeWelcomeH\x00\x12\x32\n\rheartbeat_ack\x18\x03 \x01(\x0b\x32\x19.openline.v1.HeartbeatAckH\x00\x12\x30\n\x08response\x18\x04 \x01(\x0b\x32\x1c.openline.v1.ExecuteResponseH\x00\x12*\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x19.openline.v1.CommandEventH\x00\x12\x37\n\tcancelled\x18\x06 \x01(\x0b\x32\".openline.v1.CancelCommandResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.openline.v1.ErrorH\x00\x12&\n\x07go_away\x18\x08 \x01(\x0b\x32\x13.openline.v1.GoAwayH\x00\x42\x07\n\x05\x66rame\"5\n\tPipeHello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\"\x8a\x01\n\x0bPipeWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x03 \x01(\x01\x12\x1b\n\x13heartbeat_timeout_s\x18\x04 \x01(\x01\x12\x12\n\npeer_proof\x18\x05 \x01(\x0c\"\t\n\x07\x41\x62\x61ndon\"O\n\tForwarded\x12\x19\n\x11origin_replica_id\x18\x01 \x01(\t\x12\'\n\x08identity\x18\x02 \x01(\x0b\x32\x15.openline.v1.Identity\"7\n\x11GetCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\";\n\x12GetCommandResponse\x12%\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x14.openline.v1.Command\";\n\x13WatchCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x10\n\x08\x66rom_seq\x18\x02 \x01(\x04\"@\n\x14WatchCommandResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.openline.v1.CommandEvent\"7\n\x14\x43\x61ncelCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"A\n\x15\x43\x61ncelCommandResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.openline.v1.CommandState\"\xa7\x01\n\x13ListCommandsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"W\n\x14ListCommandsResponse\x12&\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x14.openline.v1.Command\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc4\x04\n\x0e\x43ommandService\x12\x44\n\x07\x45xecute\x12\x1b.openline.v1.ExecuteRequest\x1a\x1c.openline.v1.ExecuteResponse\x12X\n\rExecuteStream\x12!.openline.v1.ExecuteStreamRequest\x1a\".openline.v1.ExecuteStreamResponse0\x01\x12?\n\x04Pipe\x12\x18.openline.v1.PipeRequest\x1a\x19.openline.v1.PipeResponse(\x01\x30\x01\x12M\n\nGetCommand\x12\x1e.openline.v1.GetCommandRequest\x1a\x1f.openline.v1.GetCommandResponse\x12U\n\x0cWatchCommand\x12 .openline.v1.WatchCommandRequest\x1a!.openline.v1.WatchCommandResponse0\x01\x12V\n\rCancelCommand\x12!.openline.v1.CancelCommandRequest\x1a\".openline.v1.CancelCommandResponse\x12S\n\x0cListCommands\x12 .openline.v1.ListCommandsRequest\x1a!.openline.v1.ListCommandsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,45 +35,45 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openline.v1.command_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTEREQUEST']._serialized_start=147
-  _globals['_EXECUTEREQUEST']._serialized_end=450
-  _globals['_EXECUTERESPONSE']._serialized_start=452
-  _globals['_EXECUTERESPONSE']._serialized_end=549
-  _globals['_EXECUTESTREAMREQUEST']._serialized_start=551
-  _globals['_EXECUTESTREAMREQUEST']._serialized_end=619
-  _globals['_EXECUTESTREAMRESPONSE']._serialized_start=621
-  _globals['_EXECUTESTREAMRESPONSE']._serialized_end=686
-  _globals['_PIPEREQUEST']._serialized_start=688
-  _globals['_PIPEREQUEST']._serialized_end=743
-  _globals['_PIPERESPONSE']._serialized_start=745
-  _globals['_PIPERESPONSE']._serialized_end=800
-  _globals['_CALLERFRAME']._serialized_start=803
-  _globals['_CALLERFRAME']._serialized_end=1275
-  _globals['_REPLYFRAME']._serialized_start=1278
-  _globals['_REPLYFRAME']._serialized_end=1641
-  _globals['_PIPEHELLO']._serialized_start=1643
-  _globals['_PIPEHELLO']._serialized_end=1696
-  _globals['_PIPEWELCOME']._serialized_start=1699
-  _globals['_PIPEWELCOME']._serialized_end=1837
-  _globals['_ABANDON']._serialized_start=1839
-  _globals['_ABANDON']._serialized_end=1848
-  _globals['_FORWARDED']._serialized_start=1850
-  _globals['_FORWARDED']._serialized_end=1929
-  _globals['_GETCOMMANDREQUEST']._serialized_start=1931
-  _globals['_GETCOMMANDREQUEST']._serialized_end=1986
-  _globals['_GETCOMMANDRESPONSE']._serialized_start=1988
-  _globals['_GETCOMMANDRESPONSE']._serialized_end=2047
-  _globals['_WATCHCOMMANDREQUEST']._serialized_start=2049
-  _globals['_WATCHCOMMANDREQUEST']._serialized_end=2108
-  _globals['_WATCHCOMMANDRESPONSE']._serialized_start=2110
-  _globals['_WATCHCOMMANDRESPONSE']._serialized_end=2174
-  _globals['_CANCELCOMMANDREQUEST']._serialized_start=2176
-  _globals['_CANCELCOMMANDREQUEST']._serialized_end=2231
-  _globals['_CANCELCOMMANDRESPONSE']._serialized_start=2233
-  _globals['_CANCELCOMMANDRESPONSE']._serialized_end=2298
-  _globals['_LISTCOMMANDSREQUEST']._serialized_start=2301
-  _globals['_LISTCOMMANDSREQUEST']._serialized_end=2468
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=2470
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=2557
-  _globals['_COMMANDSERVICE']._serialized_start=2560
-  _globals['_COMMANDSERVICE']._serialized_end=3140
+  _globals['_EXECUTEREQUEST']._serialized_end=474
+  _globals['_EXECUTERESPONSE']._serialized_start=476
+  _globals['_EXECUTERESPONSE']._serialized_end=573
+  _globals['_EXECUTESTREAMREQUEST']._serialized_start=575
+  _globals['_EXECUTESTREAMREQUEST']._serialized_end=643
+  _globals['_EXECUTESTREAMRESPONSE']._serialized_start=645
+  _globals['_EXECUTESTREAMRESPONSE']._serialized_end=710
+  _globals['_PIPEREQUEST']._serialized_start=712
+  _globals['_PIPEREQUEST']._serialized_end=767
+  _globals['_PIPERESPONSE']._serialized_start=769
+  _globals['_PIPERESPONSE']._serialized_end=824
+  _globals['_CALLERFRAME']._serialized_start=827
+  _globals['_CALLERFRAME']._serialized_end=1299
+  _globals['_REPLYFRAME']._serialized_start=1302
+  _globals['_REPLYFRAME']._serialized_end=1665
+  _globals['_PIPEHELLO']._serialized_start=1667
+  _globals['_PIPEHELLO']._serialized_end=1720
+  _globals['_PIPEWELCOME']._serialized_start=1723
+  _globals['_PIPEWELCOME']._serialized_end=1861
+  _globals['_ABANDON']._serialized_start=1863
+  _globals['_ABANDON']._serialized_end=1872
+  _globals['_FORWARDED']._serialized_start=1874
+  _globals['_FORWARDED']._serialized_end=1953
+  _globals['_GETCOMMANDREQUEST']._serialized_start=1955
+  _globals['_GETCOMMANDREQUEST']._serialized_end=2010
+  _globals['_GETCOMMANDRESPONSE']._serialized_start=2012
+  _globals['_GETCOMMANDRESPONSE']._serialized_end=2071
+  _globals['_WATCHCOMMANDREQUEST']._serialized_start=2073
+  _globals['_WATCHCOMMANDREQUEST']._serialized_end=2132
+  _globals['_WATCHCOMMANDRESPONSE']._serialized_start=2134
+  _globals['_WATCHCOMMANDRESPONSE']._serialized_end=2198
+  _globals['_CANCELCOMMANDREQUEST']._serialized_start=2200
+  _globals['_CANCELCOMMANDREQUEST']._serialized_end=2255
+  _globals['_CANCELCOMMANDRESPONSE']._serialized_start=2257
+  _globals['_CANCELCOMMANDRESPONSE']._serialized_end=2322
+  _globals['_LISTCOMMANDSREQUEST']._serialized_start=2325
+  _globals['_LISTCOMMANDSREQUEST']._serialized_end=2492
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=2494
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=2581
+  _globals['_COMMANDSERVICE']._serialized_start=2584
+  _globals['_COMMANDSERVICE']._serialized_end=3164
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class ExecuteRequest(_message.Message):
     OUTPUT_LIMITS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     ATTACH_FIELD_NUMBER: _builtins.int
+    WITHOUT_OUTPUT_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     timeout_s: _builtins.float
     """How long the command may take, from the request's arrival; 1..3600, zero means 10."""
@@ -58,6 +59,8 @@ class ExecuteRequest(_message.Message):
     """This command_id was asked for before, and its caller does not know what became of it: attach to it wherever it is, and
     run it only if it surely was not run. For a retry after a replica was lost.
     """
+    without_output: _builtins.bool
+    """Of a stream: no output as it comes. What is kept of it is in the result all the same."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Without the program: ["get", "pods", "-n", "shop"]."""
@@ -79,10 +82,11 @@ class ExecuteRequest(_message.Message):
         output_limits: _command_pb2.OutputLimits | None = ...,
         traceparent: _builtins.str = ...,
         attach: _builtins.bool = ...,
+        without_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_limits", b"output_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "attach", b"attach", "cancel_on_disconnect", b"cancel_on_disconnect", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent", "wait_for_cluster_s", b"wait_for_cluster_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "attach", b"attach", "cancel_on_disconnect", b"cancel_on_disconnect", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent", "wait_for_cluster_s", b"wait_for_cluster_s", "without_output", b"without_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,13 +559,16 @@ class ListCommandsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
+    """All that are given must fit."""
     session_id: _builtins.str
     correlation_id: _builtins.str
     page_size: _builtins.int
     """1..1000, zero means 100."""
     page_token: _builtins.str
     @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp: ...
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """By the commands' created_at."""
+
     def __init__(
         self,
         *,
@@ -587,9 +594,12 @@ class ListCommandsResponse(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Empty on the last page. A page may have fewer commands than asked for, or none, and not be the last."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
-        """Without output."""
+        """Without output, and with the first 2 KiB of the argv. The state of one that runs on another replica is as it was when
+        it was written down.
+        """
 
     def __init__(
         self,

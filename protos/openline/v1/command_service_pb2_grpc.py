@@ -147,7 +147,8 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCommands(self, request, context):
-        """Lists recent commands that the key may see, newest first.
+        """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
+        behind the answers, so the newest may be missing for a moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,7 +64,9 @@ class CommandServiceStub:
     CancelCommand: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CancelCommandRequest, _command_service_pb2.CancelCommandResponse]
     """Asks for a command to be stopped. Idempotent: a command that is done stays as it is."""
     ListCommands: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ListCommandsRequest, _command_service_pb2.ListCommandsResponse]
-    """Lists recent commands that the key may see, newest first."""
+    """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
+    behind the answers, so the newest may be missing for a moment.
+    """
 
 @_typing.type_check_only
 class CommandServiceAsyncStub(CommandServiceStub):
@@ -102,7 +104,9 @@ class CommandServiceAsyncStub(CommandServiceStub):
     CancelCommand: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CancelCommandRequest, _command_service_pb2.CancelCommandResponse]  # type: ignore[assignment]
     """Asks for a command to be stopped. Idempotent: a command that is done stays as it is."""
     ListCommands: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ListCommandsRequest, _command_service_pb2.ListCommandsResponse]  # type: ignore[assignment]
-    """Lists recent commands that the key may see, newest first."""
+    """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
+    behind the answers, so the newest may be missing for a moment.
+    """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands and finds them again. Callers show an API key as `authorization: Bearer <key>` or `x-api-key` metadata;
@@ -179,6 +183,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ListCommandsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ListCommandsResponse, _abc.Awaitable[_command_service_pb2.ListCommandsResponse]]:
-        """Lists recent commands that the key may see, newest first."""
+        """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
+        behind the answers, so the newest may be missing for a moment.
+        """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

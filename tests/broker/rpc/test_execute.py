@@ -81,7 +81,7 @@ async def test_the_finished_command_is_one_log_line(broker: Any, log_lines: list
     asked = broker.execute(argv=["get", "secret-argument"], correlation_id="corr-1")
     await executor.run_one(b"secret-output")
     await asked
-    [line] = [line for line in log_lines if line["event"] == "command.finished"]
+    [line] = [line for line in log_lines if line["event"] == "audit"]
     assert (line["correlation_id"], line["agent_call"], line["owner"]) == ("corr-1", True, "alice")
     assert (line["outcome"], line["exit_code"], line["bytes"]) == ("exited", 0, 13)
     assert "secret-" not in str(log_lines)
@@ -544,7 +544,7 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     replica = Replica(BrokerSettings(replica_id="replica-1"), store, credentials)
     dispatcher, lookups, proof = replica.dispatcher, replica.lookups, replica.proof
     pipes = Pipes(replica.executions, lookups, credentials, proof, replica_id="replica-1")
-    service = CommandService(replica.executions, lookups, credentials, proof, pipes)
+    service = CommandService(replica.executions, lookups, replica.listings, credentials, proof, pipes)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from broker.core.proof import METADATA_KEY, Proof
+from broker.store import keys
 from openline import ids
 from openline.errors import OpenlineError
 from openline.reasons import NO, Reason
+from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
@@ -82,6 +84,22 @@ async def test_a_command_is_forwarded(replicas: tuple[Any, Any]) -> None:
         assert stored.result.stdout == b"x"
         for replica in replicas:
             await replica.inside.nothing_left()
+
+
+async def test_a_forwarded_command_is_told_of_once(replicas: tuple[Any, Any]) -> None:
+    """On its owner's list and in the audit trail, by the replica that has the executor."""
+    here, there = replicas
+    async with serving(await there.executor()):
+        name = (await eventually(lambda: here.execute())).result.command_id
+    for broker in replicas:
+        broker.store.history.flush()
+        broker.store.audit.flush()
+    assert await here.store.behind.drain(PATIENCE_S)
+    members = await here.store.history.page(keys.owned_commands("alice"), before="", since="0", count=100)
+    assert [(found, command.state) for found, command in members if command] == [(name, command_pb2.COMMAND_STATE_DONE)]
+    trail = await here.store.audit.page(before="", since_ms=0, until_ms=None, count=100)
+    told = [(entry.replica_id, entry.owner) for _, entry in trail if entry and entry.command_id == name]
+    assert told == [("r2", "alice")]
 
 
 async def test_a_pipe_of_a_caller_cannot_forward(replicas: tuple[Any, Any], frames: Any) -> None:

@@ -13,7 +13,7 @@ from openline import ids
 from openline.errors import OpenlineError
 from openline.limits import COMMAND_CREDIT_BYTES, MAX_FRAME_BYTES
 from openline.reasons import NO, UNKNOWN, Reason
-from openline.v1 import command_pb2
+from openline.v1 import command_pb2, command_service_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 PATIENCE_S = 10.0
@@ -120,6 +120,33 @@ async def test_a_live_commands_result_has_head_and_tail(broker: Any, frames: Any
     assert (await broker.get(name, wait_s=5)).result == result
 
 
+async def test_a_stream_may_leave_out_the_output(broker: Any, frames: Any) -> None:
+    """States, each with whose it is, and the result with what is kept; also on a pipe."""
+    executor = await broker.executor()
+    pipe = await broker.pipe()
+
+    async def finish() -> None:
+        name = (await executor.expect("execute")).command_id
+        await executor.send(
+            frames.accepted(name), frames.started(name), frames.output(name, 0, b"out"), frames.finished(name)
+        )
+        await executor.expect("result_ack")
+
+    stream = broker.stream(without_output=True)
+    await finish()
+    asked = command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get", "x"], timeout_s=20, without_output=True)
+    await pipe.send(command_service_pb2.CallerFrame(call_id=1, execute_stream=asked))
+    await finish()
+    of_pipe = [(await pipe.next()).event]
+    while not of_pipe[-1].HasField("result"):
+        of_pipe.append((await pipe.next()).event)
+    for events in (await stream.rest(), of_pipe):
+        result = events[-1].result
+        assert {event.WhichOneof("event") for event in events[:-1]} == {"state"}
+        assert {event.command_id for event in events[:-1]} == {result.command_id}
+        assert result.stdout == b"out"
+
+
 async def test_attaching_in_the_middle(broker: Any, frames: Any) -> None:
     """From the beginning, from the next piece that is due, from one that is still to come."""
     executor = await broker.executor()
@@ -170,12 +197,29 @@ async def test_a_command_that_is_done_is_watched_from_the_store(broker: Any, fra
         assert events[-1].result == answer.result
 
 
-async def test_a_live_command_that_is_done_is_shown_from_its_beginning_only(broker: Any, frames: Any) -> None:
-    """The seqs of what is left are not known any more: somebody who had some of it sees a gap instead."""
+async def test_a_live_command_that_is_done_is_shown_as_it_came(broker: Any, frames: Any) -> None:
+    """From any seq, in its own frames and order: who was away for the end of it has missed nothing."""
     executor = await broker.executor()
     watcher = broker.stream()
     name = await executor.begin_one()
-    await executor.send(frames.output(name, 0, b"a"), frames.output(name, 1, b"b"), frames.finished(name))
+    stderr = frames.output(name, 1, b"oh")
+    stderr.output.source = command_pb2.OUTPUT_SOURCE_STDERR
+    await executor.send(frames.output(name, 0, b"a"), stderr, frames.output(name, 2, b"b"), frames.finished(name))
+    seen = outputs(await watcher.rest())
+    await executor.expect("result_ack")
+    for from_seq in range(4):
+        events = await broker.watch(name, from_seq=from_seq).rest()
+        assert outputs(events) == [*enumerate((b"a", b"oh", b"b"))][from_seq:] == seen[from_seq:]
+        assert kinds(events)[-1] == "result"
+        assert "gap" not in kinds(events)
+
+
+async def test_a_live_command_of_which_the_middle_was_cut(broker: Any, frames: Any) -> None:
+    """The seqs of what is left are not known any more: somebody who had some of it sees a gap instead."""
+    executor = await broker.executor()
+    watcher = broker.stream(output_limits=command_pb2.OutputLimits(max_bytes=3))
+    name = await executor.begin_one()
+    await executor.send(frames.output(name, 0, b"aa"), frames.output(name, 1, b"bb"), frames.finished(name))
     await watcher.rest()
     await executor.expect("result_ack")
     assert kinds(await broker.watch(name).rest()) == ["output", "result"]

@@ -16,6 +16,7 @@ from broker.store.store import open_store
 from openline import ids
 from openline.errors import OpenlineError
 from openline.v1 import command_pb2, session_service_pb2
+from openline.v1.admin_service_pb2 import AuditEntry
 from openline.v1.cluster_service_pb2 import ConnectedExecutor, Replica
 
 PATIENCE_S = 30.0
@@ -191,7 +192,7 @@ def any_kind(request: pytest.FixtureRequest) -> Any:
 
 
 async def test_everything_works_on_every_kind(any_kind: Any) -> None:
-    """Claims, results, sessions, presence, news, and what is written behind; nothing is without a TTL."""
+    """Claims, results, lists, presence, news, and what is written behind; nothing but the trail is without a TTL."""
     async with open_store(any_kind.url, result_ttl_s=600) as store:
         news = store.presence.subscribe()
         assert await anext(news) is None
@@ -214,13 +215,26 @@ async def test_everything_works_on_every_kind(any_kind: Any) -> None:
         store.clusters.mark_active("cluster-0", now=1.0)
         assert await store.behind.drain(PATIENCE_S)
         assert [await store.results.get(name) is not None for name in command_ids] == [True] * 50
+        assert [found for _, found in await store.sessions.listed("", before="", count=10)] == [session]
+        for name in command_ids:
+            store.history.ended(command_pb2.Command(command_id=name, owner="alice", session_id="s", correlation_id="c"))
+            store.audit.append(AuditEntry(entry_id=name))
+        store.history.flush()
+        store.audit.flush()
+        assert await store.behind.drain(PATIENCE_S)
+        lists = (keys.owned_commands("alice"), keys.conversation_commands("alice", "c"), keys.session_commands("s"))
+        for listing in lists:
+            listed = await store.history.page(listing, before="", since="0", count=100)
+            assert [name for name, _ in listed] == sorted(command_ids, reverse=True)
+        trail = await store.audit.page(before="", since_ms=0, until_ms=None, count=100)
+        assert [entry.entry_id for _, entry in trail if entry] == command_ids[::-1]
         [cluster] = await store.clusters.get(["cluster-0"])
         assert (cluster.connected, cluster.active, cluster.has_active_session) == (True, True, True)
         await news.aclose()
     for server in any_kind.primaries:
         names = [name async for name in server.redis.scan_iter(count=1000)]
         assert names
-        assert [name for name in names if await server.redis.ttl(name) <= 0] == []
+        assert {name for name in names if await server.redis.ttl(name) <= 0} <= {keys.AUDIT.encode()}
 
 
 # Behind sentinels

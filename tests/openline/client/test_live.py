@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from openline.client import (
     CommandTimeout,
     CommandUnknown,
     IdempotencyConflict,
+    InvalidCommand,
     OpenlineError,
     Output,
     PolicyDenied,
@@ -257,6 +259,21 @@ async def test_clusters_are_told(both: Both) -> None:
     assert {name: cluster.connected for name, cluster in clusters.items()} == {"local": True, "west": False}
     [executor] = clusters["local"].executors
     assert executor.max_concurrency == 8
+
+
+async def test_commands_are_listed(both: Both) -> None:
+    """Newest first, without output, once they are written down; by pages that the caller does not see."""
+    told = new_id()
+    names = [(await both.execute("local", "get", "pods", correlation_id=told)).command_id for _ in range(3)][::-1]
+    async with asyncio.timeout(20):
+        while len(commands := await both.commands(correlation_id=told, cluster_id="local")) < 3:
+            await asyncio.sleep(0.05)
+    assert [command.command_id for command in commands] == names
+    assert {command.result.exit_code if command.result else None for command in commands} == {0}
+    assert {command.result.stdout if command.result else None for command in commands} == {b""}
+    assert await both.commands(correlation_id=told, limit=2) == commands[:2]
+    assert await both.commands(correlation_id=told, since=datetime(2099, 1, 1)) == []
+    assert type(await failure_of(both.commands(limit=0))) is InvalidCommand
 
 
 async def test_many_clusters_answer_apart(both: Both) -> None:

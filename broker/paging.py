@@ -1,0 +1,71 @@
+"""Lists, newest first, a page at a time: what fits of what is fetched, with a bound on what is looked at for it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from openline import errors
+from openline.ids import is_command_id
+from openline.reasons import Reason
+
+MAX_PAGE = 1000
+USUAL_PAGE = 100
+
+T = TypeVar("T")
+# So many, newest first, before the one with this id; from the newest on if it is empty. None for what is not there any
+# more. Two neighbours may have one id: the second is passed over.
+Fetch = Callable[[str, int], Awaitable[Sequence[tuple[str, T | None]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """The token is empty on the last page; on others it is the id of the last one that was looked at."""
+
+    items: list[T]
+    next_token: str
+
+
+async def read_page(
+    fetch: Fetch[T],
+    fits: Callable[[T], bool],
+    *,
+    size: int,
+    token: str,
+    at_a_time: int,
+    most: int,
+) -> Page[T]:
+    """Looks at about `most`: a page on which little fits is short, and its token goes on."""
+    items: list[T] = []
+    last = token
+    looked_at = 0
+    while True:
+        batch = await fetch(last, at_a_time)
+        for name, item in batch:
+            if name == last:
+                continue
+            if item is not None and fits(item):
+                if len(items) == size:
+                    return Page(items, last)
+                items.append(item)
+            last = name
+        looked_at += len(batch)
+        if len(batch) < at_a_time:
+            return Page(items, "")
+        if looked_at >= most:
+            return Page(items, last)
+
+
+def page_size(wanted: int) -> int:
+    return min(wanted or USUAL_PAGE, MAX_PAGE)
+
+
+def check_id_token(token: str) -> str:
+    """A token that is an id. Raises INVALID_COMMAND for what was not a page's."""
+    if token and not is_command_id(token):
+        raise bad_token()
+    return token
+
+
+def bad_token() -> errors.OpenlineError:
+    wrong = [("page_token", "must be the next_page_token of a page")]
+    return errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "page_token is not valid", violations=wrong))
