@@ -8,10 +8,12 @@ from time import monotonic
 
 import structlog
 
+from broker.admission import Admission
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Ledger
 from broker.core.proof import Proof
+from broker.core.quotas import Quota, Quotas
 from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
@@ -21,6 +23,7 @@ from broker.presence import Presence
 from broker.registry import Registry
 from broker.rpc.peers import Peers
 from broker.settings import BrokerSettings
+from broker.sharing import share_forever
 from broker.store.store import Store
 from openline.channels import open_channel
 from openline.errors import OpenlineError
@@ -42,6 +45,7 @@ class Replica:
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
+        self._store = store
         ca = settings.peer_ca or settings.tls_client_ca
 
         self.peers = Peers(
@@ -71,12 +75,14 @@ class Replica:
         self.hearing.news = self.dispatcher.news
         self.peers.news = self.hearing.news_of_all
         self.lookups = Lookups(self.dispatcher, store, self.peers)
+        self.quotas = Quotas(Quota(commands=settings.quota_commands_per_minute, in_flight=settings.quota_in_flight))
         self.executions = Executions(
             self.dispatcher,
             store,
             credentials,
             self.registry,
             Earlier(self.dispatcher, store, self.peers),
+            Admission(self.dispatcher, self.quotas),
             max_output_bytes=settings.max_output_bytes,
         )
 
@@ -90,12 +96,14 @@ class Replica:
         async with self.peers.kept():
             telling = asyncio.create_task(self.presence.run(address), name="presence")
             hearing = asyncio.create_task(self.hearing.run(), name="hearing")
+            sharing = asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas")
             try:
                 yield
             finally:
-                telling.cancel()
-                hearing.cancel()
-                await asyncio.gather(telling, hearing, return_exceptions=True)
+                tasks = (telling, hearing, sharing)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self.dispatcher.close()
                 began = monotonic()
                 try:

@@ -57,6 +57,10 @@ class BrokerSettings(ProgramSettings):
     """The key of --tls-cert, PEM."""
     tls_client_ca: CertificateFile | None = None
     """Clients must show a certificate of this authority, PEM."""
+    quota_commands_per_minute: int = Field(0, ge=0, le=10_000_000)
+    """How many commands the owner of a key may ask for in a minute, of all replicas together; 0 is no limit."""
+    quota_in_flight: int = Field(0, ge=0, le=1_000_000)
+    """How many commands the owner of a key may have running or waiting at one time; 0 is no limit."""
     result_ttl: int = Field(3600, ge=1, le=30 * 24 * 3600)
     """How long a result can be fetched by its id, seconds."""
     reconnect_grace: float = Field(10.0, ge=0, le=300)

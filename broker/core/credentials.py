@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from broker.core.quotas import Quota
 from openline import errors
 from openline.ids import is_cluster_id
 from openline.reasons import Reason
@@ -20,6 +21,8 @@ class Caller:
     scopes: tuple[str, ...]
     # It is another replica: what it asks for is looked for here, and nowhere else.
     is_peer: bool = False
+    # Numbers of its own; None for those that the replica has for everybody.
+    quota: Quota | None = None
 
     def require(self, scope: str) -> None:
         """Raises SCOPE_MISSING unless the key has the scope."""

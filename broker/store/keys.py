@@ -75,3 +75,14 @@ def session(session_id: str) -> str:
 # Whether a cluster has a session: the id of the last one made or used. string; that session's TTL; by the same.
 def cluster_session(cluster_id: str) -> str:
     return f"openline:cluster:{{{cluster_id}}}:session"
+
+
+# What a caller with a quota has used, as each replica counts it: see quotas.
+# hash, an id that each broker process makes up to: window, commands in it, commands in flight, until when those count;
+# two windows, begun anew whenever a replica tells of its counts, which is every 0.25 s while they change; by every
+# replica that was asked by that caller.
+QUOTA_S = 120
+
+
+def quota(digest: str) -> str:
+    return f"openline:quota:{{{digest}}}"

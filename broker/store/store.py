@@ -13,6 +13,7 @@ from broker.store.claims import Claims
 from broker.store.client import open_client
 from broker.store.clusters import Clusters
 from broker.store.presence import PresenceRecords
+from broker.store.quotas import QuotaRecords
 from broker.store.results import Results
 from broker.store.sessions import Sessions
 from broker.store.single import ANSWER_TIMEOUT_S
@@ -28,6 +29,7 @@ class Store:
     claims: Claims
     clusters: Clusters
     presence: PresenceRecords
+    quotas: QuotaRecords
     results: Results
     sessions: Sessions
     behind: WriteBehind
@@ -57,6 +59,7 @@ async def open_store(url: str, *, result_ttl_s: int) -> AsyncIterator[Store]:
             claims=Claims(redis, behind, ttl_s=result_ttl_s),
             clusters=Clusters(redis, behind),
             presence=PresenceRecords(redis),
+            quotas=QuotaRecords(redis),
             results=Results(redis, behind, ttl_s=result_ttl_s),
             sessions=Sessions(redis, behind),
             behind=behind,

@@ -1,0 +1,46 @@
+"""Which commands are dispatched: those that their caller's quota allows, counted until they end."""
+
+import time
+
+from broker.core.command import Ask, Command
+from broker.core.quotas import Admitted, Quotas, QuotaState
+from broker.dispatcher import Dispatcher
+from openline.reasons import Reason, reason_of
+
+# Ends of commands that never were more than a request: the caller is not charged for them.
+_NOT_CHARGED = frozenset({Reason.CLUSTER_OFFLINE, Reason.CLUSTER_BUSY})
+
+
+class Admission:
+    """In front of the dispatcher, for what callers ask of this replica; what is forwarded was counted at its origin."""
+
+    def __init__(self, dispatcher: Dispatcher, quotas: Quotas) -> None:
+        self._dispatcher = dispatcher
+        self._quotas = quotas
+
+    def dispatch(self, ask: Ask) -> Command:
+        """As `Dispatcher.dispatch`, and raises QUOTA_EXCEEDED as well. What is known here already is not counted."""
+        quota = None if ask.origin else self._quotas.applying(ask.quota)
+        if quota is None or self._dispatcher.find(ask.command_id) is not None:
+            return self._dispatcher.dispatch(ask)
+        admitted = self._quotas.admit(ask.owner, quota, again=ask.attach, now=time.time())
+        try:
+            command = self._dispatcher.dispatch(ask)
+        except BaseException:
+            admitted.give_back()
+            raise
+        self._dispatcher.audience.attach(command, lambda done: _ended(admitted, done))
+        return command
+
+    def states(self, ask: Ask) -> list[QuotaState]:
+        """What is left to the caller now; empty when no quota applies."""
+        quota = None if ask.origin else self._quotas.applying(ask.quota)
+        return [] if quota is None else self._quotas.states(ask.owner, quota, now=time.time())
+
+
+def _ended(admitted: Admitted, command: Command) -> None:
+    result = command.result
+    if result is not None and result.HasField("error") and reason_of(result.error) in _NOT_CHARGED:
+        admitted.give_back()
+    else:
+        admitted.end()
