@@ -5,6 +5,7 @@ from collections.abc import Callable
 from broker.core.command import Command
 from broker.dispatcher import Dispatcher
 from broker.rpc.finding import Found
+from openline.reasons import reason_of
 from openline.v1 import command_pb2, command_service_pb2
 
 Answer = command_service_pb2.ExecuteResponse | command_pb2.Error
@@ -18,20 +19,32 @@ class Execution:
     A streaming one has `begun` called with what to watch, and is answered only if there is nothing to watch.
     """
 
-    __slots__ = ("_answer", "_begun", "_cancel_on_disconnect", "_dispatcher", "_done", "command", "release", "replayed")
+    __slots__ = (
+        "_answer",
+        "_begun",
+        "_dispatcher",
+        "_done",
+        "_is_forwarded",
+        "_request",
+        "command",
+        "release",
+        "replayed",
+    )
 
     def __init__(
         self,
         dispatcher: Dispatcher,
+        request: command_service_pb2.ExecuteRequest,
         answer: Callable[[Answer], None],
         *,
         begun: Callable[[Source], None] | None,
-        cancel_on_disconnect: bool,
+        is_forwarded: bool,
     ) -> None:
         self._dispatcher = dispatcher
+        self._request = request
+        self._is_forwarded = is_forwarded
         self._answer: Callable[[Answer], None] | None = answer
         self._begun = begun
-        self._cancel_on_disconnect = cancel_on_disconnect
         self._done: Callable[[Command], None] | None = None
         # Frees the idempotency key that this one has claimed.
         self.release: Callable[[], None] | None = None
@@ -50,8 +63,12 @@ class Execution:
     def answer(self, answer: Answer) -> None:
         """Tells the caller, once."""
         tell, self._answer = self._answer, None
-        if tell is not None:
-            tell(answer)
+        if tell is None:
+            return
+        if self.command is None and not self._is_forwarded and isinstance(answer, command_pb2.Error):
+            is_agent_call = bool(self._request.correlation_id)
+            self._dispatcher.tally.refused(reason_of(answer), is_agent_call=is_agent_call)
+        tell(answer)
 
     def follow(self, command: Command, done: Callable[[Command], None]) -> None:
         """It is the execution of this command; `done` is called when that has its result."""
@@ -76,7 +93,7 @@ class Execution:
         # The one that holds the claim stays, to free it should the command not be run.
         if self._done is not None and self.release is None:
             self._dispatcher.audience.leave(command, self._done)
-        if self._cancel_on_disconnect and not command.callers:
+        if self._request.cancel_on_disconnect and not command.callers:
             self._dispatcher.cancel(command, why="the caller is gone")
 
     def free_key(self) -> None:

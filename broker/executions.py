@@ -74,7 +74,7 @@ class Executions:
         It may be called before this returns. With `begun` the output is wanted as it comes. What is `forwarded` was
         checked by the replica that sends it.
         """
-        execution = Execution(self._dispatcher, answer, begun=begun, cancel_on_disconnect=request.cancel_on_disconnect)
+        execution = Execution(self._dispatcher, request, answer, begun=begun, is_forwarded=forwarded is not None)
         try:
             if forwarded is not None:
                 self._dispatch(self._forwarded(request, forwarded, live=begun is not None), execution)

@@ -45,6 +45,8 @@ class BrokerSettings(ProgramSettings):
     """A Redis or Valkey: redis://HOST:PORT or unix://PATH; redis+sentinel://HOST:PORT,…/NAME behind sentinels, or
     redis+cluster://HOST:PORT,… for a Redis Cluster. rediss is redis with TLS; USER:PASSWORD@ goes before HOST.
     Without it the broker runs an embedded Valkey of its own."""
+    metrics_listen: Address | None = None
+    """Where Prometheus finds /metrics, HOST:PORT; no key is asked for. Without it there are none."""
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
     api_keys: Secrets = ()
