@@ -203,6 +203,7 @@ async def test_redis_away_shows(start_broker: Any, metrics: Metrics) -> None:
 
 async def test_a_replica_that_stops_can_be_scraped(start_broker: Any, metrics: Metrics) -> None:
     """While it drains; and a scraper that says nothing does not hold up the stop."""
+
     async def finish(executor: Any, command_id: str) -> Scrape:
         assert (await executor.expect("go_away")).reason
         found = await metrics.scrape()
