@@ -22,6 +22,7 @@ from broker.core.connections import Connection
 from broker.core.directory import Directory
 from broker.core.ledger import Held, Ledger
 from broker.core.proof import Proof
+from broker.core.tally import Tally
 from broker.forwarding import Forwarding
 from broker.presence import Presence
 from broker.records import outline, record, running
@@ -68,6 +69,7 @@ class Dispatcher:
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
         self.audience = Audience()
+        self.tally = Tally()
         # Ids of commands that wait for a word of Redis before they are dispatched.
         self.expected: set[str] = set()
 
@@ -215,6 +217,8 @@ class Dispatcher:
 
     def _conclude(self, command: Command) -> None:
         self.audience.tell(command)
+        if not command.ask.origin:
+            self.tally.concluded(command)
         self._forwarding.let_go(command)
         if command.is_stored_elsewhere:
             self._perform(self._ledger.settled(command, stored=False))

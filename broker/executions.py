@@ -11,7 +11,7 @@ from time import monotonic
 
 import structlog
 
-from broker.audit import Audit
+from broker.admission import Admission
 from broker.core.account import offline
 from broker.core.checks import check_execute
 from broker.core.command import Ask, Command
@@ -47,7 +47,7 @@ class Executions:
         credentials: Credentials,
         registry: Registry,
         earlier: Earlier,
-        audit: Audit,
+        admission: Admission,
         *,
         max_output_bytes: int,
     ) -> None:
@@ -56,7 +56,7 @@ class Executions:
         self._credentials = credentials
         self._registry = registry
         self._earlier = earlier
-        self._audit = audit
+        self._admission = admission
         self._max_output_bytes = max_output_bytes
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,8 +79,9 @@ class Executions:
             if forwarded is not None:
                 self._dispatch(self._forwarded(request, forwarded, live=begun is not None), execution)
                 return execution
+            execution.on_refusal = partial(self._admission.refused, request, None)
             caller = self._credentials.caller(key)
-            execution.on_refusal = partial(self._audit.refused, request, caller)
+            execution.on_refusal = partial(self._admission.refused, request, caller)
             caller.require("execute")
             self._registry.require(request.cluster_id)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
@@ -93,8 +94,6 @@ class Executions:
             else:
                 self._dispatch(ask, execution)
         except errors.OpenlineError as refusal:
-            if execution.on_refusal is None and forwarded is None:
-                self._audit.unauthenticated()
             execution.answer(refusal.error)
         return execution
 
@@ -110,9 +109,9 @@ class Executions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _dispatch(self, ask: Ask, execution: Execution) -> None:
-        """Raises OpenlineError when there is no room."""
+        """Raises OpenlineError when there is no room, or its caller's quota is used up."""
         try:
-            command = self._dispatcher.dispatch(ask)
+            command = self._admission.dispatch(ask)
         except ClusterAbsent as absent:
             execution.free_key()
             if ask.origin:
@@ -141,8 +140,13 @@ class Executions:
         if error is not None and error.reason == Reason.CLUSTER_OFFLINE and not command.ask.origin:
             self._say_offline(command.ask.cluster_id, execution)
         else:
-            degraded = self.degraded or command.is_degraded
-            execution.answer(Response(result=command.result, replayed=execution.replayed, degraded=degraded))
+            self._answer(command.ask, command.result, execution, is_degraded=command.is_degraded)
+
+    def _answer(
+        self, ask: Ask, result: command_pb2.CommandResult | None, execution: Execution, *, is_degraded: bool = False
+    ) -> None:
+        degraded, quotas = self.degraded or is_degraded, self._admission.states(ask)
+        execution.answer(Response(result=result, replayed=execution.replayed, degraded=degraded, quotas=quotas))
 
     def _say_offline(self, cluster_id: str, execution: Execution) -> None:
         """Answers CLUSTER_OFFLINE; since when is left out if too many wait for Redis already."""
@@ -159,11 +163,11 @@ class Executions:
             await self._find_or_go_on(ask, execution)
         else:
             execution.replayed = True
-            self._answer_with(earlier, execution)
+            self._answer_with(ask, earlier, execution)
 
     async def _find_or_go_on(self, ask: Ask, execution: Execution) -> None:
         if (earlier := await self._earlier.by_id(ask)) is not None:
-            self._answer_with(earlier, execution)
+            self._answer_with(ask, earlier, execution)
         elif ask.session_id and not self._in_believed_session(ask):
             await self._in_session(ask, execution)
         elif execution.over:
@@ -171,13 +175,13 @@ class Executions:
         else:
             self._dispatch(ask, execution)
 
-    def _answer_with(self, earlier: Command | command_pb2.Command, execution: Execution) -> None:
+    def _answer_with(self, ask: Ask, earlier: Command | command_pb2.Command, execution: Execution) -> None:
         if isinstance(earlier, Command):
             self._follow(earlier, execution)
             return
         execution.begin(earlier)
         if not execution.live:
-            execution.answer(Response(result=earlier.result, replayed=execution.replayed, degraded=self.degraded))
+            self._answer(ask, earlier.result, execution)
 
     def _in_believed_session(self, ask: Ask) -> bool:
         """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""

@@ -31,10 +31,12 @@ def main() -> None:
         )
     except ValueError as mistake:
         fail(PROGRAM, str(mistake))
-    try:
-        check_listen(settings.listen)
-    except OSError as failure:
-        fail_to_listen(PROGRAM, settings.listen, failure)
+    for flag, address in (("--listen", settings.listen), ("--metrics-listen", settings.metrics_listen)):
+        try:
+            if address is not None:
+                check_listen(address)
+        except OSError as failure:
+            fail_to_listen(PROGRAM, address or settings.listen, failure, flag=flag)
     try:
         uvloop.run(_run(settings, credentials))
     except DirectoryUnusable as failure:

@@ -8,11 +8,13 @@ from time import monotonic
 
 import structlog
 
+from broker.admission import Admission
 from broker.audit import Audit
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Ledger
 from broker.core.proof import Proof
+from broker.core.quotas import Quota, Quotas
 from broker.core.tokens import Token
 from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
@@ -24,6 +26,7 @@ from broker.presence import Presence
 from broker.registry import Registry
 from broker.rpc.peers import Peers
 from broker.settings import BrokerSettings
+from broker.sharing import share_forever
 from broker.store.store import Store
 from broker.tokens import Tokens
 from openline import errors
@@ -50,6 +53,7 @@ class Replica:
         self.registry = Registry(credentials, store)
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.audit = Audit(store.audit, replica_id=replica_id)
+        self._store = store
         ca = settings.peer_ca or settings.tls_client_ca
 
         self.peers = Peers(
@@ -83,13 +87,14 @@ class Replica:
         self.peers.news = self.hearing.news_of_all
         self.lookups = Lookups(self.dispatcher, store, self.peers)
         self.listings = Listings(self.dispatcher, store)
+        self.quotas = Quotas(Quota(commands=settings.quota_commands_per_minute, in_flight=settings.quota_in_flight))
         self.executions = Executions(
             self.dispatcher,
             store,
             credentials,
             self.registry,
             Earlier(self.dispatcher, store, self.peers),
-            self.audit,
+            Admission(self.dispatcher, self.quotas, self.audit),
             max_output_bytes=settings.max_output_bytes,
         )
 
@@ -111,13 +116,18 @@ class Replica:
         async with self.peers.kept():
             telling = asyncio.create_task(self.presence.run(address), name="presence")
             hearing = asyncio.create_task(self.hearing.run(), name="hearing")
-            tokens = asyncio.create_task(self.tokens.run(), name="tokens")
+            tasks = (
+                telling,
+                hearing,
+                asyncio.create_task(self.tokens.run(), name="tokens"),
+                asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
+            )
             try:
                 yield
             finally:
-                for task in (telling, hearing, tokens):
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(telling, hearing, tokens, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self.dispatcher.close()
                 began = monotonic()
                 try:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from broker.balancing import balance_forever
 from broker.core.credentials import Credentials
 from broker.draining import Draining
+from broker.readings import serve_metrics
 from broker.replica import Replica
 from broker.rpc.admin import AdminService
 from broker.rpc.audit import AuditEntries
@@ -60,6 +61,22 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
     """Serves until it is left, and then drains; gives the address. Raises CannotListen, or OSError for a TLS file."""
     replica = Replica(settings, store, credentials)
     pipes = Pipes(replica.executions, replica.lookups, credentials, replica.proof, replica_id=settings.replica_id)
+    async with contextlib.AsyncExitStack() as stages:
+        if (listen := settings.metrics_listen) is not None:
+            try:
+                await stages.enter_async_context(serve_metrics(listen, replica, store, pipes))
+            except OSError as failure:
+                raise CannotListen(
+                    f"--metrics-listen: cannot listen on {listen}: {failure.strerror or failure}"
+                ) from None
+        yield await stages.enter_async_context(_serving(settings, store, credentials, replica, pipes))
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    settings: BrokerSettings, store: Store, credentials: Credentials, replica: Replica, pipes: Pipes
+) -> AsyncIterator[Address]:
+    """The gRPC server, from its first to its last call."""
     executors = ExecutorService(
         replica.dispatcher, replica.directory, credentials, replica.proof, replica_id=settings.replica_id
     )

@@ -46,6 +46,8 @@ class BrokerSettings(ProgramSettings):
     """A Redis or Valkey: redis://HOST:PORT or unix://PATH; redis+sentinel://HOST:PORT,…/NAME behind sentinels, or
     redis+cluster://HOST:PORT,… for a Redis Cluster. rediss is redis with TLS; USER:PASSWORD@ goes before HOST.
     Without it the broker runs an embedded Valkey of its own."""
+    metrics_listen: Address | None = None
+    """Where Prometheus finds /metrics, HOST:PORT; no key is asked for. Without it there are none."""
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
     api_keys: Secrets = ()
@@ -58,6 +60,10 @@ class BrokerSettings(ProgramSettings):
     """The key of --tls-cert, PEM."""
     tls_client_ca: CertificateFile | None = None
     """Clients must show a certificate of this authority, PEM."""
+    quota_commands_per_minute: int = Field(0, ge=0, le=10_000_000)
+    """How many commands the owner of a key may ask for in a minute, of all replicas together; 0 is no limit."""
+    quota_in_flight: int = Field(0, ge=0, le=1_000_000)
+    """How many commands the owner of a key may have running or waiting at one time; 0 is no limit."""
     result_ttl: int = Field(3600, ge=1, le=30 * 24 * 3600)
     """How long a result can be fetched by its id, seconds."""
     reconnect_grace: float = Field(10.0, ge=0, le=300)

@@ -18,8 +18,10 @@ from gateway.fanout import fanout_routes
 from gateway.health import health_routes
 from gateway.leaving import CallerGone
 from gateway.listing import listing_routes
+from gateway.scraping import metrics_routes
 from gateway.sse import PING_S
 from gateway.stubs import Stubs
+from gateway.traffic import Traffic
 from gateway.v1 import v1_routes
 from openline import __version__
 from openline.errors import OpenlineError
@@ -45,6 +47,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         },
     )
     stubs = Stubs(pipes)
+    traffic = Traffic()
     for routes in (
         debug_routes(pipes, stubs, ping_s=ping_s),
         command_routes(pipes, stubs, ping_s=ping_s),
@@ -55,7 +58,8 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         admin_routes(stubs),
         audit_routes(stubs),
         health_routes(pipes),
+        metrics_routes(traffic, pipes),
         docs_routes(api),
     ):
         api.include_router(routes)
-    return Edge(api)
+    return Edge(api, traffic)

@@ -12,7 +12,7 @@ from gateway.command_models import CancelAnswer, CommandAnswer, CommandBody, Sou
 from gateway.deferring import run_or_leave
 from gateway.documentation import ACCEPTED, EVENTS, LAST_EVENT_ID, OUTPUT
 from gateway.event_text import EventText
-from gateway.executing import REPLAYED, answered_problem, replay_headers, run, run_live
+from gateway.executing import REPLAYED, answer_headers, answered_problem, run, run_live
 from gateway.following import CommandStream
 from gateway.leaving import while_there
 from gateway.output import MOST_BYTES, not_yet, output_answer
@@ -85,7 +85,7 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         caller.exchange.facts["outcome"] = answer.outcome or ""
         if response.result.outcome != command_pb2.OUTCOME_EXITED:
             return answered_problem(http.scope, response, answer)
-        return Response(answer.model_dump_json(), media_type="application/json", headers=replay_headers(response))
+        return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))
 
     @routes.get("/v1/commands/{command_id}", operation_id="get_command", response_model=CommandAnswer)
     @routes.get("/debug/operations/{command_id}", operation_id="get_operation", response_model=CommandAnswer)

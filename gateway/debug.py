@@ -7,7 +7,7 @@ from gateway.callers import Asking
 from gateway.deferring import run_or_leave
 from gateway.documentation import EVENTS
 from gateway.event_text import EventText
-from gateway.executing import REPLAYED, replay_headers, run, run_live
+from gateway.executing import REPLAYED, answer_headers, run, run_live
 from gateway.following import CommandStream
 from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionAnswer, SessionBody
 from gateway.problems import PROBLEMS, problem
@@ -57,9 +57,9 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
                 answer.error or "the command ran out of time",
                 failure=response.result.error,
                 members=answer.model_dump(mode="json"),
-                headers={**replay_headers(response), "Preference-Applied": "handling=strict"},
+                headers={**answer_headers(response), "Preference-Applied": "handling=strict"},
             )
-        return Response(answer.model_dump_json(), media_type="application/json", headers=replay_headers(response))
+        return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))
 
     @routes.post("/execute/async", operation_id="execute_async", status_code=202)
     async def execute_async(body: ExecuteBody, caller: Asking, http: Request, response: Response) -> OperationAnswer:

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 from gateway.command_models import CommandAnswer
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
+from gateway.rate_limits import RATE_LIMIT_HEADERS
 
 _SECURITY_SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -106,6 +107,9 @@ LAST_EVENT_ID: dict[str, Any] = {
     ]
 }
 
+# They answer with what is left of the key's quotas.
+_COUNTED = frozenset({"run_command", "execute"})
+
 # Only they take an Idempotency-Key.
 _RUNNING = frozenset({"run_command", "execute", "execute_async", "fan_out"})
 
@@ -150,6 +154,8 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
                 # FastAPI takes every model for plain JSON.
                 if response.get("content", {}).get("application/json", {}).get("schema") == _PROBLEM:
                     response["content"] = {"application/problem+json": {"schema": _PROBLEM}}
+            if operation["operationId"] in _COUNTED:
+                operation["responses"]["200"].setdefault("headers", {}).update(RATE_LIMIT_HEADERS)
             if OPEN_TAG not in operation["tags"]:
                 operation["security"] = [{scheme: []} for scheme in _SECURITY_SCHEMES]
                 taken = [

@@ -1,4 +1,4 @@
-"""The outermost layer of every request: its ids, a bounded read of its body, its log line.
+"""The outermost layer of every request: its ids, a bounded read of its body, its log line, its count.
 
 A body is JSON whatever its Content-Type says, since people's curl scripts send none or a wrong one.
 """
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.exchange import Exchange
 from gateway.problems import problem
+from gateway.traffic import Traffic
 
 log = structlog.get_logger()
 
@@ -27,7 +28,7 @@ MAX_DISCARDED_BYTES = 32 << 20
 DISCARD_S = 3.0
 
 # Asked every few seconds by whatever watches the gateway: their lines are of interest only when something is wrong.
-_WATCHED = frozenset({"/health", "/healthz"})
+_WATCHED = frozenset({"/health", "/healthz", "/metrics"})
 
 
 class _Refused(Exception):
@@ -45,28 +46,36 @@ class _Gone(Exception):
 class Edge:
     """ASGI in, ASGI out, around the whole application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began_at = time.perf_counter()
+        traffic = self._traffic
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange.begin(scope, headers)
         # What nginx calls a client that left before its answer.
         status = 499
+        head_s: float | None = None
+        is_event_stream = False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, head_s, is_event_stream
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, head_s = message["status"], time.perf_counter() - began_at
                 out = MutableHeaders(scope=message)
+                if out.get("content-type", "").startswith("text/event-stream"):
+                    is_event_stream = True
+                    traffic.event_streams += 1
                 out["X-Request-ID"] = exchange.request_id
                 out["X-Correlation-ID"] = exchange.correlation_id
             await send(message)
 
+        traffic.in_flight += 1
         try:
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 body = await _read_body(headers, receive)
@@ -79,13 +88,24 @@ class Edge:
             response = problem(scope, refused.status, str(refused), headers={"Connection": "close"})
             await _refuse(response, scope, receive, answer)
         finally:
+            took_s = time.perf_counter() - began_at
+            route = getattr(scope.get("route"), "path", None)
+            traffic.in_flight -= 1
+            traffic.event_streams -= is_event_stream
+            traffic.count(
+                route,
+                scope["method"],
+                status,
+                is_agent_call=exchange.is_agent_call,
+                head_s=took_s if head_s is None else head_s,
+            )
             say = log.debug if scope["path"] in _WATCHED and status < 400 else log.info
             say(
                 "request.answered",
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path", None),
+                route=route,
                 status=status,
-                ms=round((time.perf_counter() - began_at) * 1000, 1),
+                ms=round(took_s * 1000, 1),
                 request_id=exchange.request_id,
                 **({"correlation_id": exchange.correlation_id} if exchange.is_agent_call else {}),
                 **exchange.facts,

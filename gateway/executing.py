@@ -11,6 +11,7 @@ from gateway.answers import stopped_early
 from gateway.callers import Caller
 from gateway.leaving import while_there
 from gateway.problems import ProblemResponse, problem
+from gateway.rate_limits import rate_limit_headers
 from openline import watching
 from openline.errors import OpenlineError
 from openline.events import CommandEvents
@@ -47,8 +48,9 @@ def run_live(pipes: Pipes, request: ExecuteRequest, caller: Caller) -> CommandEv
     return watching.execute_stream(pipes, request, api_key=caller.api_key, timeout_s=patience_s(request))
 
 
-def replay_headers(response: ExecuteResponse) -> dict[str, str]:
-    return dict(REPLAYED) if response.replayed else {}
+def answer_headers(response: ExecuteResponse) -> dict[str, str]:
+    """What an answer says beside the command: that it is an earlier one, and what is left of the key's quotas."""
+    return (REPLAYED if response.replayed else {}) | rate_limit_headers(response.quotas)
 
 
 def answered_problem(scope: Scope, response: ExecuteResponse, answer: BaseModel) -> ProblemResponse:
@@ -61,5 +63,5 @@ def answered_problem(scope: Scope, response: ExecuteResponse, answer: BaseModel)
         failure.message or "the command was stopped",
         failure=failure,
         members=members,
-        headers=replay_headers(response),
+        headers=answer_headers(response),
     )

@@ -20,6 +20,7 @@ from gateway.argv import Unacceptable
 from gateway.exchange import Exchange
 from gateway.leaving import CallerGone
 from gateway.models import Problem
+from gateway.rate_limits import RATE_LIMIT_HEADERS, headers_of_error
 from openline.errors import OpenlineError
 from openline.reasons import EXECUTED_TEXT, MEANING, NO, Reason, reason_of
 from openline.v1 import command_pb2
@@ -42,13 +43,16 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         408: "The body did not come in time.",
         413: "The body is too large.",
         422: "The request is not valid.",
-        429: "The cluster is busy, or the key has too much open.",
+        429: "The cluster is busy, or a quota of the key is used up.",
         500: "A defect of the gateway's or the broker's.",
         501: "The broker does not do this yet.",
         502: "Its executor is lost, or could not start the command.",
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
     }.items()
 }
+PROBLEMS[429]["headers"] = {
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
+} | RATE_LIMIT_HEADERS
 COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     status: {"model": Problem, "description": description}
     for status, description in {
@@ -109,6 +113,8 @@ def problem(
         content["last_seen"] = told.metadata.get("last_seen")
     if retryable:
         out["Retry-After"] = str(max(1, math.ceil(told.retry_after_s)))
+    if reason is Reason.QUOTA_EXCEEDED:
+        out |= headers_of_error(told.metadata)
     if status == 401:
         out["WWW-Authenticate"] = "Bearer"
     # What is above stands, whatever a broker's metadata or an answer call theirs.

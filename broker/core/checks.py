@@ -52,6 +52,7 @@ def check_execute(
         live=live,
         attach=request.attach and request.command_id != "",
         origin=origin,
+        quota=caller.quota,
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, KeysView
 from dataclasses import dataclass
 
+from broker.core.quotas import Quota
 from broker.core.tokens import Name, Token, TokenBook
 from openline import errors
 from openline.ids import is_cluster_id
@@ -20,6 +21,8 @@ class Caller:
     scopes: tuple[str, ...]
     # It is another replica: what it asks for is looked for here, and nowhere else.
     is_peer: bool = False
+    # Numbers of its own; None for those that the replica has for everybody.
+    quota: Quota | None = None
 
     def require(self, scope: str, *, or_scope: str = "") -> None:
         """Raises SCOPE_MISSING unless the key has the scope, or the other one."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from broker.core import quotas
 from broker.core.credentials import PEER, Caller, Credentials
 from broker.execution import Answer, Execution, Source
 from broker.executions import Executions
@@ -104,7 +105,9 @@ class Calls:
         elif (streaming and len(self._tasks) >= MAX_STREAMING_CALLS) or (
             max(len(self._open), len(self._tasks)) >= MAX_OPEN_CALLS
         ):
-            self._refuse(call_id, Reason.QUOTA_EXCEEDED, "too many open calls on this pipe")
+            most = MAX_STREAMING_CALLS if streaming else MAX_OPEN_CALLS
+            refusal = quotas.full(most, "too many open calls on this pipe")
+            self._stream.send(pb.ReplyFrame(call_id=call_id, error=refusal))
         else:
             return True
         return False

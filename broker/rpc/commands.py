@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from broker.core import quotas
 from broker.core.credentials import PEER, Caller, Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.execution import Answer, Source
@@ -18,7 +19,6 @@ from broker.rpc.pipe import Pipes
 from broker.rpc.service import abort, credential, shown
 from broker.watching import NO_OUTPUT
 from openline import errors
-from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
@@ -117,7 +117,7 @@ class CommandService:
     def _place(self) -> Iterator[None]:
         """One of the calls that may wait. Raises QUOTA_EXCEEDED."""
         if self._waiting_calls >= MAX_WAITING_CALLS:
-            raise errors.OpenlineError(errors.error(Reason.QUOTA_EXCEEDED, "too many calls wait", retry_after_s=1.0))
+            raise errors.OpenlineError(quotas.full(MAX_WAITING_CALLS, "too many calls wait"))
         self._waiting_calls += 1
         try:
             yield

@@ -84,6 +84,7 @@ class ExecutorService:
         except Outdated as refusal:
             lines.warning("connection.refused", peer=context.peer(), why=str(refusal))
             await abort_stream(context, str(refusal))
+        self._dispatcher.tally.connected(again=hello.last_epoch > 0)
         lines.info("connection.opened", peer=context.peer(), version=connection.versions.executor)
         why = "the process stopped"
         try:

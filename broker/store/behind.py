@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from time import monotonic
 
 import structlog
 from redis import exceptions
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from broker.store.client import Client, send
 from broker.store.single import RedisCommand
+from openline.tally import Histogram
 
 MAX_BATCH = 500
 # Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
@@ -61,11 +63,21 @@ class WriteBehind:
         self._idle = asyncio.Event()
         self._idle.set()
         self.degraded = False
+        # Of whole batches, also such as Redis refuses.
+        self.round_trips = Histogram()
         # Called when Redis takes writes again: what was only ever told to it directly has to be told again.
         self.on_recovered: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<WriteBehind waiting={len(self._waiting)} bytes={self._waiting_bytes} degraded={self.degraded}>"
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._waiting_bytes
 
     def put(self, *command: str | bytes | int | float, done: Callable[[bool], None] | None = None) -> bool:
         """Queues a write; False when too much waits already, and it was not taken.
@@ -96,6 +108,7 @@ class WriteBehind:
         while True:
             await self._wake.wait()
             batch = self._batch()
+            began = monotonic()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answers = await send(self._redis, [write.command for write in batch])
@@ -104,6 +117,7 @@ class WriteBehind:
                 await asyncio.sleep(pause_s)
                 pause_s = min(RETRY_MAX_S, pause_s * 2)
                 continue
+            self.round_trips.observe(monotonic() - began)
             pause_s = RETRY_MIN_S
             passing = self._settle(batch, answers)
             if passing is not None:

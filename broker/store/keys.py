@@ -126,3 +126,14 @@ def session_commands(session_id: str) -> str:
 # stream, openline.v1.AuditEntry as the field `entry`; no TTL, since whoever asks may ask late, but about as many
 # entries as --audit-max-entries says; by the replica that has the command, some at a time behind the answer.
 AUDIT = "openline:audit"
+
+
+# What a caller with a quota has used, as each replica counts it: see quotas.
+# hash, an id that each broker process makes up to: window, commands in it, commands in flight, until when those count;
+# two windows, begun anew whenever a replica tells of its counts, which is every 0.25 s while they change; by every
+# replica that was asked by that caller.
+QUOTA_S = 120
+
+
+def quota(digest: str) -> str:
+    return f"openline:quota:{{{digest}}}"

@@ -15,6 +15,7 @@ from broker.store.client import open_client
 from broker.store.clusters import Clusters
 from broker.store.history import History
 from broker.store.presence import PresenceRecords
+from broker.store.quotas import QuotaRecords
 from broker.store.results import Results
 from broker.store.sessions import Sessions
 from broker.store.single import ANSWER_TIMEOUT_S
@@ -33,6 +34,7 @@ class Store:
     clusters: Clusters
     history: History
     presence: PresenceRecords
+    quotas: QuotaRecords
     results: Results
     sessions: Sessions
     tokens: TokenRecords
@@ -67,6 +69,7 @@ async def open_store(
             clusters=Clusters(redis, behind),
             history=History(redis, behind, ttl_s=result_ttl_s),
             presence=PresenceRecords(redis),
+            quotas=QuotaRecords(redis),
             results=Results(redis, behind, ttl_s=result_ttl_s),
             sessions=Sessions(redis, behind),
             tokens=TokenRecords(redis, behind),

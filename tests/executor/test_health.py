@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from executor.health import MAX_CONNECTIONS, serve_health
+from executor.health import serve_health
+from openline.page import MAX_CONNECTIONS
 from openline.settings import Address
 
 HERE = Address("127.0.0.1:0")

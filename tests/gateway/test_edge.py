@@ -145,8 +145,8 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
     }
     assert set(operations) == {
         "execute", "create_session", "get_session", "delete_session", "list_clusters", "get_cluster",
-        "get_cluster_status", "health", "healthz", "run_command", "get_command", "get_operation", "get_output",
-        "watch_command", "cancel_command", "execute_async", "fan_out", "list_clusters_v1",
+        "get_cluster_status", "health", "healthz", "metrics", "run_command", "get_command", "get_operation",
+        "get_output", "watch_command", "cancel_command", "execute_async", "fan_out", "list_clusters_v1",
         "get_cluster_v1", "create_session_v1", "get_session_v1", "delete_session_v1", "get_capabilities",
         "list_commands", "list_session_commands", "list_sessions", "list_audit_entries",
         "create_token", "revoke_token", "list_agents", "get_agent_status",

@@ -99,26 +99,68 @@ class ExecuteResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
     """The answer is an earlier one, given again for the same idempotency key."""
     degraded: _builtins.bool
     """Redis was out of reach: the result is kept in memory and written when it returns."""
     @_builtins.property
     def result(self) -> _command_pb2.CommandResult: ...
+    @_builtins.property
+    def quotas(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaState]:
+        """What is left of the caller's quotas, as this replica knows it; empty when none applies."""
+
     def __init__(
         self,
         *,
         result: _command_pb2.CommandResult | None = ...,
         replayed: _builtins.bool = ...,
         degraded: _builtins.bool = ...,
+        quotas: _abc.Iterable[Global___QuotaState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "replayed", b"replayed", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "quotas", b"quotas", "replayed", b"replayed", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecuteResponse: _TypeAlias = ExecuteResponse  # noqa: Y015
+
+@_typing.final
+class QuotaState(_message.Message):
+    """How much of a quota of the caller's is left. The replicas hold it together, approximately."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    WINDOW_S_FIELD_NUMBER: _builtins.int
+    RESET_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"commands": in a window of time; "in-flight": at one time."""
+    limit: _builtins.int
+    remaining: _builtins.int
+    window_s: _builtins.float
+    """Zero for what counts at one time."""
+    reset_s: _builtins.float
+    """Until the window ends and `remaining` is `limit` again; zero for what counts at one time."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        window_s: _builtins.float = ...,
+        reset_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_s", b"reset_s", "window_s", b"window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaState: _TypeAlias = QuotaState  # noqa: Y015
 
 @_typing.final
 class ExecuteStreamRequest(_message.Message):
