@@ -10,8 +10,9 @@ import pytest
 import uvloop
 
 from executor.actions import Ended
+from executor.kubectl import Kubectl
 from executor.report import STDERR, STDOUT, Source
-from executor.runner import READ_BYTES, Kubectl, Run
+from executor.runner import READ_BYTES, Run
 
 OnLoop = Callable[[Coroutine[Any, Any, Any]], Any]
 PIPE_BYTES = 64 << 10
