@@ -1,7 +1,7 @@
 """Ends what our processes have left behind: what a kubectl started in a session of its own escapes the group's kill.
 
-The kernel gives such processes to the nearest ancestor that asked for them, or to process 1, which in a container is the
-executor anyway; whoever gets them must reap them as well. Nothing that kubectl starts is meant to outlive it.
+The kernel gives such processes to the nearest ancestor that asked for them, or to process 1, which in a container is
+the executor anyway; whoever gets them must reap them as well. Nothing that kubectl starts is meant to outlive it.
 """
 
 import asyncio
