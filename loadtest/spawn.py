@@ -1,5 +1,6 @@
-"""What it costs to start a process, in each of the ways that Python has: how long that takes, and how long the event loop
-can do nothing else meanwhile. An executor starts one for every command.
+"""What it costs to start a process, in each of the ways that Python has.
+
+How long that takes, and how long the event loop can do nothing else meanwhile: an executor starts one for every command.
 """
 
 import asyncio
@@ -56,7 +57,6 @@ async def _by_popen_with_limits(argv: list[str], environment: dict[str, str]) ->
     process = _popen(argv, environment)
     for which, most in _LIMITS.items():
         resource.prlimit(process.pid, which, (most, most))
-    Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
     return lambda: asyncio.to_thread(process.communicate)
 
 
@@ -71,7 +71,7 @@ async def _by_posix_spawn(argv: list[str], environment: dict[str, str]) -> End:
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         *((os.POSIX_SPAWN_DUP2, writing, to) for to in (1, 2)),
     ]
-    pid = os.posix_spawn(
+    pid = os.posix_spawn(  # noqa: ASYNC221  (how long it blocks is the question)
         argv[0], argv, environment, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]
     )
     os.close(writing)
