@@ -1,6 +1,6 @@
 """What it costs to start a process, in each of the ways that Python has.
 
-How long that takes, and how long the event loop can do nothing else meanwhile: an executor starts one for every command.
+How long that takes, and how long the event loop can do nothing else meanwhile: an executor starts one a command.
 """
 
 import asyncio

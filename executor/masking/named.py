@@ -13,9 +13,12 @@ _NEAR_BYTES = 256
 _WORD_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 _QUOTE_BYTES = b"\\\"'"
 
+# Of the many things called key, those that are secret; a look-behind has one width.
+_SECRET_KEYS = (b"api", b"access", b"account", b"encryption", b"private", b"secret", b"shared", b"signing")
+_KEY = b"(?:" + b"|".join(b"(?<=%b%b)" % (of, dash) for of in _SECRET_KEYS for dash in (b"", b"[_-]")) + b")key"
 # The end of a name, in lower case, from one of the words that are looked for on.
 _NAME = re.compile(
-    rb"(?:passw(?:or)?d|passphrase|passcode|(?<![a-z])pass|(?<![a-z0-9])pwd|secret|token|credentials?|key)"
+    rb"(?:passw(?:or)?d|passphrase|passcode|(?<![a-z])pass|(?<![a-z0-9])pwd|secret|token|credentials?|" + _KEY + rb")"
     rb"(?:[_-]?(?:data|value|hash|b64|base64))?+[0-9]{0,3}+"
 )
 # What a value may be that says nothing.
@@ -36,7 +39,7 @@ _TO = rb"[ \t]{0,8}+[:=][ \t]{0,8}+"
 _BARE = _NOTHING + rb"[^\s,;}\]\"'\\]++"
 
 # "token": "…" and "token": 7
-_AFTER_QUOTE = re.compile(_QUOTE + _TO + rb"(?:" + _QUOTED + rb"|(?P<bare>" + _BARE + rb"))")
+_AFTER_QUOTE = re.compile(rb"(?P<quote>" + _QUOTE + rb")" + _TO + rb"(?:" + _QUOTED + rb"|(?P<bare>" + _BARE + rb"))")
 # TOKEN=…
 _AFTER_EQUALS = re.compile(rb"=(?:" + _QUOTED + rb"|" + _WORD + rb")")
 # token: …, in YAML and in what `kubectl describe` prints: up to the end of the line, or a block below it
@@ -50,7 +53,7 @@ _SPOKEN = re.compile(
 )
 # name: TOKEN, value: …
 _VALUE_BELOW = re.compile(
-    _QUOTE + rb"?+,?+\s{0,200}+" + _QUOTE + rb"?+value" + _QUOTE + rb"?+" + _TO
+    _QUOTE + rb"?+,?+\s{0,200}+" + _QUOTE + rb"?+value(?P<quote>" + _QUOTE + rb")?+" + _TO
     + rb"(?:" + _QUOTED + rb"|(?P<line>" + _NOTHING + rb"[^\s\"'\\,}][^\r\n,}]*+))"
 )  # fmt: skip
 # --token …, also as arguments of a list
@@ -78,7 +81,7 @@ def find_value(text: bytes, lower: bytes, start: int) -> Span | None:
                 return _lines(text, _REST_OF_LINE.match(text, end), len(lead))
             return _span(_SPOKEN.match(text, end))
         case b'"' | b"'" | b"\\" if found := _AFTER_QUOTE.match(text, end):
-            return _span(found, quote=b'"' if found["bare"] else b"")
+            return _span(found)
         case b'"' | b"'" | b"\\" | b" " | b"\n" | b"\r":
             before = text[max(0, start - _NEAR_BYTES) : start]
             lead = before.rstrip(_WORD_BYTES)
@@ -105,11 +108,13 @@ def _is_name(lead: bytes) -> bool:
     return key[-4:].lower() == b"name" and not key[:-4].endswith(tuple(_WORD_BYTES[i : i + 1] for i in range(64)))
 
 
-def _span(found: re.Match[bytes] | None, *, quote: bytes = b"") -> Span | None:
+def _span(found: re.Match[bytes] | None) -> Span | None:
+    """The value of a rule's match; where its key is in quotes and it is not, as a number in JSON, it gets the same."""
     if found is None:
         return None
-    start, end = found.span(found.lastgroup or 0)
-    return Span(start, end, before=quote, after=quote)
+    group = found.lastgroup or ""
+    quote = (found.groupdict().get("quote") or b"") if group in ("bare", "line") else b""
+    return Span(*found.span(group), before=quote, after=quote)
 
 
 def _lines(text: bytes, found: re.Match[bytes] | None, column: int) -> Span | None:
