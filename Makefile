@@ -9,7 +9,7 @@ RELEASED := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || e
 GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
-.PHONY: help install demo test fuzz chaos storm check format proto proto-fresh clean
+.PHONY: help install demo test fuzz chaos hygiene storm check format proto proto-fresh clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -35,6 +35,9 @@ fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both 
 CHAOS_SECONDS ?= 200
 chaos: install ## Kills, freezes and cuts what makes up an installation, and holds what callers were told against what ran; CHAOS_SECONDS, SEED.
 	$(BIN)/python tests/chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+
+hygiene: install ## Runs ten thousand processes and looks for what they left behind.
+	OPENLINE_HYGIENE_RUNS=10000 $(BIN)/python -m pytest tests/executor/test_hygiene.py
 
 storm: install ## Two thousand executors lose their broker replica at once.
 	OPENLINE_STORM_EXECUTORS=2000 $(BIN)/python -m pytest -s tests/e2e/test_storm.py

@@ -94,6 +94,7 @@ class Ended:
     stderr: Kept
     run_s: float
     finished_at: float  # seconds since 1970, for people
+    masked_values: int = 0  # in the whole output
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,12 @@ from executor.actions import Ended, NotStarted
 from executor.commands import Commands
 from executor.core import Core
 from executor.health import serve_health
+from executor.kubectl import Kubectl
 from executor.link import Link
+from executor.masking.stream import Masking
+from executor.orphans import Orphans
 from executor.pace import Pace
-from executor.runner import Kubectl, Run
+from executor.runner import Run
 from executor.settings import PROGRAM, ExecutorSettings, load_settings, misused
 from executor.spool import Spool
 from executor.warmup import Warmup
@@ -58,11 +61,19 @@ async def serve(settings: ExecutorSettings) -> None:
             )
         except OSError as problem:
             fail(PROGRAM, f"kubectl needs a directory that can be written to, see TMPDIR: {problem.strerror}", code=1)
-        kubectl = Kubectl(path=settings.kubectl, home=Path(home), kubeconfig=settings.kubeconfig)
+        orphans = await stages.enter_async_context(Orphans())
+        kubectl = Kubectl(
+            path=settings.kubectl,
+            home=Path(home),
+            kubeconfig=settings.kubeconfig,
+            plugin_path=settings.plugin_path,
+            orphans=orphans,
+        )
         who = _introduce(settings, kubectl_version=await _client_version(kubectl))
         core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
         spool = await _open_spool(stages, settings.spool_dir)
-        commands = await stages.enter_async_context(Commands(core, kubectl, spool=spool))
+        masking = Masking(secrets=settings.mask_secrets, values=settings.mask_values)
+        commands = await stages.enter_async_context(Commands(core, kubectl, masking=masking, spool=spool))
         for result in spool.read() if spool else ():
             commands.restore(result)
         warmup = Warmup(kubectl)

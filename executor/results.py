@@ -52,6 +52,7 @@ def finished(command: Command, end: Ended | NotStarted | None, now: float) -> wi
         frame.finished_at.FromMicroseconds(round(end.finished_at * 1e6))
         frame.stdout_summary.CopyFrom(_summary(end.stdout))
         frame.stderr_summary.CopyFrom(_summary(end.stderr))
+        frame.masked_values = end.masked_values
     if command.stop is not None:
         frame.outcome = _OUTCOME[command.stop.reason]
         executed = YES if command.executed else NO
@@ -84,6 +85,7 @@ def finished_note(command: Command, frame: wire.Finished) -> Note:
         "exit_code": frame.exit_code,
         "queue_ms": round(frame.timings.queue_s * 1000),
         "run_ms": round(frame.timings.run_s * 1000),
+        "masked_values": frame.masked_values,
     }
     return Note("command.finished", _who(command.execute) | fields)
 

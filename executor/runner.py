@@ -11,14 +11,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import IO
 
-import structlog
-
 from executor.actions import Ended, NotStarted
+from executor.kubectl import Kubectl, kill_group
+from executor.masking.stream import MASK_ALL, Masked, Masking
 from executor.report import STDERR, STDOUT, Source
 from openline import limits
 from openline.capture import Capture, share
@@ -30,28 +29,6 @@ LINGERING_S = 0.5
 LAST_READS = 3
 # From KILL to the end: the kernel's business, unless it hangs in a driver or on a dead network file system.
 REAP_S = 2.0
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Kubectl:
-    """What every kubectl process is started with."""
-
-    path: Path
-    home: Path  # private: kubectl keeps its discovery cache there
-    kubeconfig: Path | None = None
-
-    def environment(self) -> dict[str, str]:
-        """Nothing is inherited but the search path (for credential plugins) and where the cluster's own API is."""
-        given: Mapping[str, str | None] = {
-            "HOME": str(self.home),
-            "KUBECONFIG": str(self.kubeconfig) if self.kubeconfig else None,
-            # Otherwise aliases and default flags could come from a file that no policy has seen.
-            "KUBECTL_KUBERC": "false",
-            **{name: os.environ.get(name) for name in ("PATH", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")},
-        }
-        return {name: value for name, value in given.items() if value is not None}
 
 
 class Run:
@@ -66,6 +43,7 @@ class Run:
         argv: Sequence[str],
         *,
         max_bytes: int,
+        masking: Masking = MASK_ALL,
         niceness: int = 0,
         started: Callable[[], None] = lambda: None,
         wrote: Callable[[Source, bytes], None] | None = None,
@@ -76,6 +54,7 @@ class Run:
         self._niceness = niceness
         self._started = started
         self._wrote = wrote
+        self._masked = {STDOUT: Masked(masking), STDERR: Masked(masking)}
         self._captured = {STDOUT: Capture(self._max_bytes), STDERR: Capture(self._max_bytes)}
         self._loop = asyncio.get_running_loop()
         self._killed = self._loop.create_future()
@@ -104,46 +83,44 @@ class Run:
             return NotStarted("it was stopped first")
         started_at = time.monotonic()  # not the loop's time, which uvloop counts in milliseconds
         try:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220  (no shell; vfork is faster than handing it to a thread)
-                [str(self._kubectl.path), *self._argv],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                env=self._kubectl.environment(),
-                cwd="/",
-                start_new_session=True,
-            )
+            # In the loop's own thread: vfork is faster than handing it to another one.
+            process = self._kubectl.start(self._argv, niceness=self._niceness)
         except OSError as problem:
             return NotStarted(problem.strerror or str(problem))
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError as problem:
-            with process:  # closes its pipes and reaps it
-                _kill_group(process, signal.SIGKILL)
+            with process:  # closes its pipes
+                kill_group(process, signal.SIGKILL)
+                self._kubectl.reap(process)
             return NotStarted(f"pidfd_open: {problem.strerror}")
         try:
             self._loop.add_reader(pidfd, self._has_exited, pidfd)
-            if self._niceness:
-                os.setpriority(os.PRIO_PGRP, process.pid, self._niceness)
             self._read(process.stdout, STDOUT)
             self._read(process.stderr, STDERR)
             self._started()
             await self._until_over(process)
         finally:
             # What is left of the group: something that has closed its output, or all of it when this task is cancelled.
-            _kill_group(process, signal.SIGKILL)
+            kill_group(process, signal.SIGKILL)
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
             self._read_last()
             for pipe in list(self._open):
                 self._close(pipe)
-            exit_code = _reap(process)
+            exit_code = self._kubectl.reap(process)
         stdout, stderr = share(self._captured[STDOUT], self._captured[STDERR], max_bytes=self._max_bytes)
         if self._wrote:  # all of it was passed on
             stdout, stderr = (replace(kept, cut_bytes=0, cut_lines=0) for kept in (stdout, stderr))
         ended_at = self._exited.result() if self._exited.done() else time.monotonic()
-        return Ended(exit_code, stdout, stderr, run_s=ended_at - started_at, finished_at=time.time())
+        return Ended(
+            exit_code,
+            stdout,
+            stderr,
+            run_s=ended_at - started_at,
+            finished_at=time.time(),
+            masked_values=sum(masked.masked_values for masked in self._masked.values()),
+        )
 
     async def _until_over(self, process: subprocess.Popen[bytes]) -> None:
         """Waits for the end, or brings it about; every wait but the first is bounded."""
@@ -152,11 +129,11 @@ class Run:
             self._read_last()
             await asyncio.wait({self._closed}, timeout=LINGERING_S)
         else:
-            _kill_group(process, signal.SIGTERM)
+            kill_group(process, signal.SIGTERM)
             self._read_last()
             await asyncio.wait({self._exited, self._closed}, timeout=limits.KILL_AFTER_S)
         if not (self._exited.done() and self._closed.done()):
-            _kill_group(process, signal.SIGKILL)
+            kill_group(process, signal.SIGKILL)
             await asyncio.wait({self._exited}, timeout=REAP_S)
             # Not forever: something that has left the group may hold it open.
             await asyncio.wait({self._closed}, timeout=0.1)
@@ -181,10 +158,15 @@ class Run:
             self._close(pipe)
             return False
         source = self._open[pipe]
-        self._captured[source].feed(chunk)
-        if self._wrote:
-            self._wrote(source, chunk)
+        self._take(source, self._masked[source].feed(chunk))
         return True
+
+    def _take(self, source: Source, text: bytes) -> None:
+        """Keeps or passes on what may leave the cluster; nothing else stays in memory."""
+        if text:
+            self._captured[source].feed(text)
+            if self._wrote:
+                self._wrote(source, text)
 
     def _read_last(self) -> None:
         """Takes what is in the pipes of a process that has ended or been told to, also when it is held up."""
@@ -196,24 +178,7 @@ class Run:
     def _close(self, pipe: IO[bytes]) -> None:
         self._loop.remove_reader(pipe.fileno())
         pipe.close()
-        del self._open[pipe]
+        source = self._open.pop(pipe)
+        self._take(source, self._masked[source].finish())
         if not self._open and not self._closed.done():
             self._closed.set_result(None)
-
-
-def _kill_group(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-    """Signals the group; its leader has not been reaped, so the number is still ours."""
-    try:
-        os.killpg(process.pid, how)
-    except ProcessLookupError:
-        return
-
-
-def _reap(process: subprocess.Popen[bytes]) -> int:
-    """The exit code as a shell says it: 128 + n for a process killed by signal n."""
-    try:
-        code = process.wait(timeout=0.2)  # a zombie already, unless KILL did not help
-    except subprocess.TimeoutExpired:
-        log.warning("process.unreaped", pid=process.pid)
-        return 128 + signal.SIGKILL
-    return code if code >= 0 else 128 - code

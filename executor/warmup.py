@@ -5,7 +5,8 @@ import asyncio
 import structlog
 
 from executor.actions import Ended
-from executor.runner import Kubectl, Run
+from executor.kubectl import Kubectl
+from executor.runner import Run
 
 # Asks the API server for everything it has and writes that into the cache under HOME, where every kubectl looks.
 DISCOVERY = ("api-resources", "--cached=false", "-o", "name")

@@ -71,6 +71,7 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         truncated=bool(result.stdout_summary.cut_bytes or result.stderr_summary.cut_bytes),
         total_bytes=result.stdout_summary.total_bytes + result.stderr_summary.total_bytes,
         encoding_replaced=stdout_replaced or stderr_replaced,
+        masked_values=result.masked_values,
         execution_time_ms=round(result.timings.run_s * 1000),
         executed_at=instant(result.observed_at) or instant(result.created_at) or datetime.now(UTC),
         timings=timings_answer(result.timings),

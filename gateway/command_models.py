@@ -123,6 +123,9 @@ class CommandAnswer(CommandListed):
         description="Where not all of the output is wanted: what is shown, and what is not."
     )
     encoding_replaced: bool | None = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
+    masked_values: int | None = Field(
+        description="How many values the executor has masked in the output: data of Secrets, credentials."
+    )
     stdout_summary: OutputAnswer | None
     stderr_summary: OutputAnswer | None
 

@@ -101,6 +101,7 @@ class ExecuteAnswer(BaseModel):
     truncated: bool
     total_bytes: int = Field(description="What the command wrote, kept or not.")
     encoding_replaced: bool = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
+    masked_values: int = Field(description="How many values the executor has masked: data of Secrets, credentials.")
     execution_time_ms: int
     executed_at: datetime
     timings: TimingsAnswer

@@ -30,3 +30,14 @@ class LoadSettings(ProgramSettings):
     """How many of them at a time."""
     timeout: float = Field(30.0, gt=0, le=300)
     """How long one may take, seconds."""
+
+
+class SpawnSettings(ProgramSettings):
+    """Starts a program many times in each of the ways that there are, and says what that costs."""
+
+    command: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("/bin/true",)
+    """What to start, with its arguments: a path."""
+    count: int = Field(500, ge=1, le=100_000)
+    """How often in each way."""
+    json_: bool = Field(False, alias="json")
+    """Print JSON rather than a table."""

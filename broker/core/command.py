@@ -172,6 +172,7 @@ class Command:
         result, stdout, stderr = self._result(now)
         result.outcome = finished.outcome
         result.exit_code = finished.exit_code
+        result.masked_values = finished.masked_values
         if 0 < finished.finished_at.seconds <= MAX_TIMESTAMP_S and 0 <= finished.finished_at.nanos < 10**9:
             result.observed_at.CopyFrom(finished.finished_at)
         _summarise(result.stdout_summary, finished.stdout_summary, stdout)

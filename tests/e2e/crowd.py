@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from executor import policy
 from executor.commands import Commands
 from executor.core import Core
+from executor.kubectl import Kubectl
 from executor.link import Link
 from executor.pace import Pace
-from executor.runner import Kubectl
 from executor.settings import ExecutorSettings
 from openline import ids, limits
 from openline.settings import Address

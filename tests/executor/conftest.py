@@ -12,9 +12,9 @@ import pytest
 from executor import policy
 from executor.commands import Commands
 from executor.core import Core
+from executor.kubectl import Kubectl
 from executor.link import Link
 from executor.pace import Pace
-from executor.runner import Kubectl
 from executor.settings import load_settings
 from openline import ids, limits
 from openline.channels import SERVER_OPTIONS

@@ -10,7 +10,7 @@ import uvloop
 from executor import policy
 from executor.commands import Commands
 from executor.core import Core
-from executor.runner import Kubectl
+from executor.kubectl import Kubectl
 from openline import limits
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire

@@ -23,7 +23,7 @@ def memory_mib(pid: int, name: str) -> float:
     return int(status[name].split()[0]) / 1024
 
 
-@pytest.mark.parametrize(("live", "flood_mib"), [(True, 192), (False, 1024)], ids=["live", "cut"])
+@pytest.mark.parametrize(("live", "flood_mib"), [(True, 192), (False, 256)], ids=["live", "cut"])
 async def test_a_flood_is_bounded_and_others_overtake_it(
     broker: Any, stub_kubectl: Any, execute: Any, live: bool, flood_mib: int
 ) -> None:

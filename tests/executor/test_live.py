@@ -73,7 +73,7 @@ async def test_without_credit_the_process_is_held_up(
     broker: Any, dial: Any, stub_kubectl: Any, execute: Any, tmp_path: Path
 ) -> None:
     """It writes as much as the window and its pipe hold and then waits; with credit it goes on to the exact end."""
-    body = "for n in 1 2 3 4 5 6 7 8 9 10; do head -c 100000 /dev/zero; echo $n >>$LOG; done"
+    body = "for n in 1 2 3 4 5 6 7 8 9 10; do head -c 100000 /dev/zero | tr '\\0' '\\n'; echo $n >>$LOG; done"
     async with dial(stub_kubectl(body)):
         connection = await broker.connection()
         await connection.welcome()

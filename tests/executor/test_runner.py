@@ -13,7 +13,8 @@ import pytest
 import uvloop
 
 from executor.actions import Ended, NotStarted
-from executor.runner import LINGERING_S, Kubectl, Run
+from executor.kubectl import Kubectl
+from executor.runner import LINGERING_S, Run
 from openline import limits
 
 Script = Callable[[str], Path]
@@ -189,7 +190,7 @@ def test_no_room_for_another_process(on_loop: OnLoop, sh: Kubectl, monkeypatch: 
     async def attempt() -> NotStarted | Ended:
         return await Run(sh, ["-c", "exit"], max_bytes=10).run()
 
-    monkeypatch.setattr("executor.runner.subprocess.Popen", refuse)
+    monkeypatch.setattr("executor.kubectl.subprocess.Popen", refuse)
     assert on_loop(attempt()) == NotStarted("Resource temporarily unavailable")
 
 

@@ -10,8 +10,9 @@ import pytest
 import uvloop
 
 from executor.actions import Ended
+from executor.kubectl import Kubectl
 from executor.report import STDERR, STDOUT, Source
-from executor.runner import READ_BYTES, Kubectl, Run
+from executor.runner import READ_BYTES, Run
 
 OnLoop = Callable[[Coroutine[Any, Any, Any]], Any]
 PIPE_BYTES = 64 << 10
@@ -68,11 +69,11 @@ def test_output_is_told_while_the_process_runs(on_loop: OnLoop, tmp_path: Path) 
 
 def test_both_sources_arrive_whole_and_apart(on_loop: OnLoop, tmp_path: Path) -> None:
     async def scenario() -> None:
-        reader = Reader(tmp_path, "head -c 300000 /dev/zero; echo err >&2; printf unfinished")
+        reader = Reader(tmp_path, "yes 0123456 | head -c 300000; echo err >&2; printf unfinished")
         end = await reader.end()
-        assert reader.text() == bytes(300_000) + b"unfinished"
+        assert reader.text() == b"0123456\n" * 37_500 + b"unfinished"
         assert reader.text(STDERR) == b"err\n"
-        assert (end.stdout.total_bytes, end.stdout.total_lines) == (300_010, 1)
+        assert (end.stdout.total_bytes, end.stdout.total_lines) == (300_010, 37_501)
         assert max(len(data) for _, data in reader.pieces) <= READ_BYTES
 
     on_loop(scenario())
@@ -82,7 +83,8 @@ def test_a_held_up_process_waits_and_then_goes_on(on_loop: OnLoop, tmp_path: Pat
     """It fills its pipe and stops there, for as long as it takes; afterwards nothing is missing."""
 
     async def scenario() -> None:
-        reader = Reader(tmp_path, f"for n in 1 2 3 4 5; do head -c 100000 /dev/zero; echo $n >>{tmp_path}/past; done")
+        lines = "head -c 100000 /dev/zero | tr '\\0' '\\n'"
+        reader = Reader(tmp_path, f"for n in 1 2 3 4 5; do {lines}; echo $n >>{tmp_path}/past; done")
         task = asyncio.create_task(reader.end())
         await asyncio.wait_for(reader.came.wait(), 10)
         reader.run.hold()

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from executor.runner import Kubectl
+from executor.kubectl import Kubectl
 from executor.warmup import Warmup
 
 

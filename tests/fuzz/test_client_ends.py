@@ -18,8 +18,8 @@ from executor.activity import Activity
 from executor.commands import Commands
 from executor.connection import Connection, End
 from executor.core import Core
+from executor.kubectl import Kubectl
 from executor.memory import MAX_RESULTS, MAX_RESULTS_BYTES
-from executor.runner import Kubectl
 from openline import limits
 from openline.channels import CLIENT_OPTIONS, SERVER_OPTIONS
 from openline.errors import OpenlineError

@@ -48,7 +48,8 @@ EXECUTED: dict[str, Kind] = {
     "command_id": str, "session_id": (str, NULL), "cluster_id": str, "status": str, "correlation_id": (str, NULL),
     "output": str, "error": (str, NULL), "execution_time_ms": int, "executed_at": Instant,
     "stdout": str, "stderr": str, "exit_code": (int, NULL), "success": bool, "truncated": bool, "total_bytes": int,
-    "encoding_replaced": bool, "timings": dict, "executor_id": (str, NULL), "observed_at": (Instant, NULL),
+    "encoding_replaced": bool, "masked_values": int, "timings": dict, "executor_id": (str, NULL),
+    "observed_at": (Instant, NULL),
 }  # fmt: skip
 SESSION: dict[str, Kind] = {
     "session_id": str, "cluster_id": str, "status": str, "created_at": Instant, "expires_at": Instant,

@@ -94,6 +94,8 @@ class Result:
     observed_at: datetime | None
     session_id: str = ""
     correlation_id: str = ""
+    # How many values of the output the executor has masked: data of Secrets, and what looks like a credential.
+    masked_values: int = 0
     # The answer is an earlier one, given again for the same idempotency key.
     replayed: bool = False
     # Redis was out of reach: the broker keeps the result in memory until it is back.
@@ -195,6 +197,7 @@ def read_result(
         observed_at=instant(result.observed_at),
         session_id=result.session_id,
         correlation_id=result.correlation_id,
+        masked_values=result.masked_values,
         replayed=replayed,
         degraded=degraded,
         error=failure,

@@ -188,7 +188,9 @@ Global___OutputLimits: _TypeAlias = OutputLimits  # noqa: Y015
 
 @_typing.final
 class OutputSummary(_message.Message):
-    """What became of one of the two output streams. `total` is what the process wrote; head and tail of it are kept."""
+    """What became of one of the two output streams. `total` is what the process wrote, as the executor lets it leave the
+    cluster: masked and without control sequences; head and tail of it are kept.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -368,6 +370,7 @@ class CommandResult(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     OBSERVED_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    MASKED_VALUES_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     cluster_id: _builtins.str
     executor_id: _builtins.str
@@ -378,6 +381,8 @@ class CommandResult(_message.Message):
     """Valid for OUTCOME_EXITED. A process killed by signal n has exit code 128 + n, as a shell says it."""
     stdout: _builtins.bytes
     stderr: _builtins.bytes
+    masked_values: _builtins.int
+    """As the executor says it in Finished."""
     @_builtins.property
     def stdout_summary(self) -> Global___OutputSummary: ...
     @_builtins.property
@@ -414,10 +419,11 @@ class CommandResult(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         observed_at: _timestamp_pb2.Timestamp | None = ...,
         error: Global___Error | None = ...,
+        masked_values: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "observed_at", b"observed_at", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "error", b"error", "executor_id", b"executor_id", "exit_code", b"exit_code", "observed_at", b"observed_at", "outcome", b"outcome", "session_id", b"session_id", "stderr", b"stderr", "stderr_summary", b"stderr_summary", "stdout", b"stdout", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "error", b"error", "executor_id", b"executor_id", "exit_code", b"exit_code", "masked_values", b"masked_values", "observed_at", b"observed_at", "outcome", b"outcome", "session_id", b"session_id", "stderr", b"stderr", "stderr_summary", b"stderr_summary", "stdout", b"stdout", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

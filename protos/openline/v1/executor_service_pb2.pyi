@@ -658,9 +658,12 @@ class Finished(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    MASKED_VALUES_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     outcome: _command_pb2.Outcome.ValueType
     exit_code: _builtins.int
+    masked_values: _builtins.int
+    """How many values of the whole output, kept or not, were masked: data of Secrets, and what looks like a credential."""
     @_builtins.property
     def stdout_summary(self) -> _command_pb2.OutputSummary: ...
     @_builtins.property
@@ -686,10 +689,11 @@ class Finished(_message.Message):
         timings: _command_pb2.Timings | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         error: _command_pb2.Error | None = ...,
+        masked_values: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finished_at", b"finished_at", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "outcome", b"outcome", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "masked_values", b"masked_values", "outcome", b"outcome", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
