@@ -62,6 +62,9 @@ class ExecutorSettings(ProgramSettings):
     """The kubectl to run: a path, or a name on PATH."""
     kubeconfig: ReadableFile | None = None
     """What kubectl gets as KUBECONFIG. Without it, kubectl uses the service account of the pod it runs in."""
+    policy: ReadableFile | None = None
+    """A YAML file that says what may run here, see docs/policy.md; read again when it changes. Without it, everything
+    that the tables allow."""
     max_concurrency: int = Field(default=8, ge=1, le=256)
     """Commands at a time; four times as many wait. A kubectl takes 50 MB or so, so 8 fit in half a gigabyte."""
     spool_dir: Path | None = None
