@@ -18,6 +18,7 @@ from gateway.leaving import CallerGone
 from gateway.sse import PING_S
 from gateway.stubs import Stubs
 from gateway.v1 import v1_routes
+from gateway.validating import validating_routes
 from openline import __version__
 from openline.errors import OpenlineError
 from openline.pipes import Pipes
@@ -47,6 +48,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         command_routes(pipes, stubs, ping_s=ping_s),
         fanout_routes(pipes, stubs, ping_s=ping_s),
         v1_routes(stubs),
+        validating_routes(stubs),
         cluster_routes(stubs),
         health_routes(pipes),
         docs_routes(api),

@@ -148,6 +148,7 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
         "get_cluster_status", "health", "healthz", "run_command", "get_command", "get_operation", "get_output",
         "watch_command", "cancel_command", "execute_async", "fan_out", "list_clusters_v1",
         "get_cluster_v1", "create_session_v1", "get_session_v1", "delete_session_v1", "get_capabilities",
+        "validate_command",
     }  # fmt: skip
     execute = operations["execute"]
     assert execute["security"] == [{"ApiKey": []}, {"Bearer": []}]

@@ -85,8 +85,8 @@ def _actions(template: str) -> Iterator[list[tuple[str, str]]]:
         while not template.startswith(("}}", "-}}"), at):
             token = _TOKEN.match(template, at)
             if token is None:
-                rest = template[at : at + 10]
-                raise _refused(f"cannot be read at {shown(rest)}", "fields, quoted texts, numbers and a few functions")
+                rest = shown(template[at : at + 10]) if at < len(template) else "its end"
+                raise _refused(f"cannot be read at {rest}", "fields, quoted texts, numbers and a few functions")
             at = token.end()
             if token.lastgroup is not None:
                 tokens.append((token.lastgroup, token.group()))
