@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from openline.policy.denial import Refused, Rule, nearest, shown
-from openline.policy.tables import BOOL, DENIED, GLOBAL, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
+from openline.policy.tables import BEFORE, BOOL, DENIED, GLOBAL, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
 
 _FIRST_WORDS = sorted({name.partition(" ")[0] for name in VERBS})
 
@@ -50,8 +50,8 @@ def lex(argv: Sequence[str]) -> Lexed:
 
 
 def kinds(verb: str) -> Mapping[str, Kind]:
-    """The flags that a verb takes; of the first word of a verb, or of none, those that every verb takes."""
-    return {**VERBS[verb].flags, **GLOBAL} if verb in VERBS else GLOBAL
+    """The flags that a verb takes; while the verb is not whole, those that may stand before it."""
+    return {**VERBS[verb].flags, **GLOBAL} if verb in VERBS else BEFORE
 
 
 def _is_flag(word: str) -> bool:
@@ -104,7 +104,7 @@ def _allowed(name: str, written: str, verb: str) -> Kind:
     known = kinds(verb)
     if name in known:
         return known[name]
-    if verb not in VERBS and any(name in each.flags for each in VERBS.values()):
+    if verb not in VERBS and (name in GLOBAL or any(name in each.flags for each in VERBS.values())):
         message = f"the flag {shown(written)} must come after the whole of the verb"
         raise Refused(Rule.FLAG, message, allowed="the verb first, then its flags")
     why = f": {DENIED[name]}" if name in DENIED else f" for {verb}" if verb else ""

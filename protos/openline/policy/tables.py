@@ -78,8 +78,10 @@ SHORT = {
 # `logs` is the only verb in which a letter means something else.
 SHORT_IN = {"logs": {"f": "follow"}}
 
-# Every verb takes these, also in front of it.
-GLOBAL = {"help": BOOL, "namespace": NAMESPACE, "request-timeout": TIMEOUT, "warnings-as-errors": BOOL}
+# These may stand before the verb as well: kubectl knows them before it knows the verb.
+BEFORE = {"namespace": NAMESPACE, "request-timeout": TIMEOUT, "warnings-as-errors": BOOL}
+# Every verb takes these. Before it, `--help` would take the verb for its value.
+GLOBAL = {**BEFORE, "help": BOOL}
 
 # Output formats; those that end in "=" carry a template. Every format that reads a file is missing.
 PLAIN = ("json", "kyaml", "yaml")
