@@ -7,9 +7,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT
+from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT, MAX_TYPES
 from openline.policy.tables import BEFORE, CLAMPS, DENIED, GLOBAL, SHORT, SHORT_IN, STREAMING, VERBS, Kind, Takes
-from openline.policy.templates import MAX_CHARACTERS, MAX_DEPTH, MAX_DESCENTS, MAX_RANGES, MAX_UNIONS
+from openline.policy.templates import (
+    MAX_CHARACTERS,
+    MAX_COLUMNS,
+    MAX_DEPTH,
+    MAX_DESCENTS,
+    MAX_PRINTED,
+    MAX_RANGES,
+    MAX_UNIONS,
+)
 
 BEGIN = "<!-- from here on: python -m openline.policy docs/policy.md -->"
 END = "<!-- up to here -->"
@@ -81,9 +89,10 @@ def _numbers() -> Iterator[str]:
     yield f"- Always denied: {', '.join(ALWAYS_DENIED)}."
     yield f"- Denied unless a policy file says otherwise: {', '.join(DENIED_BY_DEFAULT)}."
     yield f"- Short names that are known: {', '.join(f'`{short}` {plural}' for short, plural in ALIASES.items())}."
+    yield f"- At most {MAX_TYPES} types in a list, and {MAX_COLUMNS} custom columns."
     yield f"- A template has at most {MAX_CHARACTERS} characters. A JSONPath has at most {MAX_DESCENTS} times `..`,"
     yield f"  {MAX_UNIONS} commas in brackets and {MAX_RANGES} ranges; a Go template at most {MAX_DEPTH} of `range`,"
-    yield "  `if` and `with` in each other."
+    yield f"  `if` and `with` in each other, and {MAX_PRINTED} values that are printed in one action."
 
 
 if __name__ == "__main__":

@@ -15,11 +15,16 @@ TYPE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9.-]{0,190})?")
 # RBAC allows any character but / and % in names; these are what people use.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@~+-]{0,252}")
 
+# Each type is a request or more, and with names one for every pair.
+MAX_TYPES = 20
+
 # No policy file can allow these.
 ALWAYS_DENIED = ("secrets",)
-# Their names or contents are credentials, in distributions that have them; a policy file may allow them.
+# Custom types whose names or contents are credentials: of OpenShift, of Rancher, of Dex. A policy file may allow them.
 DENIED_BY_DEFAULT = (
-    "clusterregistrationtokens", "oauthaccesstokens", "oauthauthorizetokens", "tokens", "useroauthaccesstokens",
+    "authcodes", "authrequests", "clusterregistrationtokens", "controllerconfigs", "devicerequests", "devicetokens",
+    "machineconfigs", "oauth2clients", "oauthaccesstokens", "oauthauthorizetokens", "oauthclients", "offlinesessionses",
+    "passwords", "refreshtokens", "signingkeies", "tokens", "useroauthaccesstokens",
 )  # fmt: skip
 
 _SHORT = {
@@ -45,7 +50,10 @@ def types_named(arguments: Sequence[str]) -> Iterator[str]:
         for argument in arguments:
             yield check_pair(argument)
         return
-    for each in arguments[0].split(",") if arguments else ():
+    types = arguments[0].split(",") if arguments else []
+    if len(types) > MAX_TYPES:
+        raise Refused(Rule.ARGUMENTS, f"{len(types)} types are named", allowed=f"at most {MAX_TYPES}")
+    for each in types:
         if TYPE.fullmatch(each) is None:
             raise Refused(Rule.ARGUMENTS, f"{shown(each)} is no type of objects", allowed="pods, deployments.apps, …")
         yield each

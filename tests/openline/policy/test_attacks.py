@@ -218,6 +218,8 @@ MULTIPLIES = [
     "go-template={{define `x`}}{{.}}{{.}}{{end}}{{define `y`}}{{template `x` .}}{{template `x` .}}{{end}}"
     "{{define `z`}}{{template `y` .}}{{template `y` .}}{{template `y` .}}{{end}}{{template `z` .}}{{template `z` .}}",
     "go-template={{with print . .}}{{with print . .}}{{with print . .}}{{.}}{{end}}{{end}}{{end}}",
+    "go-template={{print . . . . . . . . . . . .}}",
+    "custom-columns=" + ",".join(["A:{.}"] * 20),
     "jsonpath={..}{..}{..}",
     "jsonpath={.items[*,*,*]['metadata','metadata','metadata','spec','spec','spec','spec','spec']}",
 ]
