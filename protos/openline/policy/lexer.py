@@ -7,10 +7,13 @@ are read; those both libraries know.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from openline.policy.denial import Refused, Rule, nearest, shown
 from openline.policy.tables import BEFORE, BOOL, DENIED, GLOBAL, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
 
+# Switches in one word, such as the two in -Aw: far more than there are.
+MAX_LETTERS = 16
 _FIRST_WORDS = sorted({name.partition(" ")[0] for name in VERBS})
 
 
@@ -49,6 +52,7 @@ def lex(argv: Sequence[str]) -> Lexed:
     return Lexed(verb, tuple(flags), tuple(positionals))
 
 
+@cache
 def kinds(verb: str) -> Mapping[str, Kind]:
     """The flags that a verb takes; while the verb is not whole, those that may stand before it."""
     return {**VERBS[verb].flags, **GLOBAL} if verb in VERBS else BEFORE
@@ -82,21 +86,19 @@ def _flags(word: str, words: Iterator[str], verb: str) -> Iterator[tuple[str, st
             value = "true" if kind is BOOL else _next(words, f"--{name}")
         yield name, value
         return
-    letters = word[1:]
     short = {**SHORT, **SHORT_IN.get(verb, {})}
-    while letters:
-        letter, letters = letters[0], letters[1:]
-        name = short.get(letter, letter)
+    for index, letter in enumerate(word[1:], start=1):
+        if index > MAX_LETTERS:
+            raise Refused(Rule.FORM, f"too many letters in {shown(word)}", allowed=f"{MAX_LETTERS} in one word")
+        name, rest = short.get(letter, letter), word[index + 1 :]
         kind = _allowed(name, f"-{letter}", verb)
-        if len(letters) > 1 and letters[0] == "=":
-            value, letters = letters[1:], ""
-        elif kind is BOOL:
-            value = "true"
-        elif letters:
-            value, letters = letters, ""
-        else:
-            value = _next(words, f"-{letter}")
-        yield name, value
+        if len(rest) > 1 and rest[0] == "=":
+            yield name, rest[1:]
+            return
+        if kind is not BOOL:
+            yield name, rest or _next(words, f"-{letter}")
+            return
+        yield name, "true"
 
 
 def _allowed(name: str, written: str, verb: str) -> Kind:

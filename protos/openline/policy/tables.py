@@ -52,8 +52,8 @@ SELECTOR = _kind(r"[A-Za-z0-9!][A-Za-z0-9._/,=!()<> -]{0,1023}", "a label select
 FIELDS = _kind(r"[A-Za-z][A-Za-z0-9._/,=!:@\\ -]{0,1023}", "a field selector such as status.phase=Running")
 NUMBER = _kind(r"0|[1-9][0-9]{0,9}", "a number")
 LINES = _kind(r"-1|0|[1-9][0-9]{0,14}", "a number of lines, or -1 for all")
-DURATION = _kind(r"0|([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+", "a duration such as 30s, 5m or 1h30m")
-TIMEOUT = _kind(r"[0-9]{1,9}|([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+", "a duration such as 30s, 5m or 1h30m")
+DURATION = _kind(r"0|([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}", "a duration such as 30s, 5m or 1h30m")
+TIMEOUT = _kind(r"[0-9]{1,9}|([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h)){1,4}", "a duration such as 30s, 5m or 1h30m")
 INSTANT = _kind(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})",
     "an instant such as 2026-01-31T12:00:00Z",
