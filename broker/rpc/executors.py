@@ -165,9 +165,10 @@ class ExecutorService:
                     stream.send(BrokerFrame(heartbeat_ack=ack))
                 case "draining":
                     connection.draining = True
-                case "capabilities" if frame.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES:
+                case "capabilities":
                     # Other replicas hear of it when presence is refreshed.
-                    connection.capabilities = frame.capabilities
+                    if frame.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES:
+                        connection.capabilities = frame.capabilities
                 case "credential":
                     self._credentials.check_executor(connection.cluster_id, frame.credential.token)
                 case _:

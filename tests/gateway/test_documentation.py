@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway import cluster_models, command_models, fanout_models, models
+from gateway import cluster_models, command_models, fanout_models, models, validating
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
 
@@ -20,6 +20,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "FanoutAnswer": fanout_models.FanoutAnswer,
     "ClusterShown": cluster_models.ClusterShown,
     "SessionAnswer": models.SessionAnswer,
+    "ValidateAnswer": validating.ValidateAnswer,
     "Problem": models.Problem,
 }
 
