@@ -78,7 +78,11 @@ async def serve(settings: ExecutorSettings) -> None:
             except OSError as problem:
                 fail_to_listen(PROGRAM, settings.health_listen, problem, flag="--health-listen")
         log.info(
-            "executor.started", cluster_id=who.cluster_id, executor_id=who.executor_id, instance_id=who.instance_id
+            "executor.started",
+            cluster_id=who.cluster_id,
+            executor_id=who.executor_id,
+            instance_id=who.instance_id,
+            policy=in_force.policy.digest,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(link.run(), name="link")

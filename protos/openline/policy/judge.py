@@ -14,9 +14,9 @@ from openline.policy import resources
 from openline.policy.denial import Denied, Refused, Rule, shown
 from openline.policy.lexer import Lexed, kinds, lex
 from openline.policy.policy import Policy
+from openline.policy.questions import check_field, check_question
 from openline.policy.tables import STREAMING, VERBS, Takes, Verb
 from openline.policy.values import check_value, clamp
-from openline.policy.words import check_field, check_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def judge(argv: Sequence[str], policy: Policy, *, streamed: bool, remaining_s: f
             raise Refused(Rule.VERB, message, allowed=", ".join(policy.verbs))
         verb = VERBS[lexed.verb]
         flags = _read(lexed)
-        for kind in _types(verb, lexed, flags):
-            resources.check_type(kind, policy.types)
+        for named in _types(verb, lexed, flags):
+            resources.check_type(named, policy.types)
         _check_namespace(verb, flags, policy)
         _check_streaming(flags, streamed=streamed)
     except Refused as refused:
@@ -97,9 +97,11 @@ def _types(verb: Verb, lexed: Lexed, flags: Mapping[str, str]) -> Iterator[str]:
         case Takes.OBJECTS:
             yield from resources.types_named(arguments)
         case Takes.POD:
+            names = arguments
             if arguments and "/" in arguments[0]:
                 yield resources.check_pair(arguments[0])
-            for name in arguments["/" in "".join(arguments[:1]) :]:
+                names = arguments[1:]
+            for name in names:
                 resources.check_name(name)
         case Takes.NAME:
             for name in arguments:

@@ -6,7 +6,7 @@ guessed as Kubernetes does, and their short names are unknown here, so that a po
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 
 from openline.policy.denial import Refused, Rule, shown
 from openline.policy.selection import Selection
@@ -30,11 +30,12 @@ DENIED_BY_DEFAULT = (
 _SHORT = {
     "certificatesigningrequests": "csr", "componentstatuses": "cs", "configmaps": "cm", "cronjobs": "cj",
     "customresourcedefinitions": "crd crds", "daemonsets": "ds", "deployments": "deploy", "endpoints": "ep",
-    "events": "ev", "horizontalpodautoscalers": "hpa", "ingresses": "ing", "limitranges": "limits", "namespaces": "ns",
-    "networkpolicies": "netpol", "nodes": "no", "persistentvolumeclaims": "pvc", "persistentvolumes": "pv",
-    "poddisruptionbudgets": "pdb", "pods": "po", "priorityclasses": "pc", "replicasets": "rs",
-    "replicationcontrollers": "rc", "resourcequotas": "quota", "serviceaccounts": "sa", "services": "svc",
-    "statefulsets": "sts", "storageclasses": "sc", "volumeattributesclasses": "vac",
+    "events": "ev", "horizontalpodautoscalers": "hpa", "ingresses": "ing", "ipaddresses": "ip",
+    "limitranges": "limits", "namespaces": "ns", "networkpolicies": "netpol", "nodes": "no",
+    "persistentvolumeclaims": "pvc", "persistentvolumes": "pv", "poddisruptionbudgets": "pdb", "pods": "po",
+    "priorityclasses": "pc", "replicasets": "rs", "replicationcontrollers": "rc", "resourcequotas": "quota",
+    "serviceaccounts": "sa", "services": "svc", "statefulsets": "sts", "storageclasses": "sc",
+    "volumeattributesclasses": "vac",
 }  # fmt: skip
 ALIASES = {short: plural for plural, shorts in _SHORT.items() for short in shorts.split()}
 # What the API server's own types have joined; custom types may join as well.
@@ -89,7 +90,7 @@ def check_type(written: str, types: Selection) -> None:
         raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _all_spellings(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset().union(*map(_spellings, names))
 

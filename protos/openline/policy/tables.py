@@ -88,7 +88,7 @@ PLAIN = ("json", "kyaml", "yaml")
 TEMPLATES = ("go-template=", "jsonpath-as-json=", "jsonpath=", "template=")
 OBJECTS = (*PLAIN, "name", *TEMPLATES)
 
-_SHOWN = {"output": OUTPUT, "allow-missing-template-keys": BOOL, "show-managed-fields": BOOL}
+_PRINTED = {"output": OUTPUT, "allow-missing-template-keys": BOOL, "show-managed-fields": BOOL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +113,20 @@ VERBS = {
     "auth can-i": Verb(Takes.QUESTION, {
         "all-namespaces": BOOL, "list": BOOL, "no-headers": BOOL, "quiet": BOOL, "subresource": WORD,
     }),
-    "auth whoami": Verb(Takes.NOTHING, {**_SHOWN}, outputs=OBJECTS),
+    "auth whoami": Verb(Takes.NOTHING, {**_PRINTED}, outputs=OBJECTS),
     "cluster-info": Verb(Takes.NOTHING, reads=("services",), is_namespaced=True),
     "describe": Verb(Takes.OBJECTS, {
         "all-namespaces": BOOL, "chunk-size": NUMBER, "selector": SELECTOR, "show-events": BOOL,
     }, is_namespaced=True),
     "events": Verb(Takes.NOTHING, {
-        **_SHOWN, "all-namespaces": BOOL, "chunk-size": NUMBER, "for": ABOUT, "no-headers": BOOL, "types": WORDS,
+        **_PRINTED, "all-namespaces": BOOL, "chunk-size": NUMBER, "for": ABOUT, "no-headers": BOOL, "types": WORDS,
         "watch": BOOL,
     }, outputs=OBJECTS, reads=("events",), is_namespaced=True),
     "explain": Verb(Takes.FIELD, {
         "api-version": GROUP_VERSION, "max-depth": NUMBER, "output": OUTPUT, "recursive": BOOL,
     }, outputs=("plaintext", "plaintext-openapiv2")),
     "get": Verb(Takes.OBJECTS, {
-        **_SHOWN, "all-namespaces": BOOL, "chunk-size": NUMBER, "field-selector": FIELDS, "ignore-not-found": BOOL,
+        **_PRINTED, "all-namespaces": BOOL, "chunk-size": NUMBER, "field-selector": FIELDS, "ignore-not-found": BOOL,
         "label-columns": LABELS, "no-headers": BOOL, "output-watch-events": BOOL, "selector": SELECTOR,
         "server-print": BOOL, "show-kind": BOOL, "show-labels": BOOL, "sort-by": PATH, "subresource": SUBRESOURCE,
         "watch": BOOL, "watch-only": BOOL,
@@ -138,7 +138,7 @@ VERBS = {
         "timestamps": BOOL,
     }, reads=("pods",), is_namespaced=True),
     "rollout history": Verb(Takes.OBJECTS, {
-        **_SHOWN, "revision": NUMBER, "selector": SELECTOR,
+        **_PRINTED, "revision": NUMBER, "selector": SELECTOR,
     }, outputs=OBJECTS, is_namespaced=True),
     "rollout status": Verb(Takes.OBJECTS, {
         "revision": NUMBER, "selector": SELECTOR, "timeout": DURATION, "watch": BOOL,
