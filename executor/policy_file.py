@@ -5,7 +5,7 @@ Whatever it says: only verbs and flags of the tables run, secrets are never read
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -21,9 +21,23 @@ MAX_FILE_BYTES = 64 << 10
 # Brokers take capabilities of 16 KiB, labels included.
 MAX_SUMMARY_BYTES = 12 << 10
 
+# What PyYAML lets through for a tag that does not fit its text, such as `!!bool x` or the date 2026-13-45.
+_GARBLED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 class PolicyUnusable(Exception):
     """The file cannot be read, or does not say a policy; the message is one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is there twice: YAML would take the last one, and who signs the file may read the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value]
+        for name in names:
+            if isinstance(name, str) and names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{shown(name)} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_policy(file: Path) -> Policy:
@@ -36,13 +50,13 @@ def read_policy(file: Path) -> Policy:
     if len(text) > MAX_FILE_BYTES:
         raise PolicyUnusable(f"{file} is longer than {MAX_FILE_BYTES} bytes")
     try:
-        said = yaml.safe_load(text)
+        said = yaml.load(text, Loader=_Loader)  # noqa: S506  (it is the safe one)
         policy = _File.model_validate({} if said is None else said).policy()
     except ValidationError as mistakes:
         first = mistakes.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise PolicyUnusable(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
+    except (yaml.YAMLError, *_GARBLED) as problem:
         raise PolicyUnusable(f"{file} is not YAML: {' '.join(str(problem).split())[:200]}") from None
     if capabilities_of(policy).ByteSize() > MAX_SUMMARY_BYTES:
         raise PolicyUnusable(f"its names have more than {MAX_SUMMARY_BYTES} bytes together")

@@ -1,9 +1,12 @@
 """--policy FILE: what it says, what it cannot say, and that it is read again."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from executor.policy import PolicyInForce
 from executor.policy_file import PolicyUnusable, read_policy
@@ -138,15 +141,21 @@ def test_bounds_on_logs_are_the_files(tmp_path: Path) -> None:
         ("masking: {secrets: 0}", "masking.secrets: "),
         ("masking: no", "masking: "),
         ("flags: [raw]", "flags: "),
+        ("verbs: [get]\nverbs: [logs]", "'verbs' is there twice"),
+        ("masking: {values: true, values: false}", "'values' is there twice"),
         ("- get", "the file: "),
         ("{", "is not YAML"),
+        ("verbs: [2026-13-45]", "is not YAML"),
+        ("verbs: !!bool x", "is not YAML"),
+        ("verbs: !!timestamp x", "is not YAML"),
+        (f"output: {{max_bytes: 1{'0' * 5000}}}", "is not YAML"),
         ("!!python/object/apply:os.system [id]", "is not YAML"),
         ("\x00", "is not YAML"),
         ("[" * 5000, "is not YAML"),
         ("#" * 70_000, "longer than"),
         (f"resources: {{deny: [{', '.join(f'{chr(97 + i % 26)}{i:060}' for i in range(300))}]}}", "bytes together"),
     ],
-    ids=range(23),
+    ids=range(29),
 )
 def test_what_is_no_policy_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(PolicyUnusable) as refused:
@@ -154,6 +163,15 @@ def test_what_is_no_policy_is_refused_in_one_line(tmp_path: Path, text: str, say
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 500
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=200), st.text(alphabet="verbs: [get]{}!&*\n-'\"0x<", max_size=80).map(str.encode)))
+def test_any_file_is_a_policy_or_is_refused(tmp_path: Path, data: bytes) -> None:
+    """Nothing else is raised: it would end an executor that has been running well."""
+    (tmp_path / "policy.yaml").write_bytes(data)
+    with contextlib.suppress(PolicyUnusable):
+        assert isinstance(read_policy(tmp_path / "policy.yaml"), Policy)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

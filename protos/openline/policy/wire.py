@@ -1,5 +1,7 @@
 """A policy and its decisions in the words of the contract."""
 
+from collections.abc import Iterable
+
 from openline.errors import error
 from openline.policy.denial import Denied
 from openline.policy.policy import Masking, Output, Policy
@@ -8,6 +10,9 @@ from openline.policy.tables import VERBS
 from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
+
+# Of types and of namespaces.
+MAX_NAME_CHARACTERS = 63
 
 
 def denied_error(denied: Denied) -> command_pb2.Error:
@@ -60,4 +65,9 @@ def _summary(selection: Selection) -> wire.NameSelection:
 
 
 def _selection(said: wire.NameSelection) -> Selection:
-    return Selection(tuple(said.allowed) if said.is_limited else None, tuple(said.denied))
+    return Selection(_names(said.allowed) if said.is_limited else None, _names(said.denied))
+
+
+def _names(said: Iterable[str]) -> tuple[str, ...]:
+    """Without what can be no name; it is somebody else's word, and is kept compiled."""
+    return tuple(name for name in said if len(name) <= MAX_NAME_CHARACTERS)
