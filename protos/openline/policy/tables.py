@@ -158,8 +158,7 @@ SUB_VERB_ALIASES = {"top": {"pod": "pods", "po": "pods", "node": "nodes", "no": 
 
 # These make a command go on until somebody stops it: only for callers who read along.
 STREAMING = frozenset({"follow", "watch", "watch-only"})
-# Flags whose value is bounded from above, and flags that are added where they were not given. A `logs` with a selector
-# is left alone: kubectl itself takes ten lines of each pod then.
+# Flags whose value is bounded from above; `judge` adds those that make a command end where they were not given.
 CLAMPS = {
     "chunk-size": Clamp.CHUNK, "limit-bytes": Clamp.LOG_BYTES, "max-log-requests": Clamp.REQUESTS,
     "pod-running-timeout": Clamp.REMAINING, "request-timeout": Clamp.REMAINING, "tail": Clamp.LOG_LINES,

@@ -34,7 +34,7 @@ _RANGE = re.compile(r"\{\s*range\b")
 _INDEXED = re.compile(r"%[^A-Za-z%]*[\[*]")
 _TOKEN = re.compile(
     r"""\s+ | (?P<text> "(?:[^"\\]|\\.)*" ) | (?P<number> [+-]?[0-9][0-9.]* )
-    | (?P<path> \$?[A-Za-z0-9_]* (?:\.[A-Za-z_][A-Za-z0-9_]*)+ | \$[A-Za-z0-9_]* | \. )
+    | (?P<path> (?:\$[A-Za-z0-9_]*)? (?:\.[A-Za-z_][A-Za-z0-9_]*)+ | \$[A-Za-z0-9_]* | \. )
     | (?P<word> [A-Za-z_][A-Za-z0-9_]* ) | (?P<sign> := | [|(),] )""",
     re.VERBOSE,
 )
