@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from openline.policy.denial import Refused
+from openline.policy.denial import Refused, Rule
 from openline.policy.lexer import lex
 from openline.words import Unacceptable as Unacceptable
 from openline.words import check_size as check_size
@@ -70,10 +70,15 @@ def build_argv(
 
 
 def read_scope(verb: Verb, words: Sequence[str]) -> Scope:
-    """What the words say about namespaces, read as the policy reads them; nothing, where it will deny them anyway."""
+    """What the words say about namespaces, read as the policy reads them; nothing, where it will deny them anyway.
+
+    Raises Unacceptable for a flag that ends without its value: it would swallow whatever is appended.
+    """
     try:
         flags = lex([verb.value, *words]).flags
-    except Refused:
+    except Refused as refused:
+        if refused.denied.rule is Rule.VALUE:
+            raise Unacceptable("args", refused.denied.message) from None
         return Scope(frozenset(), everywhere=False)
     # The last one counts, as in kubectl.
     everywhere = dict(flags).get("all-namespaces", "false").lower() in {"true", "t", "1"}

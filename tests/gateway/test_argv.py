@@ -79,7 +79,14 @@ def test_two_namespaces_in_the_arguments_are_refused(args: tuple[str, ...]) -> N
         built("pods", *args)
 
 
-@pytest.mark.parametrize("args", [("-n",), ("--namespace",), ("-An",), ("-Rn", "shop"), ("-nshop", "--token=x")])
+@pytest.mark.parametrize("args", [("-n",), ("--namespace",), ("-An",), ("-o",)])
+def test_a_flag_without_its_value_is_refused(args: tuple[str, ...]) -> None:
+    """Otherwise it would swallow whatever we append."""
+    with pytest.raises(Unacceptable, match="needs a value"):
+        built("pods", *args)
+
+
+@pytest.mark.parametrize("args", [("-Rn", "shop"), ("-nshop", "--token=x"), ("--token",)])
 def test_what_the_policy_denies_is_still_denied_with_a_namespace(args: tuple[str, ...]) -> None:
     """Such words say nothing here, and the executor refuses them also with what we append."""
     argv = built("pods", *args).split()
