@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from executor.report import Report
 from openline.capture import Kept
+from openline.policy import Masking
 from openline.v1 import executor_service_pb2 as wire
 
 
@@ -17,11 +18,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start kubectl with these arguments. Keep at most so much of its output; if `live`, tell of it as it comes."""
+    """Start kubectl with these arguments. Mask its output, keep at most so much; if `live`, tell of it as it comes."""
 
     command_id: str
     argv: tuple[str, ...]
     max_bytes: int
+    masking: Masking
     live: bool = False
 
 

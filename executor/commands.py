@@ -10,7 +10,6 @@ import structlog
 from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Result, Resume, Send, Spawn, Store
 from executor.core import Core
 from executor.kubectl import Kubectl
-from executor.masking.stream import MASK_ALL, Masking
 from executor.report import Source
 from executor.runner import Run
 from executor.spool import Spool
@@ -28,12 +27,9 @@ class Put(Protocol):
 class Commands:
     """All commands of this executor, whatever connection there is. An async context manager: it owns their tasks."""
 
-    def __init__(
-        self, core: Core, kubectl: Kubectl, *, masking: Masking = MASK_ALL, spool: Spool | None = None
-    ) -> None:
+    def __init__(self, core: Core, kubectl: Kubectl, *, spool: Spool | None = None) -> None:
         self._core = core
         self._kubectl = kubectl
-        self._masking = masking
         self._spool = spool
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
@@ -142,7 +138,7 @@ class Commands:
             self._kubectl,
             spawn.argv,
             max_bytes=spawn.max_bytes,
-            masking=self._masking,
+            masking=spawn.masking,
             started=lambda: self._do(self._core.started(spawn.command_id)),
             wrote=wrote if spawn.live else None,
         )

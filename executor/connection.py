@@ -102,6 +102,10 @@ class Connection:
         else:
             self._close("this executor is stopping")
 
+    def send(self, frame: wire.ExecutorFrame) -> None:
+        """Puts a frame on the stream; after Welcome."""
+        self._stream.send(frame)
+
     def _close(self, why: str) -> None:
         self._why = why
         self._stream.close()

@@ -7,15 +7,15 @@ carry out in that order. `now` is in seconds on any clock that never goes back. 
 from copy import deepcopy
 
 from executor import results
-from executor.actions import Action, Ended, Kill, NotStarted, Result, Send, Spawn
-from executor.admission import Admission, Check
+from executor.actions import Action, Ended, Kill, NotStarted, Result, Send
+from executor.admission import Admission, Judge
 from executor.handover import Handover
 from executor.held import Held
 from executor.life import HAS_PLACE, STOPPABLE, Command, Event, State, Stop
 from executor.report import Source
 from openline import limits
-from openline.capture import allowance
 from openline.errors import error
+from openline.policy import Allowed
 from openline.reasons import EXECUTED_TEXT, YES, Reason
 from openline.v1 import executor_service_pb2 as wire
 
@@ -28,10 +28,10 @@ SEVERED = Stop(
 
 
 class Core:
-    """All commands of one executor. `check` is the policy: it says why an argv may not run, or None."""
+    """All commands of one executor. `judge` is the policy: it says what runs for an argv, or why nothing does."""
 
-    def __init__(self, *, max_concurrency: int, check: Check) -> None:
-        self._admission = Admission(max_concurrency=max_concurrency, check=check)
+    def __init__(self, *, max_concurrency: int, judge: Judge) -> None:
+        self._admission = Admission(max_concurrency=max_concurrency, judge=judge)
         # A command is in one of these two: not ended, in the order they came; or ended, in memory.
         self._live: dict[str, Command] = {}
         self._handover = Handover()
@@ -166,16 +166,18 @@ class Core:
     def _execute(self, execute: wire.Execute, now: float) -> list[Action]:
         if (known := self._answer_again(execute.command_id, now)) is not None:
             return known
-        load = {"running": self.running, "queued": self.queued}
-        if (refusal := self._admission.refuse(execute, **load, draining=self._draining != "")) is not None:
-            # Not remembered: it has not run, so that the same id may be tried again later.
-            rejected = self._send(results.rejected(execute.command_id, refusal))
-            return [results.rejected_note(execute, refusal), *rejected]
         # A timeout that is not a positive number has passed already.
         timeout_s = min(execute.timeout_s, limits.MAX_TIMEOUT_S) if execute.timeout_s > 0 else 0.0
+        load = {"running": self.running, "queued": self.queued}
+        admitted = self._admission.admit(execute, timeout_s=timeout_s, **load, draining=self._draining != "")
+        if not isinstance(admitted, Allowed):
+            # Not remembered: it has not run, so that the same id may be tried again later.
+            rejected = self._send(results.rejected(execute.command_id, admitted))
+            return [results.rejected_note(execute, admitted), *rejected]
         report = self._handover.report(execute)
         # A copy, since a part of a message keeps the whole of it in memory: a batch of a thousand.
-        command = Command(deepcopy(execute), report, received_at=now, deadline=now + timeout_s)
+        copy = deepcopy(execute)
+        command = Command(copy, report, received_at=now, deadline=now + timeout_s, allowed=admitted)
         self._live[command.command_id] = command
         return [*self._send(results.accepted(command.command_id)), *self._place(now)]
 
@@ -201,9 +203,7 @@ class Core:
                 free -= 1
                 command.apply(Event.PLACED)
                 command.placed_at = now
-                max_bytes = allowance(command.execute.output_limits.max_bytes)
-                argv = tuple(command.execute.argv)
-                actions.append(Spawn(command.command_id, argv, max_bytes=max_bytes, live=command.execute.live))
+                actions.append(command.spawn())
         return actions
 
     def _stop(self, command_id: str, stop: Stop, now: float) -> list[Action]:

@@ -9,7 +9,10 @@ Execute ──▶ QUEUED ──▶ STARTING ──▶ RUNNING ──▶ FINISHED
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from executor.actions import Spawn
 from executor.report import Report
+from openline.capture import allowance
+from openline.policy import Allowed
 from openline.reasons import Reason
 from openline.v1 import executor_service_pb2 as wire
 
@@ -80,6 +83,8 @@ class Command:
     report: Report
     received_at: float
     deadline: float
+    # What the policy made of it, and what runs; None for one that has ended in an earlier process.
+    allowed: Allowed | None = None
     state: State = State.QUEUED
     placed_at: float | None = None
     ended_at: float | None = None
@@ -89,6 +94,18 @@ class Command:
     @property
     def command_id(self) -> str:
         return self.execute.command_id
+
+    def spawn(self) -> Spawn:
+        """How it is started: what was allowed runs, which is not word for word what was asked."""
+        assert self.allowed is not None  # noqa: S101  (it was admitted by this process)
+        policy = self.allowed.policy
+        return Spawn(
+            self.command_id,
+            self.allowed.argv,
+            max_bytes=min(allowance(self.execute.output_limits.max_bytes), policy.output.max_bytes),
+            masking=policy.masking,
+            live=self.execute.live,
+        )
 
     def apply(self, event: Event) -> bool:
         """Changes the state as the table says; False when the table has nothing for it. The only place that does."""

@@ -90,6 +90,11 @@ class Link:
         if self._connection is not None:
             self._connection.close()
 
+    def tell(self, frame: wire.ExecutorFrame) -> None:
+        """Sends a frame about this executor, if there is a connection that stands."""
+        if self._connection is not None and self.connected:
+            self._connection.send(frame)
+
     async def _connect(self, address: Address) -> End:
         """One connection, from dialing to its end."""
         try:

@@ -11,22 +11,24 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from executor import policy
 from executor.actions import Ended, NotStarted
 from executor.commands import Commands
 from executor.core import Core
 from executor.health import serve_health
 from executor.kubectl import Kubectl
 from executor.link import Link
-from executor.masking.stream import Masking
 from executor.orphans import Orphans
 from executor.pace import Pace
+from executor.policy import PolicyInForce
+from executor.policy_file import PolicyUnusable
 from executor.runner import Run
 from executor.settings import PROGRAM, ExecutorSettings, load_settings, misused
 from executor.spool import Spool
 from executor.warmup import Warmup
 from openline import __version__, ids, limits
 from openline.logs import set_up_logs
+from openline.policy import Policy
+from openline.policy.wire import capabilities_of
 from openline.settings import fail, fail_to_listen
 from openline.v1 import executor_service_pb2 as wire
 
@@ -69,11 +71,11 @@ async def serve(settings: ExecutorSettings) -> None:
             plugin_path=settings.plugin_path,
             orphans=orphans,
         )
-        who = _introduce(settings, kubectl_version=await _client_version(kubectl))
-        core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
+        in_force = _policy(settings)
+        who = _introduce(settings, in_force.policy, kubectl_version=await _client_version(kubectl))
+        core = Core(max_concurrency=settings.max_concurrency, judge=in_force.judge)
         spool = await _open_spool(stages, settings.spool_dir)
-        masking = Masking(secrets=settings.mask_secrets, values=settings.mask_values)
-        commands = await stages.enter_async_context(Commands(core, kubectl, masking=masking, spool=spool))
+        commands = await stages.enter_async_context(Commands(core, kubectl, spool=spool))
         for result in spool.read() if spool else ():
             commands.restore(result)
         warmup = Warmup(kubectl)
@@ -85,13 +87,18 @@ async def serve(settings: ExecutorSettings) -> None:
             except OSError as problem:
                 fail_to_listen(PROGRAM, settings.health_listen, problem, flag="--health-listen")
         log.info(
-            "executor.started", cluster_id=who.cluster_id, executor_id=who.executor_id, instance_id=who.instance_id
+            "executor.started",
+            cluster_id=who.cluster_id,
+            executor_id=who.executor_id,
+            instance_id=who.instance_id,
+            policy=in_force.policy.digest,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(link.run(), name="link")
             asides = [
                 tasks.create_task(_learn_server_version(kubectl, who), name="server-version"),
                 tasks.create_task(warmup.run(), name="warmup"),
+                tasks.create_task(in_force.watch(lambda policy: _tell(policy, who, link)), name="policy"),
             ]
             await stop.wait()
             for aside in asides:
@@ -135,18 +142,35 @@ def _on_signal(act: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, act)
 
 
-def _introduce(settings: ExecutorSettings, *, kubectl_version: str) -> wire.Hello:
+def _policy(settings: ExecutorSettings) -> PolicyInForce:
+    """The policy at the start; ends the program when its file cannot be used."""
+    try:
+        return PolicyInForce(settings.policy)
+    except PolicyUnusable as problem:
+        misused(f"--policy: {problem}")
+
+
+def _introduce(settings: ExecutorSettings, policy: Policy, *, kubectl_version: str) -> wire.Hello:
     """What Hello says of this process, whatever commands it has."""
-    labels = {key: value for key, _, value in (label.partition("=") for label in settings.labels)}
+    capabilities = capabilities_of(policy)
+    capabilities.labels.update({key: value for key, _, value in (label.partition("=") for label in settings.labels)})
     return wire.Hello(
         protocol_version=limits.PROTOCOL_VERSION,
         cluster_id=settings.cluster_id,
         executor_id=settings.executor_id,
         instance_id=ids.new_id(),
-        capabilities=wire.Capabilities(verbs=sorted(policy.VERBS), streaming=True, labels=labels),
+        capabilities=capabilities,
         max_concurrency=settings.max_concurrency,
         versions=wire.Versions(executor=__version__, kubectl=kubectl_version),
     )
+
+
+def _tell(policy: Policy, who: wire.Hello, link: Link) -> None:
+    """The policy has changed: the broker hears it now, and from every Hello."""
+    capabilities = capabilities_of(policy)
+    capabilities.labels.update(who.capabilities.labels)
+    who.capabilities.CopyFrom(capabilities)
+    link.tell(wire.ExecutorFrame(capabilities=who.capabilities))
 
 
 async def _client_version(kubectl: Kubectl) -> str:

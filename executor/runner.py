@@ -17,10 +17,11 @@ from typing import IO
 
 from executor.actions import Ended, NotStarted
 from executor.kubectl import Kubectl, kill_group
-from executor.masking.stream import MASK_ALL, Masked, Masking
+from executor.masking.stream import MASK_ALL, Masked
 from executor.report import STDERR, STDOUT, Source
 from openline import limits
 from openline.capture import Capture, share
+from openline.policy import Masking
 
 READ_BYTES = 64 << 10  # what a pipe holds on Linux
 # When the process has ended but something it started still holds its output open.

@@ -73,10 +73,9 @@ class ExecutorSettings(ProgramSettings):
     plugin_path: str = ""
     """DIR[:DIR…] where kubectl finds the credential plugins that the kubeconfig names. Empty by default: kubectl then
     runs only what has a whole path."""
-    mask_secrets: bool = True
-    """Whether `data` and `stringData` of Secrets are masked in output."""
-    mask_values: bool = True
-    """Whether what looks like a credential is masked in output: passwords, tokens, private keys, in any output."""
+    policy: ReadableFile | None = None
+    """A YAML file that says what may run here, see docs/policy.md; read again when it changes. Without it, everything
+    that the tables allow."""
     max_concurrency: int = Field(default=8, ge=1, le=256)
     """Commands at a time; four times as many wait. A kubectl takes 50 MB or so, so 8 fit in half a gigabyte."""
     spool_dir: Path | None = None

@@ -14,6 +14,7 @@ from gateway.models import (
     SessionAnswer,
     TimingsAnswer,
 )
+from gateway.policies import policy_answer
 from openline.errors import OpenlineError, error
 from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
@@ -132,9 +133,11 @@ def cluster_status_answer(cluster: cluster_service_pb2.Cluster) -> ClusterStatus
 
 
 def capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, Any]:
+    policy = policy_answer(executor.capabilities)
     return {
         "executor_id": executor.executor_id,
         "verbs": list(executor.capabilities.verbs),
+        "policy": None if policy is None else policy.model_dump(),
         "streaming": executor.capabilities.streaming,
         "labels": dict(executor.capabilities.labels),
         "max_concurrency": executor.max_concurrency,

@@ -23,6 +23,7 @@ from gateway.sse import PING_S
 from gateway.stubs import Stubs
 from gateway.traffic import Traffic
 from gateway.v1 import v1_routes
+from gateway.validating import validating_routes
 from openline import __version__
 from openline.errors import OpenlineError
 from openline.pipes import Pipes
@@ -54,6 +55,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         fanout_routes(pipes, stubs, ping_s=ping_s),
         v1_routes(stubs),
         listing_routes(stubs),
+        validating_routes(stubs),
         cluster_routes(stubs),
         admin_routes(stubs),
         audit_routes(stubs),

@@ -4,10 +4,12 @@
 api-versions, explain), so a defaulted namespace harms none of them. The policy, not this module, says what may run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from openline.policy.denial import Refused, Rule
+from openline.policy.lexer import lex
 from openline.words import Unacceptable as Unacceptable
 from openline.words import check_size as check_size
 from openline.words import split_command as split_command
@@ -33,11 +35,6 @@ class Verb(StrEnum):
 
 
 VERBS = frozenset(Verb)
-
-# One-letter flags that take a value, which may be glued to them: what follows one of these in its word is not a flag.
-_WITH_VALUE = frozenset("cfklLosv")
-# `logs -f` is the exception: it means follow, and takes none.
-_WITH_VALUE_IN_LOGS = _WITH_VALUE - {"f"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,55 +70,16 @@ def build_argv(
 
 
 def read_scope(verb: Verb, words: Sequence[str]) -> Scope:
-    """What the words say about namespaces, in every spelling that kubectl's flag library (pflag) takes."""
-    namespaces: set[str] = set()
-    everywhere = False
-    for flag, value in _namespace_flags(verb, iter(words)):
-        if flag == "namespace":
-            namespaces.add(value)
-        else:
-            everywhere = value.lower() in {"true", "t", "1"}
-    return Scope(frozenset(namespaces), everywhere)
+    """What the words say about namespaces, read as the policy reads them; nothing, where it will deny them anyway.
 
-
-def _namespace_flags(verb: Verb, words: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """The flags `namespace` and `all-namespaces` among the words, each with its value."""
-    with_value = _WITH_VALUE_IN_LOGS if verb is Verb.LOGS else _WITH_VALUE
-    for word in words:
-        if word == "--":
-            return
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            # kubectl takes _ for - in the names of flags.
-            match name.replace("_", "-"):
-                case "namespace":
-                    yield "namespace", value if equals else _value_after(word, words)
-                case "all-namespaces":
-                    yield "all-namespaces", value if equals else "true"
-        elif word.startswith("-"):
-            yield from _namespace_letters(word, words, with_value)
-
-
-def _namespace_letters(word: str, words: Iterator[str], with_value: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """The same for a word of one-letter flags: `-A`, `-nshop`, `-n=shop`, `-Aowide`, `-An shop`."""
-    for index, letter in enumerate(word[1:], start=1):
-        after = word[index + 1 :]
-        glued = after[1:] if after.startswith("=") else after
-        if letter == "n":
-            yield "namespace", glued or _value_after(word, words)
-            return
-        if letter in with_value:
-            if not glued:
-                next(words, None)
-            return
-        if letter == "A":
-            yield "all-namespaces", glued if after.startswith("=") else "true"
-        if after.startswith("="):
-            return
-
-
-def _value_after(word: str, words: Iterator[str]) -> str:
-    value = next(words, None)
-    if value is None:
-        raise Unacceptable("args", f"{word} has no value")
-    return value
+    Raises Unacceptable for a flag that ends without its value: it would swallow whatever is appended.
+    """
+    try:
+        flags = lex([verb.value, *words]).flags
+    except Refused as refused:
+        if refused.denied.rule is Rule.VALUE:
+            raise Unacceptable("args", refused.denied.message) from None
+        return Scope(frozenset(), everywhere=False)
+    # The last one counts, as in kubectl.
+    everywhere = dict(flags).get("all-namespaces", "false").lower() in {"true", "t", "1"}
+    return Scope(frozenset(value for name, value in flags if name == "namespace"), everywhere)

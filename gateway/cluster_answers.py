@@ -4,6 +4,7 @@ import math
 
 from gateway.answers import capabilities, instant, session_answer
 from gateway.cluster_models import CapabilitiesAnswer, ClusterShown, ExecutorAnswer, SessionShown, VersionsAnswer
+from gateway.policies import policy_answer
 from openline.v1 import cluster_service_pb2, session_service_pb2
 
 
@@ -60,6 +61,7 @@ def _executor(executor: cluster_service_pb2.ConnectedExecutor) -> ExecutorAnswer
         running=executor.running,
         max_concurrency=executor.max_concurrency,
         verbs=list(executor.capabilities.verbs),
+        policy=policy_answer(executor.capabilities),
         streaming=executor.capabilities.streaming,
         labels=dict(executor.capabilities.labels),
         versions=VersionsAnswer(

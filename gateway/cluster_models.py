@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from gateway.models import SessionAnswer
+from gateway.policies import PolicyAnswer
 
 
 class VersionsAnswer(BaseModel):
@@ -23,6 +24,7 @@ class ExecutorAnswer(BaseModel):
     running: int
     max_concurrency: int
     verbs: list[str] = Field(description="What it would run.")
+    policy: PolicyAnswer | None = Field(description="Null for an executor that does not say.")
     streaming: bool
     labels: dict[str, str]
     versions: VersionsAnswer

@@ -116,6 +116,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "executor_id": "executor-0",
         "observed_at": _NOW,
     },
+    "ValidateAnswer": {
+        "allowed": False,
+        "rule": "resource",
+        "detail": "'secrets' may not be read here; allowed: every other type",
+        "argv": None,
+        "policy": "cluster",
+    },
     "OperationAnswer": {"operation_id": _ID, "status": "pending", "poll_url": f"/debug/operations/{_ID}"},
     "FanoutAnswer": {
         "summary": "both clusters the same; 1 failed: prod-west (CLUSTER_OFFLINE)",
@@ -174,6 +181,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
                 "running": 1,
                 "max_concurrency": 8,
                 "verbs": ["describe", "get", "logs"],
+                "policy": {
+                    "digest": "5d0f7c1b2a9e4f63",
+                    "resources": {"allowed": None, "denied": ["configmaps"]},
+                    "namespaces": {"allowed": ["shop", "team-*"], "denied": []},
+                    "max_output_bytes": 1048576,
+                    "masks_secrets": True,
+                    "masks_values": True,
+                },
                 "streaming": True,
                 "labels": {"env": "prod", "region": "eu"},
                 "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": ""},

@@ -177,6 +177,10 @@ class ExecutorService:
                     stream.send(BrokerFrame(heartbeat_ack=ack))
                 case "draining":
                     connection.draining = True
+                case "capabilities":
+                    # Other replicas hear of it when presence is refreshed.
+                    if frame.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES:
+                        connection.capabilities = frame.capabilities
                 case "credential":
                     connection.token = self._check(connection.cluster_id, frame.credential.token).digest
                 case _:

@@ -1,20 +1,10 @@
 """One output stream of a process on its way out of the cluster, through all stages."""
 
-from dataclasses import dataclass
-
 from executor.masking.controls import Controls
 from executor.masking.credentials import Credentials
 from executor.masking.lines import Lines
 from executor.masking.objects import SecretObjects
-
-
-@dataclass(frozen=True, slots=True)
-class Masking:
-    """What is masked."""
-
-    secrets: bool = True  # `data` and `stringData` of Secrets
-    values: bool = True  # what looks like a credential
-
+from openline.policy import Masking
 
 MASK_ALL = Masking()
 

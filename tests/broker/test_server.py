@@ -105,6 +105,22 @@ async def test_clusters_are_listed_in_pages(broker: Any) -> None:
     assert second.next_page_token == ""
 
 
+async def test_what_an_executor_allows_is_shown_and_may_change(broker: Any) -> None:
+    """As Hello says it, and as the executor says it later; what is too large to be kept changes nothing."""
+
+    async def verbs() -> list[str]:
+        request = cluster_service_pb2.GetClusterRequest(cluster_id="prod")
+        cluster = (await ClusterServiceStub(broker.channel()).GetCluster(request, metadata=ALICE)).cluster
+        return list(cluster.executors[0].capabilities.verbs)
+
+    executor = await broker.executor(capabilities=wire.Capabilities(verbs=["get"]))
+    assert await verbs() == ["get"]
+    for said, shown in ((["get", "logs"], ["get", "logs"]), (["x" * 100_000], ["get", "logs"])):
+        await executor.send(wire.ExecutorFrame(capabilities=wire.Capabilities(verbs=said)))
+        await executor.sync()
+        assert await verbs() == shown
+
+
 @pytest.mark.parametrize("cluster_id", ["prd", "", "x" * 1_000_000, "ä" * 50_000])
 async def test_a_cluster_that_is_not_there(broker: Any, cluster_id: str) -> None:
     """However long its name is, the reason arrives."""

@@ -141,7 +141,7 @@ class Callers:
         for _ in range(draw.choice([1, 2, 3]) if key else 1):
             request = pb.ExecuteRequest(
                 cluster_id=cluster_id,
-                argv=["get", "pods", name, "-n", f"sleep-{sleep_s:.2f}" if sleep_s else "sleep-0"],
+                argv=["get", "pods", name, "-n", f"sleep-{sleep_s:.2f}".replace(".", "-")],
                 timeout_s=timeout_s,
                 wait_for_cluster_s=wait_s,
                 idempotency_key=key,

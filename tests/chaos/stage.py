@@ -30,12 +30,13 @@ REPLICAS = 3
 GATEWAYS = 5
 START_S = 30.0
 
-# `get pods NAME -n sleep-S`: writes NAME down, says that it has begun, and takes as long as it is told.
+# `get pods NAME -n sleep-1-25`, as the policy writes it anew: writes NAME down, says that it has begun, takes 1.25 s.
 KUBECTL = """#!/bin/sh
 [ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
 echo "$3 %(executor)s" >> "%(runs)s"
 echo "begun $3"
-[ "$5" = sleep-0 ] || sleep "${5#sleep-}"
+for_s="${4#--namespace=sleep-}"
+[ "$for_s" = 0-00 ] || sleep "${for_s%%-*}.${for_s#*-}"
 echo "done $3"
 """
 

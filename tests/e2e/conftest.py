@@ -38,16 +38,18 @@ START_TIMEOUT_S = 60
 PATIENCE_S = 30.0
 KEY = (("x-api-key", "test-key"),)
 
-# `get pods NAME -n WHAT`: writes NAME down, says that it has begun, and takes as long as WHAT says.
+# `get pods NAME -n WHAT`, as the policy writes it anew: writes NAME down, says that it has begun, and takes as long as
+# WHAT says.
 KUBECTL = """#!/bin/sh
 [ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
 echo "$3" >> "%(here)s/runs"
 echo "begun $3"
-case "$5" in
-    sleep-*) sleep "${5#sleep-}" ;;
-    flood-*) head -c "${5#flood-}" /dev/zero ;;
-    ticks-*) for tick in $(seq "${5#ticks-}"); do sleep 0.1; echo "tick $tick"; done ;;
-    fail-*) echo "failed $3" >&2; exit "${5#fail-}" ;;
+what="${4#--namespace=}"
+case "$what" in
+    sleep-*) sleep "${what#sleep-}" ;;
+    flood-*) head -c "${what#flood-}" /dev/zero ;;
+    ticks-*) for tick in $(seq "${what#ticks-}"); do sleep 0.1; echo "tick $tick"; done ;;
+    fail-*) echo "failed $3" >&2; exit "${what#fail-}" ;;
     tree) sh -c 'sleep 300 & echo $! >> "%(here)s/pids"; wait' & echo $! $$ >> "%(here)s/pids"; wait ;;
 esac
 echo "done $3"

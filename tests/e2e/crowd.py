@@ -15,14 +15,16 @@ import structlog
 import uvloop
 from pydantic import SecretStr
 
-from executor import policy
 from executor.commands import Commands
 from executor.core import Core
 from executor.kubectl import Kubectl
 from executor.link import Link
 from executor.pace import Pace
+from executor.policy import PolicyInForce
 from executor.settings import ExecutorSettings
 from openline import ids, limits
+from openline.policy import Policy
+from openline.policy.wire import capabilities_of
 from openline.settings import Address
 from openline.v1 import executor_service_pb2 as wire
 
@@ -48,10 +50,10 @@ async def main(brokers: list[str], first: int, count: int) -> None:
                 cluster_id=cluster_id,
                 executor_id="only",
                 instance_id=ids.new_id(),
-                capabilities=wire.Capabilities(verbs=sorted(policy.VERBS), streaming=True),
+                capabilities=capabilities_of(Policy()),
                 max_concurrency=8,
             )
-            core = Core(max_concurrency=8, check=policy.check)
+            core = Core(max_concurrency=8, judge=PolicyInForce().judge)
             commands = await stages.enter_async_context(Commands(core, kubectl))
             crowd.append(Link(settings, who, commands, pace=Pace()))
             tasks.create_task(crowd[-1].run())

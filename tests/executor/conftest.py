@@ -9,12 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from executor import policy
 from executor.commands import Commands
 from executor.core import Core
 from executor.kubectl import Kubectl
 from executor.link import Link
 from executor.pace import Pace
+from executor.policy import PolicyInForce
 from executor.settings import load_settings
 from openline import ids, limits
 from openline.channels import SERVER_OPTIONS
@@ -215,7 +215,7 @@ def dial(broker: ScriptedBroker, tmp_path: Path) -> Dial:
         token = () if "--token-file" in flags else ("--token", "secret")
         dialed = ("--cluster-id", "local", "--broker", brokers or broker.address)
         settings = load_settings([*dialed, *token, "--kubectl", str(kubectl), *flags])
-        core = Core(max_concurrency=settings.max_concurrency, check=policy.check)
+        core = Core(max_concurrency=settings.max_concurrency, judge=PolicyInForce().judge)
         who = wire.Hello(protocol_version=limits.PROTOCOL_VERSION, cluster_id="local", instance_id="i-1")
         async with Commands(core, Kubectl(path=kubectl, home=tmp_path)) as commands:
             link = Link(settings, who, commands, pace=Pace(refused_s=0.1))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from executor import policy
 from executor.commands import Commands
 from executor.core import Core
 from executor.kubectl import Kubectl
+from executor.policy import PolicyInForce
 from openline import limits
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
@@ -31,7 +31,7 @@ def test_deadlines_that_come_at_once(
             told[frame.finished.command_id] = frame.finished
 
     async def scenario() -> None:
-        core = Core(max_concurrency=4, check=policy.check)
+        core = Core(max_concurrency=4, judge=PolicyInForce().judge)
         kubectl = Kubectl(path=stub_kubectl('test "$1" = logs && exec sleep 60; exit 0'), home=tmp_path)
         async with asyncio.timeout(10), Commands(core, kubectl) as commands:
             commands.welcomed(wire.Welcome(protocol_version=limits.PROTOCOL_VERSION), put)

@@ -62,7 +62,7 @@ async def test_heartbeats_say_how_much_runs_and_waits(broker: Any, dial: Any, st
 
 async def test_slow_and_quick_commands_overlap(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
     """A slow command does not hold up ten quick ones."""
-    async with dial(stub_kubectl('[ "$3" = slow ] && sleep 2\necho "$3"')):
+    async with dial(stub_kubectl('[ "$2" = --namespace=slow ] && sleep 2\necho "$2"')):
         connection = await broker.connection()
         await connection.welcome()
         slow = execute("get", "-n", "slow")

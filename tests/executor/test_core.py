@@ -10,18 +10,19 @@ from executor.core import Core
 from executor.report import STDOUT, Report
 from openline import limits
 from openline.capture import Kept
-from openline.errors import error
+from openline.policy import Allowed, Denied, Masking, Output, Policy, Rule
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 
-def check(argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
-    return error(Reason.POLICY_DENIED, "no") if argv[0] == "delete" else None
+def judge(argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Allowed | Denied:
+    denied = Denied(Rule.VERB, "no", "get")
+    return denied if argv[0] == "delete" else Allowed(tuple(argv), Policy())
 
 
 def connected(*, max_concurrency: int = 2) -> Core:
-    core = Core(max_concurrency=max_concurrency, check=check)
+    core = Core(max_concurrency=max_concurrency, judge=judge)
     core.welcomed(wire.Welcome(), 0.0)
     return core
 
@@ -117,7 +118,7 @@ def test_output_is_cut_into_frames_of_bounded_size() -> None:
     """64 KiB of data a frame at most, or less if the broker says so; nothing is lost at the seams."""
     data = bytes(range(256)) * 600
     for wanted, largest in ((0, limits.MAX_FRAME_BYTES), (2048, 2048), (1 << 30, limits.MAX_FRAME_BYTES)):
-        core = Core(max_concurrency=1, check=check)
+        core = Core(max_concurrency=1, judge=judge)
         core.welcomed(wire.Welcome(limits=wire.StreamLimits(max_frame_bytes=wanted)), 0.0)
         run(core, "a")
         pieces = [
@@ -489,7 +490,7 @@ def test_a_result_of_an_earlier_process_is_handed_over() -> None:
     report = Report("a")
     report.write(STDOUT, b"out")
     report.close(wire.Finished(command_id="a", exit_code=3), 0.0)
-    core = Core(max_concurrency=1, check=check)
+    core = Core(max_concurrency=1, judge=judge)
     assert core.restore(Result(wire.Execute(command_id="a"), report, executed=True), now=5.0) == []
     assert core.held().unacked_ids == ("a",)
     actions = core.welcomed(verdict("a", wire.VERDICT_ACTION_KEEP), 6.0)
@@ -503,10 +504,31 @@ def test_a_result_of_an_earlier_process_is_handed_over() -> None:
 def test_the_policy_hears_whether_somebody_reads_along() -> None:
     asked = []
 
-    def ask(argv: Sequence[str], *, live: bool) -> None:
-        asked.append(live)
+    def ask(argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Denied:
+        asked.append((streamed, remaining_s))
+        return Denied(Rule.VERB, "no", "nothing")
 
-    core = Core(max_concurrency=1, check=ask)
+    core = Core(max_concurrency=1, judge=ask)
     core.received(execute("a", live=True), 0.0)
-    core.received(execute("b"), 0.0)
-    assert asked == [True, False]
+    core.received(execute("b", timeout_s=3.0), 0.0)
+    core.received(execute("c", timeout_s=-1.0), 0.0)
+    assert asked == [(True, 10.0), (False, 3.0), (False, 0.0)]
+
+
+UNMASKED = Masking(secrets=False, values=False)
+
+
+def test_what_was_allowed_runs_and_not_what_was_asked() -> None:
+    """The policy writes the arguments anew; its bound on output and its masking hold, whatever the broker allows."""
+
+    def rewrite(argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Allowed:
+        return Allowed(("get", "pods", "--namespace=shop"), Policy(output=Output(max_bytes=2000), masking=UNMASKED))
+
+    core = Core(max_concurrency=1, judge=rewrite)
+    core.welcomed(wire.Welcome(), 0.0)
+    frame = execute("a", "-nshop", "get", "pods")
+    frame.execute.output_limits.max_bytes = 1 << 30
+    [spawn] = [action for action in core.received(frame, 0.0) if isinstance(action, Spawn)]
+    assert spawn == Spawn("a", ("get", "pods", "--namespace=shop"), max_bytes=2000, masking=UNMASKED)
+    # Another broker hears what was asked, under its seal.
+    assert core.hello(1.0).held[0].execute.argv == ["-nshop", "get", "pods"]

@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executor import policy
 from executor.actions import Action, Ended, Note, NotStarted, Send, Spawn
 from executor.admission import QUEUE_PER_PLACE
 from executor.core import Core
+from executor.policy import PolicyInForce
 from executor.report import STDERR, STDOUT
 from openline import limits
 from openline.capture import Kept
@@ -75,7 +75,7 @@ class Watched:
     """A core, and what it must hold whatever it hears."""
 
     def __init__(self) -> None:
-        self.core = Core(max_concurrency=PLACES, check=policy.check)
+        self.core = Core(max_concurrency=PLACES, judge=PolicyInForce().judge)
         self.now = 0.0
         self.spawned: list[str] = []
         self.accepted: set[str] = set()

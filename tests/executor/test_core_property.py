@@ -15,6 +15,7 @@ from executor.admission import QUEUE_PER_PLACE
 from executor.core import Core
 from executor.report import STDERR, STDOUT
 from openline.capture import Kept
+from openline.policy import Allowed, Policy
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
@@ -34,7 +35,7 @@ class Executor(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core(max_concurrency=PLACES, check=self.check)
+        self.core = Core(max_concurrency=PLACES, judge=self.judge)
         self.now = 0.0
         self.connected = False
         self.processes: set[str] = set()
@@ -50,8 +51,8 @@ class Executor(RuleBasedStateMachine):
         self.taken: dict[str, int] = {}
         self.forgot: set[str] = set()
 
-    def check(self, argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
-        return None
+    def judge(self, argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Allowed:
+        return Allowed(tuple(argv), Policy())
 
     def do(self, actions: Sequence[Action]) -> None:
         for action in actions:

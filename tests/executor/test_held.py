@@ -11,18 +11,19 @@ from executor.life import Command, State
 from executor.report import STDOUT, Report
 from openline import limits
 from openline.capture import Kept
+from openline.policy import Allowed, Policy
 from openline.v1 import executor_service_pb2 as wire
 
 GRPC_DEFAULT_BYTES = 4 << 20
 
 
-def check(argv: Sequence[str], *, live: bool) -> None:
-    return None
+def judge(argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Allowed:
+    return Allowed(tuple(argv), Policy())
 
 
 def core_with(*executes: wire.Execute, places: int = 2) -> Core:
     """A core that took these at the instant 0."""
-    core = Core(max_concurrency=places, check=check)
+    core = Core(max_concurrency=places, judge=judge)
     core.welcomed(wire.Welcome(), 0.0)
     for execute in executes:
         core.received(wire.BrokerFrame(execute=execute), 0.0)
@@ -118,7 +119,7 @@ def test_what_nobody_waits_for_is_not_brought_along() -> None:
 
 def test_a_result_of_an_earlier_process_is_brought_along() -> None:
     """Its deadline is not known any more, its seal is. One that an older version left has no Execute to show."""
-    core = Core(max_concurrency=1, check=check)
+    core = Core(max_concurrency=1, judge=judge)
     for execute in (sealed("a"), wire.Execute(command_id="old")):
         report = Report(execute.command_id)
         report.close(wire.Finished(command_id=execute.command_id), 0.0)
@@ -169,7 +170,7 @@ def test_the_bound_holds_to_the_byte(timeout_s: float) -> None:
 
 def test_the_last_epoch_is_the_highest_of_all_connections() -> None:
     """Zero before the first; a replica that begins anew with low ones does not lower it."""
-    core = Core(max_concurrency=1, check=check)
+    core = Core(max_concurrency=1, judge=judge)
     assert core.hello(0.0).last_epoch == 0
     for epoch, last in ((7, 7), (3, 7), (1 << 63, 1 << 63)):
         core.welcomed(wire.Welcome(epoch=epoch), 0.0)

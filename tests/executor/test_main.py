@@ -181,3 +181,36 @@ def test_imports_nothing_of_the_broker_or_the_gateway() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_the_policy_file_is_obeyed_and_its_changes_are_told(
+    broker: Any, stub_kubectl: Any, execute: Any, tmp_path: Path
+) -> None:
+    """Hello says what it allows; after a change the broker hears it at once, and it holds for the next command."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("verbs: [get]")
+    process = await start("--policy", str(file), kubectl=stub_kubectl(ANSWERS_VERSION), broker=broker.address)
+    connection = await broker.connection()
+    hello = await connection.welcome()
+    assert hello.capabilities.verbs == ["get"]
+    await connection.send(execute("describe", "pods"))
+    assert (await connection.expect("rejected")).rejected.error.metadata["rule"] == "verb"
+    file.write_text("verbs: [get, describe]")
+    told = (await connection.expect("capabilities")).capabilities
+    assert told.verbs == ["describe", "get"]
+    assert told.policy.digest != hello.capabilities.policy.digest
+    await connection.send(execute("describe", "pods"))
+    await connection.expect("accepted")
+    process.terminate()
+    await ended(process)
+
+
+async def test_a_policy_that_cannot_be_used_is_bad_usage(tmp_path: Path, stub_kubectl: Any) -> None:
+    """Exit code 2 and one line that names the flag."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("verbs: [delete]")
+    for path in (file, tmp_path / "nothing"):
+        process = await start("--policy", str(path), kubectl=stub_kubectl(ANSWERS_VERSION))
+        log = await ended(process)
+        assert (process.returncode, log.count("\n")) == (2, 1)
+        assert "--policy: " in log

@@ -13,13 +13,13 @@ import grpc
 import pytest
 from hypothesis import note
 
-from executor import policy
 from executor.activity import Activity
 from executor.commands import Commands
 from executor.connection import Connection, End
 from executor.core import Core
 from executor.kubectl import Kubectl
 from executor.memory import MAX_RESULTS, MAX_RESULTS_BYTES
+from executor.policy import PolicyInForce
 from openline import limits
 from openline.channels import CLIENT_OPTIONS, SERVER_OPTIONS
 from openline.errors import OpenlineError
@@ -144,7 +144,7 @@ def test_executor_frames(
     stack = contextlib.AsyncExitStack()
 
     async def start() -> ExecutorUnderTest:
-        core = Core(max_concurrency=PLACES, check=policy.check)
+        core = Core(max_concurrency=PLACES, judge=PolicyInForce().judge)
         commands = Commands(core, Kubectl(path=kubectl, home=tmp_path))
         return ExecutorUnderTest(await stack.enter_async_context(commands), core)
 
@@ -289,7 +289,7 @@ def test_bytes(end: str, arbitrary: Any, fuzz: Callable[..., None], runner: asyn
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stack.push_async_callback(server.stop, 0)
-        core = Core(max_concurrency=PLACES, check=policy.check)
+        core = Core(max_concurrency=PLACES, judge=PolicyInForce().judge)
         commands = Commands(core, Kubectl(path=Path("/bin/true"), home=tmp_path))
         await stack.enter_async_context(commands)
         return f"127.0.0.1:{port}", shouting, ExecutorUnderTest(commands, core)

@@ -37,7 +37,7 @@ from openline.v1.executor_service_pb2 import HeartbeatAck
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_S = 60.0
 
-# Answers by its second word; otherwise it says what it was asked.
+# Answers by its second word; otherwise it says what it was asked, but for the bounds that every command is given.
 KUBECTL = r"""#!/bin/sh
 case "$2" in
   fail) echo 'Error from server (NotFound): pods "fail" not found' >&2; echo 'second line' >&2; exit 1 ;;
@@ -48,7 +48,9 @@ case "$2" in
   pause) sleep 1; echo done ;;
   drip) echo one; sleep 0.3; echo oh >&2; sleep 0.3; echo two; sleep 0.3 ;;
   unique) echo "$$ $(date +%s%N)" ;;
-  *) printf '%s\n' "$@" ;;
+  *) for word; do
+       case "$word" in --request-timeout=* | --timeout=* | --limit-bytes=* | --tail=*) ;; *) echo "$word" ;; esac
+     done ;;
 esac
 """
 

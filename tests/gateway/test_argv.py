@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.argv import Unacceptable, Verb, build_argv, read_scope
+from openline.policy import Denied, Policy, judge
 
 
 def built(*args: str, verb: Verb = Verb.GET, namespace: str | None = None, extra_args: tuple[str, ...] = ()) -> str:
@@ -24,7 +25,7 @@ def built(*args: str, verb: Verb = Verb.GET, namespace: str | None = None, extra
 @pytest.mark.parametrize(
     "spelling",
     [
-        "-n shop", "-nshop", "-n=shop", "--namespace shop", "--namespace=shop", "-o wide -n shop", "-Rn shop",
+        "-n shop", "-nshop", "-n=shop", "--namespace shop", "--namespace=shop", "-o wide -n shop", "-wn shop",
         "-n shop -n shop",
     ],
 )  # fmt: skip
@@ -40,7 +41,7 @@ def test_a_namespace_in_the_arguments_wins_over_the_default(spelling: str) -> No
 
 
 @pytest.mark.parametrize(
-    "spelling", ["-A", "-A=true", "--all-namespaces", "--all_namespaces", "--all-namespaces=true", "-Aowide", "-RA"]
+    "spelling", ["-A", "-A=true", "--all-namespaces", "--all_namespaces", "--all-namespaces=true", "-Aowide", "-wA"]
 )
 def test_all_namespaces_win_over_any(spelling: str) -> None:
     """As in kubectl, where -A wins over -n."""
@@ -61,7 +62,7 @@ def test_what_only_looks_like_a_namespace_is_none(words: str) -> None:
 
 
 def test_f_takes_a_value_except_in_logs() -> None:
-    """`logs -fn shop` follows in shop; `get -fn` reads the file n."""
+    """`logs -fn shop` follows in shop; `get -fn` would read the file n, and is denied."""
     assert read_scope(Verb.LOGS, ["-fn", "shop"]).namespaces == {"shop"}
     assert read_scope(Verb.GET, ["-fn", "shop"]).namespaces == frozenset()
 
@@ -78,11 +79,19 @@ def test_two_namespaces_in_the_arguments_are_refused(args: tuple[str, ...]) -> N
         built("pods", *args)
 
 
-@pytest.mark.parametrize("args", [("-n",), ("--namespace",), ("-An",)])
-def test_a_namespace_flag_without_a_value_is_refused(args: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("args", [("-n",), ("--namespace",), ("-An",), ("-o",)])
+def test_a_flag_without_its_value_is_refused(args: tuple[str, ...]) -> None:
     """Otherwise it would swallow whatever we append."""
-    with pytest.raises(Unacceptable, match="has no value"):
+    with pytest.raises(Unacceptable, match="needs a value"):
         built("pods", *args)
+
+
+@pytest.mark.parametrize("args", [("-Rn", "shop"), ("-nshop", "--token=x"), ("--token",)])
+def test_what_the_policy_denies_is_still_denied_with_a_namespace(args: tuple[str, ...]) -> None:
+    """Such words say nothing here, and the executor refuses them also with what we append."""
+    argv = built("pods", *args).split()
+    assert argv[-2:] == ["-n", "default"]
+    assert isinstance(judge(argv, Policy(), streamed=False, remaining_s=1.0), Denied)
 
 
 def test_a_command_has_a_bound() -> None:

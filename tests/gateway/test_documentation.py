@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway import admin_models, audit_models, cluster_models, command_models, fanout_models, models
+from gateway import admin_models, audit_models, cluster_models, command_models, fanout_models, models, validating
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
 
@@ -26,6 +26,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "CommandPage": command_models.CommandPage,
     "SessionPage": cluster_models.SessionPage,
     "AuditAnswer": audit_models.AuditAnswer,
+    "ValidateAnswer": validating.ValidateAnswer,
     "Problem": models.Problem,
 }
 

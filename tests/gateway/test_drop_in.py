@@ -165,7 +165,7 @@ async def test_execute_cancelled(api: httpx.AsyncClient) -> None:
 async def test_execute_defaults(api: httpx.AsyncClient) -> None:
     """get, in the namespace default, with no arguments; null is the default of what may be null."""
     for body in ({}, {"session_id": None, "correlation_id": None, "extra_args": None, "timeout_seconds": None}):
-        assert (await execute(api, body)).json()["stdout"].split() == ["get", "-n", "default"]
+        assert (await execute(api, body)).json()["stdout"].split() == ["get", "--namespace=default"]
     assert (await execute(api, {"namespace": None, "args": ["pods"]})).json()["stdout"].split() == ["get", "pods"]
 
 
@@ -177,13 +177,14 @@ async def test_execute_command_types(api: httpx.AsyncClient, verb: str) -> None:
     """Each verb of the old API is understood, and is the first word."""
     args = {"top": ["pods"], "rollout": ["status", "deploy/web"], "explain": ["pods"], "logs": ["web-0"]}.get(verb, [])
     told = (await execute(api, {"command_type": verb, "args": args})).json()
-    assert told["stdout"].split() == [verb, *args, "-n", "default"]
+    once = ["--watch=false"] if verb == "rollout" else []
+    assert told["stdout"].split() == [verb, *args, "--namespace=default", *once]
 
 
 async def test_execute_argv(api: httpx.AsyncClient) -> None:
     """[command_type, *args] + ["-n", namespace] + extra_args."""
     body = {"command_type": "describe", "args": ["pod", "web"], "namespace": "shop", "extra_args": ["--show-events"]}
-    assert (await execute(api, body)).json()["stdout"] == "describe\npod\nweb\n-n\nshop\n--show-events\n"
+    assert (await execute(api, body)).json()["stdout"] == "describe\npod\nweb\n--namespace=shop\n--show-events=true\n"
 
 
 @pytest.mark.parametrize(
@@ -712,10 +713,10 @@ async def test_out_of_time_is_200_and_504_for_who_wants_it(api: httpx.AsyncClien
 @pytest.mark.parametrize(
     ("args", "argv"),
     [
-        (["pods", "-n", "shop"], "get pods -n shop"),
+        (["pods", "-n", "shop"], "get pods --namespace=shop"),
         (["pods", "--namespace=shop"], "get pods --namespace=shop"),
-        (["pods", "-A"], "get pods -A"),
-        (["pods", "--all-namespaces"], "get pods --all-namespaces"),
+        (["pods", "-A"], "get pods --all-namespaces=true"),
+        (["pods", "--all-namespaces"], "get pods --all-namespaces=true"),
     ],
 )
 async def test_a_namespace_in_args_wins(api: httpx.AsyncClient, args: list[str], argv: str) -> None:
@@ -731,12 +732,12 @@ async def test_two_explicit_namespaces_are_422(api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["hpa", "autoscaler"], ["pods", "-l", "app=recreate"], ["pod", "patch-server"], ["deploy", "delete-me"]]
+    "args", [["hpa", "autoscaler"], ["pod/recreate"], ["pod", "patch-server"], ["deploy", "delete-me"]]
 )
 async def test_names_are_not_scanned_for_words(api: httpx.AsyncClient, args: list[str]) -> None:
     """The policy parses: what is a name may be called anything."""
     answer = await execute(api, {"args": args})
-    assert (answer.status_code, answer.json()["stdout"].split()) == (200, ["get", *args, "-n", "default"])
+    assert (answer.status_code, answer.json()["stdout"].split()) == (200, ["get", *args, "--namespace=default"])
 
 
 @pytest.mark.parametrize("verb", ["version", "api-resources", "api-versions", "events"])
@@ -762,7 +763,7 @@ async def test_a_failure_says_why(api: httpx.AsyncClient) -> None:
     assert failed["total_bytes"] == len(failed["stderr"])
     both = (await execute(api, {"args": ["both"]})).json()
     assert (both["output"], both["error"], both["success"]) == ("out\n\nwarning\n", None, True)
-    assert (await execute(api, {"args": ["pods"]})).json()["output"] == "get\npods\n-n\ndefault\n"
+    assert (await execute(api, {"args": ["pods"]})).json()["output"] == "get\npods\n--namespace=default\n"
 
 
 async def test_a_late_result_is_not_lost(api: httpx.AsyncClient) -> None:

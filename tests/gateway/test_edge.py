@@ -150,6 +150,7 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
         "get_cluster_v1", "create_session_v1", "get_session_v1", "delete_session_v1", "get_capabilities",
         "list_commands", "list_session_commands", "list_sessions", "list_audit_entries",
         "create_token", "revoke_token", "list_agents", "get_agent_status",
+        "validate_command",
     }  # fmt: skip
     execute = operations["execute"]
     assert execute["security"] == [{"ApiKey": []}, {"Bearer": []}]

@@ -31,11 +31,11 @@ async def execute(api: httpx.AsyncClient, body: Json | None = None, /, **headers
                 "status": "success",
                 "success": True,
                 "exit_code": 0,
-                "output": "get\npods\n-n\ndefault\n",
-                "stdout": "get\npods\n-n\ndefault\n",
+                "output": "get\npods\n--namespace=default\n",
+                "stdout": "get\npods\n--namespace=default\n",
                 "stderr": "",
                 "error": None,
-                "total_bytes": 20,
+                "total_bytes": 29,
                 "truncated": False,
                 "encoding_replaced": False,
                 "session_id": None,
@@ -114,21 +114,27 @@ async def test_the_header_bounds_the_wait_and_wins_over_the_body(api: httpx.Asyn
 @pytest.mark.parametrize(
     ("body", "argv"),
     [
-        ({"args": ["pods"], "namespace": "shop"}, "get pods -n shop"),
+        ({"args": ["pods"], "namespace": "shop"}, "get pods --namespace=shop"),
         ({"args": ["pods"], "namespace": None}, "get pods"),
-        ({"args": ["pods", "-n", "shop"]}, "get pods -n shop"),
+        ({"args": ["pods", "-n", "shop"]}, "get pods --namespace=shop"),
         ({"args": ["pods"], "extra_args": ["--namespace=shop"]}, "get pods --namespace=shop"),
-        ({"args": ["pods", "-Aowide"]}, "get pods -Aowide"),
-        ({"args": ["pods"], "extra_args": ["-o", "wide"]}, "get pods -n default -o wide"),
-        ({"args": ["describe", "pod", "web"]}, "describe pod web -n default"),
-        ({"command_type": "logs", "args": ["web"], "extra_args": None}, "logs web -n default"),
-        ({"command_type": "version"}, "version -n default"),
-        ({"command_type": "api-resources", "args": []}, "api-resources -n default"),
-        ({"args": ["pods", "-l", "app=recreate"], "timeout_seconds": None}, "get pods -l app=recreate -n default"),
+        ({"args": ["pods", "-Aowide"]}, "get pods --all-namespaces=true --output=wide"),
+        ({"args": ["pods"], "extra_args": ["-o", "wide"]}, "get pods --namespace=default --output=wide"),
+        ({"args": ["describe", "pod", "web"]}, "describe pod web --namespace=default"),
+        ({"command_type": "logs", "args": ["web"], "extra_args": None}, "logs web --namespace=default"),
+        ({"command_type": "version"}, "version --namespace=default"),
+        ({"command_type": "api-resources", "args": []}, "api-resources --namespace=default"),
+        (
+            {"args": ["pods", "-l", "app=recreate"], "timeout_seconds": None},
+            "get pods --namespace=default --selector=app=recreate",
+        ),
     ],
 )
 async def test_what_kubectl_is_asked(api: httpx.AsyncClient, body: Json, argv: str) -> None:
-    """argv is [command_type, *args] + ["-n", namespace] + extra_args, and -n or -A in the arguments win."""
+    """argv is [command_type, *args] + ["-n", namespace] + extra_args, and -n or -A in the arguments win.
+
+    What runs is what the policy makes of it: arguments first, then flags in the order of the alphabet.
+    """
     response = await execute(api, body)
     assert response.json()["stdout"].split() == argv.split()
 

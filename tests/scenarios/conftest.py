@@ -23,8 +23,9 @@ from executor.core import Core
 from executor.spool import pack, unpack
 from openline import limits
 from openline.capture import Kept
-from openline.errors import OpenlineError, error
-from openline.reasons import EXECUTED_TEXT, Reason
+from openline.errors import OpenlineError
+from openline.policy import Allowed, Denied, Policy, Rule
+from openline.reasons import EXECUTED_TEXT
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
@@ -74,7 +75,7 @@ class Executor:
         self.instances += 1
         self.processes: dict[str, Process] = {}
         self.link: Link | None = None
-        self.core = Core(max_concurrency=self.places, check=_check)
+        self.core = Core(max_concurrency=self.places, judge=_judge)
         for content in list((self.spool or {}).values()):
             self.do(self.core.restore(unpack(content), now=self._world.now))
 
@@ -321,8 +322,9 @@ class World:
                     self.say(f"state {command_id} {command.state.name}")
 
 
-def _check(argv: Sequence[str], *, live: bool) -> command_pb2.Error | None:
-    return error(Reason.POLICY_DENIED, "not here") if argv[0] == "delete" else None
+def _judge(argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Allowed | Denied:
+    denied = Denied(Rule.VERB, "not here", "get")
+    return denied if argv[0] == "delete" else Allowed(tuple(argv), Policy())
 
 
 def instance_id(name: str, number: int) -> str:

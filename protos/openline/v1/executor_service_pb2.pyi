@@ -103,6 +103,7 @@ class ExecutorFrame(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -121,6 +122,10 @@ class ExecutorFrame(_message.Message):
     def draining(self) -> Global___Draining: ...
     @_builtins.property
     def credential(self) -> Global___Credential: ...
+    @_builtins.property
+    def capabilities(self) -> Global___Capabilities:
+        """What the executor allows has changed since Hello."""
+
     def __init__(
         self,
         *,
@@ -133,12 +138,13 @@ class ExecutorFrame(_message.Message):
         finished: Global___Finished | None = ...,
         draining: Global___Draining | None = ...,
         credential: Global___Credential | None = ...,
+        capabilities: Global___Capabilities | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "credential", b"credential", "draining", b"draining", "finished", b"finished", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "output", b"output", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "capabilities", b"capabilities", "credential", b"credential", "draining", b"draining", "finished", b"finished", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "output", b"output", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "credential", b"credential", "draining", b"draining", "finished", b"finished", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "output", b"output", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "capabilities", b"capabilities", "credential", b"credential", "draining", b"draining", "finished", b"finished", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "output", b"output", "rejected", b"rejected", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "accepted", "rejected", "started", "output", "finished", "draining", "credential"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "accepted", "rejected", "started", "output", "finished", "draining", "credential", "capabilities"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -316,25 +322,112 @@ class Capabilities(_message.Message):
     VERBS_FIELD_NUMBER: _builtins.int
     STREAMING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     streaming: _builtins.bool
     @_builtins.property
-    def verbs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def verbs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With their second words: "get", "rollout status"."""
+
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def policy(self) -> Global___PolicySummary:
+        """Unset by executors that do not say."""
+
     def __init__(
         self,
         *,
         verbs: _abc.Iterable[_builtins.str] | None = ...,
         streaming: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        policy: Global___PolicySummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "streaming", b"streaming", "verbs", b"verbs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "policy", b"policy", "streaming", b"streaming", "verbs", b"verbs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capabilities: _TypeAlias = Capabilities  # noqa: Y015
+
+@_typing.final
+class PolicySummary(_message.Message):
+    """What of an executor's policy its owner decides; docs/policy.md says what holds in any case. Together with `verbs` it is
+    enough to say what that executor would answer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_LOG_LINES_FIELD_NUMBER: _builtins.int
+    MAX_LOG_BYTES_FIELD_NUMBER: _builtins.int
+    MASKS_SECRETS_FIELD_NUMBER: _builtins.int
+    MASKS_VALUES_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The same for the same policy."""
+    max_output_bytes: _builtins.int
+    max_log_lines: _builtins.int
+    max_log_bytes: _builtins.int
+    masks_secrets: _builtins.bool
+    """What is blotted out in output: Secret objects, and values that look like credentials."""
+    masks_values: _builtins.bool
+    @_builtins.property
+    def types(self) -> Global___NameSelection: ...
+    @_builtins.property
+    def namespaces(self) -> Global___NameSelection:
+        """Entries may have `*` in them."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        types: Global___NameSelection | None = ...,
+        namespaces: Global___NameSelection | None = ...,
+        max_output_bytes: _builtins.int = ...,
+        max_log_lines: _builtins.int = ...,
+        max_log_bytes: _builtins.int = ...,
+        masks_secrets: _builtins.bool = ...,
+        masks_values: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["namespaces", b"namespaces", "types", b"types"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "masks_secrets", b"masks_secrets", "masks_values", b"masks_values", "max_log_bytes", b"max_log_bytes", "max_log_lines", b"max_log_lines", "max_output_bytes", b"max_output_bytes", "namespaces", b"namespaces", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySummary: _TypeAlias = PolicySummary  # noqa: Y015
+
+@_typing.final
+class NameSelection(_message.Message):
+    """All names, or those that are allowed if `is_limited`; and none of those that are denied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_LIMITED_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    is_limited: _builtins.bool
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def denied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        is_limited: _builtins.bool = ...,
+        allowed: _abc.Iterable[_builtins.str] | None = ...,
+        denied: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "is_limited", b"is_limited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameSelection: _TypeAlias = NameSelection  # noqa: Y015
 
 @_typing.final
 class Versions(_message.Message):

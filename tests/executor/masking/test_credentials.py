@@ -6,7 +6,8 @@ from base64 import b64encode
 import pytest
 import yaml
 
-from executor.masking.stream import Masked, Masking
+from executor.masking.stream import Masked
+from openline.policy import Masking
 
 
 def mask(text: bytes, *, piece_bytes: int = 1 << 20) -> tuple[bytes, int]:

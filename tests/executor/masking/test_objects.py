@@ -7,7 +7,8 @@ import yaml
 
 from executor.masking.marker import MARKER
 from executor.masking.objects import HELD_BYTES
-from executor.masking.stream import Masked, Masking
+from executor.masking.stream import Masked
+from openline.policy import Masking
 
 M = MARKER.decode()
 SECRET = {

@@ -11,8 +11,9 @@ from demo.kubernetes.server import serve
 from executor.actions import Ended
 from executor.kubectl import Kubectl
 from executor.masking.lines import LONGEST_BYTES
-from executor.masking.stream import MASK_ALL, Masked, Masking
+from executor.masking.stream import MASK_ALL, Masked
 from executor.runner import Run
+from openline.policy import Masking
 
 PIECE_BYTES = 64 << 10
 NOTHING = Masking(secrets=False, values=False)

@@ -24,7 +24,7 @@ from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, s
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_S = 60.0
 
-# Answers by its second word; otherwise it says what it was asked.
+# Answers by its second word; otherwise it says what it was asked, but for the bounds that every command is given.
 KUBECTL = r"""#!/bin/sh
 case "$2" in
   fail) echo 'Error from server (NotFound): pods "fail" not found' >&2; exit 1 ;;
@@ -34,7 +34,9 @@ case "$2" in
   much) head -c 100000 /dev/zero | tr '\0' y ;;
   drip) echo one; sleep 0.2; echo oh >&2; sleep 0.2; printf 'tw\303'; sleep 0.2; printf '\266' ;;
   unique) echo "$$ $(date +%s%N)" ;;
-  *) printf '%s\n' "$@" ;;
+  *) for word; do
+       case "$word" in --request-timeout=* | --limit-bytes=* | --tail=*) ;; *) echo "$word" ;; esac
+     done ;;
 esac
 """
 

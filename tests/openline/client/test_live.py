@@ -130,13 +130,13 @@ def test_both_clients_have_the_same_methods() -> None:
 async def test_a_command_runs(both: Both) -> None:
     """From its words, or as it would be typed."""
     result = await both.execute("local", "get", "pods", "-n", "shop")
-    assert (result.text, result.exit_code, result.outcome) == ("get\npods\n-n\nshop\n", 0, "exited")
+    assert (result.text, result.exit_code, result.outcome) == ("get\npods\n--namespace=shop\n", 0, "exited")
     assert (result.cluster_id, result.truncated, result.degraded) == ("local", False, False)
     assert result.executor_id
     assert 0 < result.timings.run_s <= result.timings.total_s
     assert result.observed_at is not None
     typed = await both.execute("local", command="kubectl get pods -l 'a in (b)'")
-    assert typed.text == "get\npods\n-l\na in (b)\n"
+    assert typed.text == "get\npods\n--selector=a in (b)\n"
 
 
 async def test_a_command_that_fails_is_a_result(both: Both) -> None:

@@ -1,0 +1,136 @@
+"""--policy FILE: a policy in YAML, and what no file can change.
+
+Whatever it says: only verbs and flags of the tables run, secrets are never read, numbers stay below the bounds here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from openline.capture import MOST_OUTPUT_BYTES
+from openline.policy import Masking, Output, Policy, Selection
+from openline.policy.denial import nearest, shown
+from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT
+from openline.policy.tables import VERBS
+from openline.policy.wire import capabilities_of
+
+MAX_FILE_BYTES = 64 << 10
+# Brokers take capabilities of 16 KiB, labels included.
+MAX_SUMMARY_BYTES = 12 << 10
+
+# What PyYAML lets through for a tag that does not fit its text, such as `!!bool x` or the date 2026-13-45.
+_GARBLED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class PolicyUnusable(Exception):
+    """The file cannot be read, or does not say a policy; the message is one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is there twice: YAML would take the last one, and who signs the file may read the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value]
+        for name in names:
+            if isinstance(name, str) and names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{shown(name)} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_policy(file: Path) -> Policy:
+    """The policy that a file says, the default where it says nothing. Raises PolicyUnusable."""
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as problem:
+        raise PolicyUnusable(f"cannot read {file}: {problem.strerror}") from None
+    if len(text) > MAX_FILE_BYTES:
+        raise PolicyUnusable(f"{file} is longer than {MAX_FILE_BYTES} bytes")
+    try:
+        said = yaml.load(text, Loader=_Loader)  # noqa: S506  (it is the safe one)
+        policy = _File.model_validate({} if said is None else said).policy()
+    except ValidationError as mistakes:
+        first = mistakes.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise PolicyUnusable(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+    except (yaml.YAMLError, *_GARBLED) as problem:
+        raise PolicyUnusable(f"{file} is not YAML: {' '.join(str(problem).split())[:200]}") from None
+    if capabilities_of(policy).ByteSize() > MAX_SUMMARY_BYTES:
+        raise PolicyUnusable(f"its names have more than {MAX_SUMMARY_BYTES} bytes together")
+    return policy
+
+
+def _verbs(names: Sequence[str]) -> Sequence[str]:
+    """Names of verbs, where the first of two words stands for all that begin with it."""
+    found: set[str] = set()
+    for name in names:
+        meant = {verb for verb in VERBS if verb == name or verb.partition(" ")[0] == name}
+        if not meant:
+            guess = nearest(name, VERBS)
+            raise ValueError(f"there is no verb {shown(name)}" + (f"; did you mean {guess}?" if guess else ""))
+        found |= meant
+    return sorted(found)
+
+
+def _plural(name: str) -> str:
+    return ALIASES.get(name, name)
+
+
+def _not_always_denied(names: Sequence[str]) -> Sequence[str]:
+    for name in names:
+        if name in ALWAYS_DENIED or f"{name}s" in ALWAYS_DENIED:
+            raise ValueError(f"{name} can never be allowed")
+    return names
+
+
+_Type = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$"), AfterValidator(_plural)]
+_Namespace = Annotated[str, Field(pattern=r"^[a-z0-9*][a-z0-9*-]{0,62}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Types(_Part):
+    allow: Annotated[list[_Type], Field(min_length=1), AfterValidator(_not_always_denied)] | None = None
+    deny: list[_Type] = list(DENIED_BY_DEFAULT)
+
+
+class _Namespaces(_Part):
+    allow: Annotated[list[_Namespace], Field(min_length=1)] | None = None
+    deny: list[_Namespace] = []
+
+
+class _Output(_Part):
+    max_bytes: int = Field(default=Output().max_bytes, ge=1024, le=MOST_OUTPUT_BYTES)
+    max_log_lines: int = Field(default=Output().max_log_lines, ge=1, le=1_000_000)
+    max_log_bytes: int = Field(default=Output().max_log_bytes, ge=1024, le=64 << 20)
+
+
+class _Masking(_Part):
+    secrets: bool = True
+    values: bool = True
+
+
+class _File(_Part):
+    verbs: Annotated[list[str], Field(min_length=1), AfterValidator(_verbs)] = sorted(VERBS)
+    resources: _Types = _Types()
+    namespaces: _Namespaces = _Namespaces()
+    output: _Output = _Output()
+    masking: _Masking = _Masking()
+
+    def policy(self) -> Policy:
+        return Policy(
+            verbs=tuple(self.verbs),
+            types=_selection(self.resources),
+            namespaces=_selection(self.namespaces),
+            output=Output(**self.output.model_dump()),
+            masking=Masking(**self.masking.model_dump()),
+        )
+
+
+def _selection(said: _Types | _Namespaces) -> Selection:
+    return Selection(None if said.allow is None else tuple(sorted(set(said.allow))), tuple(sorted(set(said.deny))))
