@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 import structlog
 
 from executor.activity import Activity
-from executor.commands import Commands
 from executor.pace import sane
 from openline import limits
 from openline.outbox import Overflow
@@ -26,6 +26,36 @@ LEAVE_S = 2.0
 KNOWN_FRAMES = frozenset(field.name for field in wire.BrokerFrame.DESCRIPTOR.fields)
 
 log = structlog.get_logger()
+
+
+class Put(Protocol):
+    """Puts a frame on the stream."""
+
+    def __call__(self, frame: wire.ExecutorFrame, *, output: bool = False) -> None: ...
+
+
+class Commands(Protocol):
+    """What a connection asks of an executor's commands; `executor.commands` has the ones that run."""
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many commands run and how many wait."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and no result waits to be acknowledged."""
+
+    def held(self) -> wire.Hello:
+        """What Hello says of the commands, now."""
+
+    def welcomed(self, welcome: wire.Welcome, put: Put) -> None:
+        """A broker has answered: from now on frames go to `put`."""
+
+    def received(self, frame: wire.BrokerFrame) -> None:
+        """A frame about a command has come."""
+
+    def disconnected(self) -> None:
+        """The connection has ended."""
 
 
 class NotLeft(Exception):

@@ -12,8 +12,7 @@ import grpc
 import structlog
 
 from executor.activity import Activity
-from executor.commands import Commands
-from executor.connection import Connection, End
+from executor.connection import Commands, Connection, End
 from executor.pace import Pace
 from executor.route import Route
 from executor.settings import ExecutorSettings
