@@ -1,45 +1,56 @@
 """Simulated executors: the executor's real link to the broker, with commands that are answered at once, not run.
 
-A process of its own, started by the stage: `python -m loadtest.answering` with its settings in the environment.
+A process of its own: `python -m loadtest.answering --broker … --clusters …`, with the token in the environment. It
+prints how many of them are connected, whenever that has changed.
 """
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import uvloop
-from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
+from pydantic import Field, SecretStr
 
 from executor.connection import Put
 from executor.link import Link
 from executor.pace import Pace
 from executor.settings import ExecutorSettings
+from loadtest.settings import ClusterIds
 from openline import ids, limits
 from openline.logs import set_up_logs
-from openline.settings import Addresses, ProgramSettings, load, split_commas
+from openline.settings import Addresses, CertificateFile, ProgramSettings, ReadableFile, load
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 PROGRAM = "openline-loadtest answering"
 MAX_CONCURRENCY = 4096
+# Begins the line that says how many are connected.
+CONNECTED = b"connected "
+REPORT_S = 0.05
 
 
 class AnsweringSettings(ProgramSettings):
-    """Simulated executors, one connection for each cluster named."""
+    """Simulated executors, each with a connection of its own."""
 
     broker: Addresses
     """The brokers to dial, HOST:PORT,…"""
     token: SecretStr
     """The token of every cluster."""
-    clusters: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
+    clusters: ClusterIds
     """The clusters to be."""
-    output_bytes: int = Field(64, ge=0, le=limits.MAX_FRAME_BYTES)
-    """How much each command writes to stdout."""
     instances: int = Field(1, ge=1, le=10_000)
     """Executors in each cluster."""
+    output_bytes: int = Field(256, ge=0, le=limits.MAX_FRAME_BYTES)
+    """How much each command writes to stdout, unless its last argument is a number, which then says it."""
+    between_starts: float = Field(0.0, ge=0, le=10)
+    """How long one waits for the one before, seconds."""
+    tls_ca: CertificateFile | None = None
+    """As in the executor."""
+    tls_cert: CertificateFile | None = None
+    """As in the executor."""
+    tls_key: ReadableFile | None = None
+    """As in the executor."""
 
 
 class Answering:
@@ -69,14 +80,21 @@ class Answering:
     def received(self, frame: wire.BrokerFrame) -> None:
         if frame.WhichOneof("frame") != "execute" or self._put is None:
             return
-        command_id, put = frame.execute.command_id, self._put
+        command_id, put, written = frame.execute.command_id, self._put, self._written(frame.execute.argv)
         put(wire.ExecutorFrame(accepted=wire.Accepted(command_id=command_id)))
         put(wire.ExecutorFrame(started=wire.Started(command_id=command_id)))
-        output = command_pb2.Output(command_id=command_id, source=command_pb2.OUTPUT_SOURCE_STDOUT, data=self._output)
-        put(wire.ExecutorFrame(output=output), output=True)
+        if written:
+            output = command_pb2.Output(command_id=command_id, source=command_pb2.OUTPUT_SOURCE_STDOUT, data=written)
+            put(wire.ExecutorFrame(output=output), output=True)
         finished = wire.Finished(command_id=command_id, outcome=command_pb2.OUTCOME_EXITED)
-        finished.stdout_summary.total_bytes = len(self._output)
+        finished.stdout_summary.total_bytes = len(written)
         put(wire.ExecutorFrame(finished=finished), output=True)
+
+    def _written(self, argv: Sequence[str]) -> bytes:
+        """As much as is asked for, in one frame."""
+        if argv and argv[-1].isascii() and argv[-1].isdigit():
+            return b"x" * min(int(argv[-1]), limits.MAX_FRAME_BYTES)
+        return self._output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,11 +105,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _serve(settings: AnsweringSettings) -> None:
     """Holds every connection until SIGTERM or SIGINT."""
-    links = [_link(settings, cluster_id, number) for cluster_id in settings.clusters for number in range(settings.instances)]
-    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, lambda: [link.close() for link in links])
-    await asyncio.gather(*(link.run() for link in links))
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+    links: list[Link] = []
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_report(lambda: sum(link.connected for link in links), stopping))
+        for cluster_id in settings.clusters:
+            for number in range(settings.instances):
+                links.append(_link(settings, cluster_id, number))
+                tasks.create_task(links[-1].run())
+                await asyncio.sleep(settings.between_starts)
+        await stopping.wait()
+        for link in links:
+            link.close()
+
+
+async def _report(connected: Callable[[], int], stopping: asyncio.Event) -> None:
+    said = 0
+    while not stopping.is_set():
+        if (now := connected()) != said:
+            said = now
+            print(CONNECTED.decode() + str(now), flush=True)
+        await asyncio.sleep(REPORT_S)
 
 
 def _link(settings: AnsweringSettings, cluster_id: str, number: int) -> Link:
@@ -103,8 +139,16 @@ def _link(settings: AnsweringSettings, cluster_id: str, number: int) -> Link:
         instance_id=ids.new_id(),
         max_concurrency=MAX_CONCURRENCY,
     )
+    # Not checked again, and without a kubectl: nothing is run.
     dialing = ExecutorSettings.model_construct(
-        broker=settings.broker, cluster_id=cluster_id, executor_id=executor_id, token=settings.token, kubectl=Path("none")
+        broker=settings.broker,
+        cluster_id=cluster_id,
+        executor_id=executor_id,
+        token=settings.token,
+        kubectl=Path("none"),
+        tls_ca=settings.tls_ca,
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
     )
     return Link(dialing, who, Answering(output_bytes=settings.output_bytes), pace=Pace())
 

