@@ -1,6 +1,5 @@
 """Measures one thing after the other, shows it while it runs, and writes it down."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 
@@ -12,6 +11,13 @@ from loadtest.screen import Screen
 CALLER = "caller"
 # So many are asked before anything counts: caches fill, and the first command of a cluster wakes it up.
 WARM_UP = 20
+
+
+async def warm_up(ask: Ask) -> None:
+    """Raises NoAnswer when even the first command does not end well."""
+    await until_answered(ask)
+    for _ in range(WARM_UP):
+        await ask()
 
 
 class Bench:
@@ -36,18 +42,14 @@ class Bench:
 
         Raises NoAnswer when even the first command does not end well.
         """
-        await until_answered(ask)
-        for _ in range(WARM_UP):
-            await ask()
+        await warm_up(ask)
         measured = Measured(name, callers)
         self.report.measured.append(measured)
         processes = Processes({**pids, CALLER: os.getpid()})
         before = processes.cpu_s()
-        showing = asyncio.create_task(self.screen.follow(name, measured.figures, seconds=seconds, count=count))
         try:
-            await measure(ask, measured.figures, callers=callers, seconds=seconds, count=count, think=think)
+            async with self.screen.following(name, measured.figures, seconds=seconds, count=count):
+                await measure(ask, measured.figures, callers=callers, seconds=seconds, count=count, think=think)
         finally:
             measured.cpu_us = used_us(before, processes.cpu_s(), measured.figures.count)
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
         return measured

@@ -14,7 +14,7 @@ from loadtest.stage import Stage, new_token, open_stage
 # As executors that are started by a rollout. The crowd is not what is measured.
 BETWEEN_STARTS_S = 0.002
 # What the handshakes leave behind is gone then, and every executor has had a heartbeat.
-SETTLE_S = 6.0
+SETTLE_S = 5.0
 # A cluster of its own for each executor, up to here: a broker gets their tokens in one environment variable.
 MAX_CLUSTERS = 1000
 

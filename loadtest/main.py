@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvloop
-from rich.console import Console
 
 from demo.kubectl import KubectlMissing
 from demo.programs import StartFailed
 from loadtest import dispatch, idle, rest
 from loadtest.bench import Bench
+from loadtest.compare import command as compare
 from loadtest.measuring import NoAnswer
 from loadtest.page import page
 from loadtest.report import Report
@@ -43,6 +43,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "dispatch": Command(dispatch.DispatchSettings, dispatch.run),
     "rest": Command(rest.RestSettings, rest.run),
+    "compare": Command(compare.CompareSettings, compare.run),
     "idle": Command(idle.IdleSettings, idle.run),
 }
 
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stopped = uvloop.run(_until_stopped(command.run(settings, Bench(report, screen))))
     except (StartFailed, KubectlMissing, NoAnswer, OpenlineError, OSError) as failure:
         fail(f"{PROGRAM} {name}", str(failure), code=1)
-    show(report, Console())
+    show(report)
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps(report.as_json(), indent=1) + "\n")
     if settings.html_file is not None:

@@ -6,7 +6,7 @@ from html import escape
 
 from loadtest import pictures
 from loadtest.report import Measured, Report
-from loadtest.tables import Rows, ends, tables
+from loadtest.tables import WORDS, Rows, ends, tables
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --faint: #667085; --rule: #e2e6ec; --paper: #fff; --card: #f7f8fa;
@@ -24,7 +24,7 @@ p { margin: .25rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+.words { text-align: left; }
 th { font-weight: 600; color: var(--faint); }
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: .9rem 1rem;
   margin: 1rem 0; }
@@ -79,9 +79,14 @@ def _pictures(measured: Measured) -> Iterator[str]:
 
 
 def _table(rows: Rows) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in rows.columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows.rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    words = [' class="words"' if column in WORDS else "" for column in rows.columns]
+
+    def row(tag: str, cells: tuple[str, ...]) -> str:
+        made = (f"<{tag}{word}>{escape(cell)}</{tag}>" for cell, word in zip(cells, words, strict=True))
+        return f"<tr>{''.join(made)}</tr>"
+
+    body = "".join(row("td", each) for each in rows.rows)
+    table = f"<table><thead>{row('th', rows.columns)}</thead><tbody>{body}</tbody></table>"
     return f"<h2>{escape(rows.title)}</h2><div class='scroll'>{table}</div>"
 
 

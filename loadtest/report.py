@@ -43,6 +43,8 @@ class Report:
     facts: list[Fact] = field(default_factory=list)
     # By key; None for what could not be measured here.
     ratios: dict[str, float | None] = field(default_factory=dict)
+    # What they are to be held against.
+    committed: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     # What was asked for and did not come true.
     failures: list[str] = field(default_factory=list)

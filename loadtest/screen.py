@@ -1,6 +1,8 @@
 """What is on the terminal while the load runs: a progress bar with the figures so far. It goes to stderr."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
@@ -36,20 +38,17 @@ class Screen:
     ) -> None:
         self._progress.stop()
 
-    async def follow(self, name: str, figures: Figures, *, seconds: float, count: int | None) -> None:
-        """Shows how far it is, until it is cancelled."""
-        bar = self._progress.add_task(name, total=1.0, said="")
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    @contextlib.asynccontextmanager
+    async def following(
+        self, name: str, figures: Figures, *, seconds: float, count: int | None = None
+    ) -> AsyncIterator[None]:
+        """Shows what is measured in the block while it grows."""
+        showing = asyncio.create_task(self._follow(name, figures, seconds, count))
         try:
-            while True:
-                await asyncio.sleep(REFRESH_S)
-                passed = loop.time() - began
-                done = max(passed / seconds, figures.count / count if count else 0.0)
-                self._progress.update(bar, completed=min(done, 1.0), said=_said(figures, passed))
-                self._progress.refresh()
+            yield
         finally:
-            self._progress.remove_task(bar)
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
 
     async def wait(self, name: str, seconds: float) -> None:
         """Lets time pass, and shows how much."""
@@ -61,6 +60,20 @@ class Screen:
                 self._progress.update(bar, completed=passed)
                 self._progress.refresh()
                 await asyncio.sleep(min(REFRESH_S, seconds - passed))
+        finally:
+            self._progress.remove_task(bar)
+
+    async def _follow(self, name: str, figures: Figures, seconds: float, count: int | None) -> None:
+        bar = self._progress.add_task(name, total=1.0, said="")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            while True:
+                await asyncio.sleep(REFRESH_S)
+                passed = loop.time() - began
+                done = max(passed / seconds, figures.count / count if count else 0.0)
+                self._progress.update(bar, completed=min(done, 1.0), said=_said(figures, passed))
+                self._progress.refresh()
         finally:
             self._progress.remove_task(bar)
 

@@ -1,17 +1,23 @@
 """A report as tables on a terminal."""
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.figures import PERCENTILES, Figures
+from loadtest.figures import OK, PERCENTILES, Figures
 from loadtest.report import Measured, Report
 
 # Less CPU than this a command is the kernel's rounding, or a heartbeat.
 SHOWN_US = 1.0
+# Columns of text; the others are numbers.
+WORDS = frozenset({"", "else", "of each process", "unit"})
+# A file or a pipe has no width of its own.
+WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +29,13 @@ class Rows:
     rows: tuple[tuple[str, ...], ...]
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: Report) -> None:
+    """Prints it to stdout."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     for rows in tables(report):
-        table = Table(title=rows.title, title_justify="left", title_style="bold")
+        table = Table(title=rows.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for number, column in enumerate(rows.columns):
-            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+            table.add_column(column, justify="right" if number and column not in WORDS else "left", no_wrap=not number)
         for row in rows.rows:
             table.add_row(*row)
         console.print(table)
@@ -41,18 +49,18 @@ def tables(report: Report) -> Iterator[Rows]:
     """The tables that there is something in."""
     if report.measured:
         yield _latencies(report.measured)
-        processes = list(dict.fromkeys(name for each in report.measured for name in _using(each)))
-        yield Rows(
-            "CPU per command, µs",
-            ("", *processes),
-            tuple(
-                (each.name, *(_number(_using(each).get(name, 0.0)) for name in processes)) for each in report.measured
-            ),
-        )
+        yield _cpu(report.measured)
     if report.facts:
         yield Rows("Figures", ("", "value", "unit"), tuple((f.name, _plain(f.value), f.unit) for f in report.facts))
     if report.ratios:
-        yield Rows("Ratios", ("", "ratio"), tuple((key, ratio(value)) for key, value in report.ratios.items()))
+        yield _ratios(report.ratios, report.committed)
+
+
+def _ratios(ratios: Mapping[str, float | None], committed: Mapping[str, float]) -> Rows:
+    rows = tuple(
+        (key, ratio(value), *([ratio(committed.get(key))] if committed else [])) for key, value in ratios.items()
+    )
+    return Rows("Ratios", ("", "now", "committed") if committed else ("", "ratio"), rows)
 
 
 def ratio(value: float | None) -> str:
@@ -65,22 +73,29 @@ def ends(figures: Figures) -> str:
 
 
 def _latencies(measured: Sequence[Measured]) -> Rows:
-    columns = ("callers", "commands/s", *("max ms" if p == 100 else f"p{p} ms" for p in PERCENTILES), "ended")
+    columns = ("callers", "good", "per s", *("max ms" if p == 100 else f"p{p} ms" for p in PERCENTILES), "else")
     rows = tuple(
         (
             each.name,
             str(each.callers),
+            f"{each.figures.ends[OK]:,}",
             f"{each.figures.rate:,.0f}",
             *(_milliseconds(each.figures.percentile_ms(percent)) for percent in PERCENTILES),
-            ends(each.figures),
+            ends(each.figures).replace(f"{OK}: {each.figures.ends[OK]:,}", "").strip(", "),
         )
         for each in measured
     )
-    return Rows("Latency and throughput", ("", *columns), rows)
+    return Rows("Commands, and how long they took", ("", *columns), rows)
 
 
-def _using(measured: Measured) -> dict[str, float]:
-    return {name: us for name, us in measured.cpu_us.items() if us >= SHOWN_US}
+def _cpu(measured: Sequence[Measured]) -> Rows:
+    """One column for all processes: which they are depends on the contender."""
+    rows = []
+    for each in measured:
+        used = {name: us for name, us in each.cpu_us.items() if us >= SHOWN_US}
+        parts = ", ".join(f"{name} {us:,.0f}" for name, us in used.items())
+        rows.append((each.name, f"{sum(used.values()):,.0f}", parts))
+    return Rows("CPU for each command, µs", ("", "together", "of each process"), tuple(rows))
 
 
 def _milliseconds(value: float) -> str:
@@ -89,7 +104,3 @@ def _milliseconds(value: float) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value else "–"

@@ -1,20 +1,28 @@
 """The floor of gRPC in Python: a server that gives back what it gets, unary and on a bare bidirectional stream.
 
-A process of its own: `python -m loadtest.echoing HOST:PORT`.
+A process of its own: `python -m loadtest.rivals.echoing HOST:PORT`.
 """
 
 import asyncio
+import contextlib
 import signal
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import uvloop
 
-from openline.channels import CLIENT_OPTIONS, SERVER_OPTIONS
+from loadtest.figures import OK
+from loadtest.measuring import Ask
+from loadtest.stage import Stage, free_address
+from openline.channels import SERVER_OPTIONS
+from openline.settings import Address
 
 UNARY = "/loadtest.Echo/Unary"
 STREAM = "/loadtest.Echo/Stream"
+# A deadline, as every call of ours has one.
+TIMEOUT_S = 10.0
 
 
 async def serve(address: str) -> None:
@@ -30,8 +38,46 @@ async def serve(address: str) -> None:
     await server.stop(0)
 
 
-def channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+async def start(stage: Stage) -> Address:
+    """Starts it; gives where it listens."""
+    address = free_address()
+    await stage.module("echo", "loadtest.rivals.echoing", address)
+    await stage.listening(address)
+    return address
+
+
+def unary(channel: grpc.aio.Channel, payload: bytes) -> Ask:
+    """One unary call for each."""
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(UNARY)
+
+    async def ask() -> str:
+        try:
+            await call(payload, timeout=TIMEOUT_S)
+        except grpc.aio.AioRpcError as failure:
+            return str(failure.code().name)
+        return OK
+
+    return ask
+
+
+@contextlib.asynccontextmanager
+async def open_stream(channel: grpc.aio.Channel, payload: bytes) -> AsyncIterator[Ask]:
+    """One message there and one back for each, on one stream; for one caller at a time."""
+    echo: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM)
+    stream = echo()
+
+    async def ask() -> str:
+        try:
+            await stream.write(payload)
+            await stream.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return str((await stream.code()).name)
+        return OK
+
+    try:
+        yield ask
+    finally:
+        stream.cancel()
 
 
 class _Echo(grpc.GenericRpcHandler):

@@ -1,6 +1,6 @@
 """NATS request–reply, what a user would pick instead: the server, a responder and a requester, clients on uvloop.
 
-The responder is a process of its own: `python -m loadtest.nats nats://HOST:PORT`.
+The responder is a process of its own: `python -m loadtest.rivals.nats nats://HOST:PORT`.
 """
 
 import asyncio
@@ -14,8 +14,10 @@ from pathlib import Path
 
 import uvloop
 
-from loadtest.measuring import Ask
+from loadtest.figures import OK
+from loadtest.measuring import Ask, until_answered
 from loadtest.stage import Stage, free_address
+from openline.reasons import Reason
 
 SUBJECT = "loadtest"
 # A deadline, as every call of ours has one.
@@ -25,25 +27,29 @@ TIMEOUT_S = 10.0
 class NatsMissing(Exception):
     """There is no NATS to compare with; the message says how to install it."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "NATS was not measured, since it is not installed: `apt-get install nats-server` (or from nats.io), and "
+            "`pip install nats-py`"
+        )
+
 
 def find_server() -> Path:
     """The path of nats-server. Raises NatsMissing, also when the Python client is not there."""
-    server = shutil.which("nats-server", path="/usr/local/bin:/usr/bin:/usr/sbin:/bin")
-    server = server or shutil.which("nats-server")
-    if server is None:
-        raise NatsMissing("there is no nats-server: install it with `apt-get install nats-server`")
-    if importlib.util.find_spec("nats") is None:
-        raise NatsMissing("there is no NATS client: install it with `pip install nats-py`")
+    # Debian puts it where a plain user's PATH does not lead.
+    server = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/local/sbin:/usr/sbin")
+    if server is None or importlib.util.find_spec("nats") is None:
+        raise NatsMissing
     return Path(server)
 
 
 async def start(stage: Stage, *, reply_bytes: int) -> str:
-    """Starts the server and the responder; gives the server's URL."""
+    """Starts the server and the responder; gives the server's URL. Raises NatsMissing, StartFailed."""
     address = free_address()
     await stage.start("nats-server", find_server(), "--addr", address.host, "--port", str(address.port))
     await stage.listening(address)
     url = f"nats://{address}"
-    await stage.module("nats-responder", "loadtest.nats", url, str(reply_bytes))
+    await stage.module("nats-responder", "loadtest.rivals.nats", url, str(reply_bytes))
     return url
 
 
@@ -53,14 +59,19 @@ async def requester(url: str, payload: bytes) -> AsyncIterator[Ask]:
     import nats
 
     client = await nats.connect(url)
+
+    async def ask() -> str:
+        try:
+            await client.request(SUBJECT, payload, timeout=TIMEOUT_S)
+        except nats.errors.NoRespondersError:
+            return str(Reason.CLUSTER_OFFLINE)
+        except (nats.errors.Error, TimeoutError) as failure:
+            return type(failure).__name__
+        return OK
+
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            while True:
-                with contextlib.suppress(nats.errors.NoRespondersError):
-                    await client.request(SUBJECT, payload, timeout=TIMEOUT_S)
-                    break
-                await asyncio.sleep(0.05)
-        yield lambda: client.request(SUBJECT, payload, timeout=TIMEOUT_S)
+        await until_answered(ask)
+        yield ask
     finally:
         await client.close()
 
