@@ -16,6 +16,7 @@ from executor.connection import Put
 from executor.link import Link
 from executor.pace import Pace
 from executor.settings import ExecutorSettings
+from loadtest.mix import OUTPUT_BYTES
 from loadtest.settings import ClusterIds
 from openline import ids, limits
 from openline.logs import set_up_logs
@@ -42,7 +43,9 @@ class AnsweringSettings(ProgramSettings):
     instances: int = Field(1, ge=1, le=10_000)
     """Executors in each cluster."""
     output_bytes: int = Field(256, ge=0, le=limits.MAX_FRAME_BYTES)
-    """How much each command writes to stdout, unless its last argument is a number, which then says it."""
+    """How much each command writes to stdout."""
+    mixed: bool = False
+    """Commands of `loadtest.mix` write as much as it says there."""
     between_starts: float = Field(0.0, ge=0, le=10)
     """How long one waits for the one before, seconds."""
     tls_ca: CertificateFile | None = None
@@ -62,8 +65,9 @@ class Answering:
     idle = True
     load = (0, 0)
 
-    def __init__(self, *, output_bytes: int) -> None:
+    def __init__(self, *, output_bytes: int, mixed: bool) -> None:
         self._output = b"x" * output_bytes
+        self._outputs = {argv: b"x" * size for argv, size in OUTPUT_BYTES.items()} if mixed else {}
         self._put: Put | None = None
         self._last_epoch = 0
 
@@ -80,7 +84,8 @@ class Answering:
     def received(self, frame: wire.BrokerFrame) -> None:
         if frame.WhichOneof("frame") != "execute" or self._put is None:
             return
-        command_id, put, written = frame.execute.command_id, self._put, self._written(frame.execute.argv)
+        command_id, put = frame.execute.command_id, self._put
+        written = self._outputs.get(tuple(frame.execute.argv), self._output) if self._outputs else self._output
         put(wire.ExecutorFrame(accepted=wire.Accepted(command_id=command_id)))
         put(wire.ExecutorFrame(started=wire.Started(command_id=command_id)))
         if written:
@@ -89,12 +94,6 @@ class Answering:
         finished = wire.Finished(command_id=command_id, outcome=command_pb2.OUTCOME_EXITED)
         finished.stdout_summary.total_bytes = len(written)
         put(wire.ExecutorFrame(finished=finished), output=True)
-
-    def _written(self, argv: Sequence[str]) -> bytes:
-        """As much as is asked for, in one frame."""
-        if argv and argv[-1].isascii() and argv[-1].isdigit():
-            return b"x" * min(int(argv[-1]), limits.MAX_FRAME_BYTES)
-        return self._output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,7 +149,7 @@ def _link(settings: AnsweringSettings, cluster_id: str, number: int) -> Link:
         tls_cert=settings.tls_cert,
         tls_key=settings.tls_key,
     )
-    return Link(dialing, who, Answering(output_bytes=settings.output_bytes), pace=Pace())
+    return Link(dialing, who, Answering(output_bytes=settings.output_bytes, mixed=settings.mixed), pace=Pace())
 
 
 if __name__ == "__main__":

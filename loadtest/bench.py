@@ -37,13 +37,16 @@ class Bench:
         seconds: float,
         count: int | None = None,
         think: Think | None = None,
+        allowed: frozenset[str] = frozenset(),
     ) -> Measured:
-        """Warms up, measures, and adds it to the report. `pids` are the processes whose CPU time is wanted.
+        """Warms up, measures, and adds it to the report.
+
+        `pids` are the processes whose CPU time is wanted; `allowed` is how commands may end besides `OK`.
 
         Raises NoAnswer when even the first command does not end well.
         """
         await warm_up(ask)
-        measured = Measured(name, callers)
+        measured = Measured(name, callers, allowed=allowed)
         self.report.measured.append(measured)
         processes = Processes({**pids, CALLER: os.getpid()})
         before = processes.cpu_s()

@@ -33,11 +33,6 @@ class Figures:
         return self.ends.total()
 
     @property
-    def is_good(self) -> bool:
-        """Whether something was asked, and all of it ended well."""
-        return set(self.ends) == {OK}
-
-    @property
     def rate(self) -> float:
         """Commands in a second that ended well."""
         return self.latencies.count / self.seconds if self.seconds else 0.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from loadtest.bench import Bench
-from loadtest.processes import Processes
+from loadtest.processes import Processes, memory_kib
 from loadtest.report import Fact
 from loadtest.screen import Screen
 from loadtest.settings import ReportSettings, Seconds
@@ -57,14 +57,14 @@ async def measure_idle(stage: Stage, screen: Screen, *, streams: int, seconds: f
     each = -(-streams // MAX_CLUSTERS)
     clusters = [f"idle-{number}" for number in range(-(-streams // each))]
     broker = await stage.broker("broker-idle", await stage.valkey("valkey-idle"), clusters, token)
-    processes = Processes(stage.pids)
-    before_kib = processes.memory_kib("broker-idle")
+    before_kib = memory_kib(stage.pids)["broker-idle"]
     flag = f"--between-starts={BETWEEN_STARTS_S}"
     await stage.executors("crowd", [broker], clusters, token, flag, each=each)
     await screen.wait("settling", SETTLE_S)
+    processes = Processes(stage.pids)
     before = processes.cpu_s()
     await screen.wait(f"{each * len(clusters):,} idle streams", seconds)
     after = processes.cpu_s()
     used = {name: (after[name] - before[name]) / seconds for name in after}
-    grown_kib = processes.memory_kib("broker-idle") - before_kib
+    grown_kib = memory_kib(stage.pids)["broker-idle"] - before_kib
     return Idle(grown_kib / (each * len(clusters)), used["broker-idle"], used["valkey-idle"])

@@ -21,8 +21,10 @@ class Installation:
 
 
 @contextlib.asynccontextmanager
-async def open_installation(settings: TargetSettings) -> AsyncIterator[Installation]:
-    """Raises StartFailed. What was given is left as it was found; what was started is stopped."""
+async def open_installation(settings: TargetSettings, *answering: str) -> AsyncIterator[Installation]:
+    """`answering` are more flags for the simulated executors.
+
+    Raises StartFailed. What was given is left as it was found; what was started is stopped."""
     async with open_stage() as stage:
         if settings.broker is None:
             token = new_token()
@@ -33,13 +35,10 @@ async def open_installation(settings: TargetSettings) -> AsyncIterator[Installat
             token = settings.executor_token.get_secret_value() if settings.executor_token else ""
             clusters, brokers, api_key = settings.cluster_ids, settings.broker, settings.api_key.get_secret_value()
         if token:
-            flags = [f"--{name.replace('_', '-')}={file}" for name, file in _tls_files(settings) if file]
-            await stage.executors(
-                "executors", brokers, clusters, token, f"--output-bytes={settings.output_bytes}", *flags,
-                each=settings.executors,
-            )  # fmt: skip
+            flags = [f"--output-bytes={settings.output_bytes}", *_tls_flags(settings), *answering]
+            await stage.executors("executors", brokers, clusters, token, *flags, each=settings.executors)
         yield Installation(stage, brokers, api_key, clusters, settings.tls)
 
 
-def _tls_files(settings: TargetSettings) -> list[tuple[str, object]]:
-    return [(name, getattr(settings, name)) for name in ("tls_ca", "tls_cert", "tls_key")]
+def _tls_flags(settings: TargetSettings) -> list[str]:
+    return [f"--tls-{name}={file}" for name, file in settings.tls.items() if file]

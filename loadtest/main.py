@@ -13,7 +13,7 @@ import uvloop
 
 from demo.kubectl import KubectlMissing
 from demo.programs import StartFailed
-from loadtest import dispatch, idle, rest
+from loadtest import dispatch, flood, idle, mixed, rest, storm
 from loadtest.bench import Bench
 from loadtest.compare import command as compare
 from loadtest.measuring import NoAnswer
@@ -43,8 +43,11 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "dispatch": Command(dispatch.DispatchSettings, dispatch.run),
     "rest": Command(rest.RestSettings, rest.run),
-    "compare": Command(compare.CompareSettings, compare.run),
+    "mixed": Command(mixed.MixedSettings, mixed.run),
     "idle": Command(idle.IdleSettings, idle.run),
+    "storm": Command(storm.StormSettings, storm.run),
+    "flood": Command(flood.FloodSettings, flood.run),
+    "compare": Command(compare.CompareSettings, compare.run),
 }
 
 

@@ -24,9 +24,10 @@ class Processes:
             self._last_s[name] = times.user + times.system
         return dict(self._last_s)
 
-    def memory_kib(self, name: str) -> float:
-        """What it occupies, in KiB. Raises psutil.NoSuchProcess."""
-        return float(self._processes[name].memory_info().rss) / 1024
+
+def memory_kib(pids: Mapping[str, int]) -> dict[str, float]:
+    """What each of them occupies now, in KiB. Raises psutil.NoSuchProcess."""
+    return {name: psutil.Process(pid).memory_info().rss / 1024 for name, pid in pids.items()}
 
 
 def used_us(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtest import machine
-from loadtest.figures import Figures
+from loadtest.figures import OK, Figures
 
 
 @dataclass(slots=True)
@@ -17,6 +17,13 @@ class Measured:
     figures: Figures = field(default_factory=Figures)
     # Of each process, for one command; those of which the CPU time can be seen.
     cpu_us: dict[str, float] = field(default_factory=dict)
+    # How commands may end besides `OK`.
+    allowed: frozenset[str] = frozenset()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether something was asked, and all of it ended as it may."""
+        return self.figures.latencies.count > 0 and self.figures.ends.keys() <= {OK, *self.allowed}
 
     def as_json(self) -> dict[str, Any]:
         cpu_us = {name: round(us, 1) for name, us in self.cpu_us.items()}
@@ -54,7 +61,7 @@ class Report:
     @property
     def is_good(self) -> bool:
         """Whether everything ended as expected."""
-        return not self.failures and all(each.figures.is_good for each in self.measured)
+        return not self.failures and all(each.is_good for each in self.measured)
 
     def as_json(self) -> dict[str, Any]:
         return {

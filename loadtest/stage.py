@@ -32,6 +32,9 @@ class Stage:
     directory: Path
     _stages: contextlib.AsyncExitStack
     programs: dict[str, Program] = field(default_factory=dict)
+    _commands: dict[str, tuple[tuple[str | Path, ...], dict[str, str]]] = field(default_factory=dict)
+    # Where in its log the last start of a program is.
+    _begins: dict[str, int] = field(default_factory=dict)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -44,7 +47,19 @@ class Stage:
             program(name, *command, logs=self.directory, environment=common | environment)
         )
         self.programs[name] = started
+        self._commands[name] = (command, environment)
         return started
+
+    async def kill(self, name: str) -> None:
+        """As kill -9 does, without a word."""
+        self.programs[name].process.kill()
+        await self.programs.pop(name).process.wait()
+
+    async def restart(self, name: str) -> None:
+        """Starts what was killed, as it was."""
+        command, environment = self._commands[name]
+        self._begins[name] = (self.directory / f"{name}.log").stat().st_size
+        await self.start(name, *command, **environment)
 
     async def script(self, name: str, script: str, *arguments: str | Path, **environment: str) -> Program:
         """Runs a program of this distribution, as it is installed."""
@@ -125,7 +140,7 @@ class Stage:
         """How many executors of that process are connected, as it said last."""
         with self.programs[name].log.open("rb") as log:
             log.seek(0, 2)
-            log.seek(max(0, log.tell() - 65_536))
+            log.seek(max(self._begins.get(name, 0), log.tell() - 65_536))
             said = [line for line in log.read().splitlines() if line.startswith(CONNECTED)]
         return int(said[-1].removeprefix(CONNECTED)) if said else 0
 

@@ -92,7 +92,8 @@ def _cpu(measured: Sequence[Measured]) -> Rows:
     """One column for all processes: which they are depends on the contender."""
     rows = []
     for each in measured:
-        used = {name: us for name, us in each.cpu_us.items() if us >= SHOWN_US}
+        if not (used := {name: us for name, us in each.cpu_us.items() if us >= SHOWN_US}):
+            continue
         parts = ", ".join(f"{name} {us:,.0f}" for name, us in used.items())
         rows.append((each.name, f"{sum(used.values()):,.0f}", parts))
     return Rows("CPU for each command, µs", ("", "together", "of each process"), tuple(rows))
