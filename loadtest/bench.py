@@ -38,14 +38,16 @@ class Bench:
         count: int | None = None,
         think: Think | None = None,
         allowed: frozenset[str] = frozenset(),
+        warm: Ask | None = None,
     ) -> Measured:
         """Warms up, measures, and adds it to the report.
 
-        `pids` are the processes whose CPU time is wanted; `allowed` is how commands may end besides `OK`.
+        `pids` are the processes whose CPU time is wanted, `allowed` is how commands may end besides `OK`, and `warm` is
+        what to warm up with, where that is something else.
 
         Raises NoAnswer when even the first command does not end well.
         """
-        await warm_up(ask)
+        await warm_up(warm or ask)
         measured = Measured(name, callers, allowed=allowed)
         self.report.measured.append(measured)
         processes = Processes({**pids, CALLER: os.getpid()})

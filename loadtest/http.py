@@ -30,17 +30,20 @@ class Answer:
 
 
 class _Reading:
-    """What the parser calls while it reads one answer."""
+    """One answer while it is read, by what the parser calls."""
 
     def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
         self.body = bytearray()
         self.is_complete = False
+        self.is_kept = False  # the connection, as the parser knows only at this moment
 
     def on_body(self, data: bytes) -> None:
         self.body += data
 
     def on_message_complete(self) -> None:
         self.is_complete = True
+        self.is_kept = self.parser.should_keep_alive()
 
 
 class Connection:
@@ -84,14 +87,13 @@ class Connection:
         reader, writer = self._streams
         writer.write(request)
         reading = _Reading()
-        parser = httptools.HttpResponseParser(reading)
         while not reading.is_complete:
             data = await reader.read(CHUNK_BYTES)
             if not data:
                 raise ConnectionResetError("closed before the end of the answer")
-            parser.feed_data(data)
-        self._is_idle = bool(parser.should_keep_alive())
-        return Answer(parser.get_status_code(), bytes(reading.body))
+            reading.parser.feed_data(data)
+        self._is_idle = reading.is_kept
+        return Answer(reading.parser.get_status_code(), bytes(reading.body))
 
 
 class Connections:

@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stopped = uvloop.run(_until_stopped(command.run(settings, Bench(report, screen))))
     except (StartFailed, KubectlMissing, NoAnswer, OpenlineError, OSError) as failure:
         fail(f"{PROGRAM} {name}", str(failure), code=1)
+    if stopped:
+        report.notes.append("It was stopped before its end.")
     show(report)
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps(report.as_json(), indent=1) + "\n")

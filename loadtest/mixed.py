@@ -7,9 +7,7 @@ from pydantic import Field
 
 from loadtest.asking import CLIENT, Requests, over_pipe
 from loadtest.bench import Bench
-from loadtest.figures import Figures
 from loadtest.installation import open_installation
-from loadtest.measuring import Ask
 from loadtest.mix import MIX, pick, think_s
 from loadtest.processes import memory_kib
 from loadtest.report import Fact, Measured
@@ -42,23 +40,29 @@ async def run(settings: MixedSettings, bench: Bench) -> None:
         Pipes(installation.brokers, client=CLIENT, **installation.tls) as pipes,
     ):
         asks = {
-            each.name: _counted(
-                over_pipe(
-                    pipes,
-                    Requests(installation.cluster_ids, each.argv, timeout_s=settings.timeout),
-                    api_key=installation.api_key,
-                ),
-                kinds[each.name].figures,
+            each.name: over_pipe(
+                pipes,
+                Requests(installation.cluster_ids, each.argv, timeout_s=settings.timeout),
+                api_key=installation.api_key,
             )
             for each in MIX
         }
+        began = perf_counter()
+
+        async def ask() -> str:
+            kind, asked = pick(chance).name, perf_counter()
+            end = await asks[kind]()
+            answered = perf_counter()
+            kinds[kind].figures.record(end, latency_s=answered - asked, at_s=answered - began)
+            return end
+
         pids = installation.stage.pids
         before_kib = memory_kib(pids)
-        began = perf_counter()
         try:
             await bench.measure(
                 "all",
-                lambda: asks[pick(chance).name](),
+                ask,
+                warm=lambda: asks[pick(chance).name](),
                 pids=pids,
                 callers=settings.agents,
                 seconds=settings.seconds,
@@ -73,15 +77,3 @@ async def run(settings: MixedSettings, bench: Bench) -> None:
                     Fact(f"{name} memory before", before_kib[name] / 1024, "MiB"),
                     Fact(f"{name} memory after", kib / 1024, "MiB"),
                 ]
-
-
-def _counted(ask: Ask, figures: Figures) -> Ask:
-    """The same, with figures of its own."""
-
-    async def counted() -> str:
-        asked = perf_counter()
-        end = await ask()
-        figures.record(end, latency_s=perf_counter() - asked, at_s=0.0)
-        return end
-
-    return counted

@@ -19,12 +19,14 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         # Drawn by us, in our own loop: a thread that draws would take its time from what is measured.
+        console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[said]}"),
-            console=console or Console(stderr=True),
+            console=console,
+            disable=not console.is_terminal,
             transient=True,
             auto_refresh=False,
         )

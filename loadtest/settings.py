@@ -97,7 +97,7 @@ class LoadSettings(TargetSettings):
     """How many ask at a time; each asks again when it has its answer."""
     seconds: Seconds = 5.0
     """How long, of each way of asking."""
-    count: int | None = Field(None, ge=1, le=100_000_000)
-    """How many commands of each way at most. Default: as many as there is time for."""
+    count: int = Field(1_000_000, ge=1, le=100_000_000)
+    """How many commands of each way, at most."""
     timeout: float = Field(30.0, ge=1, le=300)
     """How long one may take, seconds."""

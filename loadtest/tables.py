@@ -40,9 +40,9 @@ def show(report: Report) -> None:
             table.add_row(*row)
         console.print(table)
     for note in report.notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, soft_wrap=True)
     for failure in report.failures:
-        console.print(f"failed: {failure}", style="red", highlight=False)
+        console.print(f"failed: {failure}", style="red", highlight=False, soft_wrap=True)
 
 
 def tables(report: Report) -> Iterator[Rows]:

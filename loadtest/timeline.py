@@ -20,7 +20,12 @@ class Timeline:
         self.counts[slot] += 1
 
     def rates(self, until_s: float) -> list[tuple[float, float]]:
-        """`(at_s, per_second)` for each slot that was over by `until_s`; of a shorter time, for all of it at once."""
+        """`(at_s, per_second)` for each slot that was over by `until_s`; of a shorter time, for all of it at once.
+
+        Nothing when nothing happened.
+        """
+        if not self.counts:
+            return []
         whole = int(until_s / self.width_s)
         if not whole:
             return [(0.0, sum(self.counts) / until_s)] if until_s > 0 else []

@@ -35,9 +35,12 @@ async def streams(stage: Stage, wanted: Set[str]) -> AsyncIterator[list[Contende
     payload = Requests(CLUSTERS, ARGV).next().SerializeToString()
     async with contextlib.AsyncExitStack() as stack:
         asks: dict[str, Ask] = {}
-        for family, start in (("nats", _nats), ("echo stream", _echo), ("pipe unary forwarded", _openline)):
-            if any(name.startswith(tuple(family.split())) for name in wanted):
-                asks |= await start(stage, stack, payload)
+        if any(name.startswith("nats") for name in wanted):
+            asks |= await _nats(stage, stack, payload)
+        if wanted & {"echo_c1", "stream_c1"}:
+            asks |= await _echo(stage, stack, payload)
+        if any(name.startswith(("pipe", "unary", "forwarded")) for name in wanted):
+            asks |= await _openline(stage, stack, wanted)
         yield [Contender(name, asks[name], _callers(name)) for name in NAMES if name in wanted]
 
 
@@ -45,13 +48,14 @@ def _callers(name: str) -> int:
     return 64 if "_c64" in name else 1
 
 
-async def _openline(stage: Stage, stack: contextlib.AsyncExitStack, _payload: bytes) -> dict[str, Ask]:
+async def _openline(stage: Stage, stack: contextlib.AsyncExitStack, wanted: Set[str]) -> dict[str, Ask]:
     redis_url, token = await stage.valkey(), new_token()
     near = await stage.broker("broker", redis_url, [*CLUSTERS, FAR], token)
-    far = await stage.broker("broker-far", redis_url, [*CLUSTERS, FAR], token)
     flag = f"--output-bytes={OUTPUT_BYTES}"
     await stage.executors("executors", [near], CLUSTERS, token, flag)
-    await stage.executors("executors-far", [far], [FAR], token, flag)
+    if "forwarded_c1" in wanted:
+        far = await stage.broker("broker-far", redis_url, [*CLUSTERS, FAR], token)
+        await stage.executors("executors-far", [far], [FAR], token, flag)
     pipe = await stack.enter_async_context(open_pipe(near))
     channel = await stack.enter_async_context(open_channel(near))
 

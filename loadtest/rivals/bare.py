@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from loadtest.figures import OK
 from loadtest.http import Connections, HttpFailed
 from loadtest.measuring import Ask
@@ -44,6 +42,8 @@ def over_http(connections: Connections, path: str, body: bytes, headers: str) ->
 
 def serve(address: Address, answer: bytes) -> None:
     """Serves until SIGTERM or SIGINT."""
+    import uvicorn  # the load test itself does without it
+
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
 
     async def application(
