@@ -1,5 +1,6 @@
 """Measures one thing after the other, shows it while it runs, and writes it down."""
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -39,11 +40,12 @@ class Bench:
         think: Think | None = None,
         allowed: frozenset[str] = frozenset(),
         warm: Ask | None = None,
+        over: asyncio.Event | None = None,
     ) -> Measured:
         """Warms up, measures, and adds it to the report.
 
-        `pids` are the processes whose CPU time is wanted, `allowed` is how commands may end besides `OK`, and `warm` is
-        what to warm up with, where that is something else.
+        `pids` are the processes whose CPU time is wanted, `allowed` is how commands may end besides `OK`, `warm` is
+        what to warm up with, where that is something else, and `over` ends it before its time.
 
         Raises NoAnswer when even the first command does not end well.
         """
@@ -54,7 +56,9 @@ class Bench:
         before = processes.cpu_s()
         try:
             async with self.screen.following(name, measured.figures, seconds=seconds, count=count):
-                await measure(ask, measured.figures, callers=callers, seconds=seconds, count=count, think=think)
+                await measure(
+                    ask, measured.figures, callers=callers, seconds=seconds, count=count, think=think, over=over
+                )
         finally:
             measured.cpu_us = used_us(before, processes.cpu_s(), measured.figures.count)
         return measured

@@ -23,9 +23,17 @@ class NoAnswer(Exception):
 
 
 async def measure(
-    ask: Ask, figures: Figures, *, callers: int, seconds: float, count: int | None = None, think: Think | None = None
+    ask: Ask,
+    figures: Figures,
+    *,
+    callers: int,
+    seconds: float,
+    count: int | None = None,
+    think: Think | None = None,
+    over: asyncio.Event | None = None,
 ) -> None:
-    """So many callers ask for so long, and `count` times at most; what is under way then is waited for.
+    """So many callers ask for so long, and `count` times at most, or until it is `over`; what is under way then is
+    waited for, since what takes longest says most.
 
     The figures grow meanwhile, so they are there also when this is cancelled.
     """
@@ -37,7 +45,7 @@ async def measure(
         nonlocal left
         if think is not None:  # people do not begin all at once either
             await asyncio.sleep(min(think(), seconds))
-        while (asked := perf_counter()) < until:
+        while (asked := perf_counter()) < until and not (over is not None and over.is_set()):
             if left is not None:
                 if left == 0:
                     return
