@@ -1,6 +1,7 @@
 """`storm`: all executors lose their line at once and come back, while callers go on asking."""
 
 import asyncio
+import random
 from time import perf_counter
 from typing import Literal, Self
 
@@ -18,7 +19,8 @@ from openline.reasons import Reason
 # Before the storm, and after it.
 CALM_S = 1.0
 # Between an answer and the next command: how callers fare is to be seen, not how many commands there can be.
-THINK_S = 0.05
+# At random, or all of them would ask in the same moment.
+MAX_THINK_S = 0.1
 # What runs at the moment when the broker is killed is known to nobody: simulated executors do not keep results as real
 # ones do. It ends as lost, or when its time is up.
 MAY_END = frozenset({str(Reason.EXECUTOR_LOST), str(Reason.COMMAND_TIMEOUT)})
@@ -65,7 +67,7 @@ async def run(settings: StormSettings, bench: Bench) -> None:
                     pids={},
                     callers=settings.callers,
                     seconds=2 * CALM_S + settings.patience,
-                    think=lambda: THINK_S,
+                    think=lambda: random.uniform(0, MAX_THINK_S),  # noqa: S311
                     allowed=MAY_END,
                     over=over,
                 )

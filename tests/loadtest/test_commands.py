@@ -57,6 +57,24 @@ def test_a_short_dispatch(tmp_path: Path) -> None:
     assert html_file.read_text().count("<svg") == 4
 
 
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        pytest.param(["rest", "--count", "50"], {"rest"}, id="rest"),
+        pytest.param(["storm", "--clusters", "3", "--callers", "1"], {"callers meanwhile"}, id="storm"),
+        pytest.param(
+            ["flood", "--seconds", "0.1"], {"flood cut, same executor", "flood watched, other cluster"}, id="flood"
+        ),
+    ],
+)
+def test_a_short_run_of_each(arguments: list[str], found: set[str], tmp_path: Path) -> None:
+    """All of it ends as expected, and is in the report."""
+    file = tmp_path / "figures.json"
+    code, out, err = run(*arguments, "--json", file)
+    assert (code, err) == (0, ""), out
+    assert found <= json.loads(file.read_text())["measured"].keys()
+
+
 @pytest.mark.skipif(
     shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin") is None, reason="no nats-server"
 )
