@@ -22,6 +22,8 @@ READY_TIMEOUT_S = 30.0
 READY_TIMEOUT_EACH_S = 0.02
 KEY = "loadtest-key"
 SCOPES = "execute+session+read+admin+audit"
+# What this process has set for itself alone (`loadtest/__init__.py`), as it is in a program that somebody starts.
+AS_USUAL = {"GRPC_ENABLE_FORK_SUPPORT": "1"}
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -42,7 +44,7 @@ class Stage:
 
     async def start(self, name: str, *command: str | Path, **environment: str) -> Program:
         """Runs a program; its log is `name`.log in the directory."""
-        common = {"OPENLINE_LOG_LEVEL": "info", "OPENLINE_LOG_FORMAT": "json"}
+        common = {"OPENLINE_LOG_LEVEL": "info", "OPENLINE_LOG_FORMAT": "json", **AS_USUAL}
         started = await self._stages.enter_async_context(
             program(name, *command, logs=self.directory, environment=common | environment)
         )

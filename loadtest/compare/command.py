@@ -66,6 +66,7 @@ GROUPS = (
 
 async def run(settings: CompareSettings, bench: Bench) -> None:
     report, keys = bench.report, settings.only or KEYS
+    report.ratios = dict.fromkeys(keys)
     wanted = _wanted(settings.only)
     if any(name.startswith("nats") for name in wanted):
         try:
@@ -73,9 +74,24 @@ async def run(settings: CompareSettings, bench: Bench) -> None:
         except nats.NatsMissing as missing:
             report.notes.append(str(missing))
             wanted = {name for name in wanted if not name.startswith("nats")}
-    report.ratios = dict.fromkeys(keys)
+    await _measure(keys, wanted, settings, bench)
+    if settings.against is None:
+        return
+    report.committed = read_committed(settings.against)
+    if suspects := worse(report.ratios, report.committed, tolerance=settings.tolerance):
+        # A machine that was busy with something else for a minute is no reason to fail.
+        report.notes.append(f"Measured again, since they seemed worse: {', '.join(suspects)}.")
+        again = _wanted(tuple(suspects)) & wanted
+        report.measured = [each for each in report.measured if each.name not in again]
+        await _measure(tuple(suspects), again, settings, bench)
+        report.failures += worse(report.ratios, report.committed, tolerance=settings.tolerance).values()
+
+
+async def _measure(keys: tuple[str, ...], wanted: Set[str], settings: CompareSettings, bench: Bench) -> None:
+    """Measures the wanted contenders, and puts the ratios of these keys into the report."""
+    report = bench.report
     for group in GROUPS:
-        if names := wanted.intersection(group.names):
+        if names := wanted & set(group.names):
             async with open_stage() as stage, group.open(stage, names) as contenders:
                 rounds = await take_turns(
                     contenders, bench, pids=stage.pids, rounds=settings.rounds, seconds=settings.seconds
@@ -85,10 +101,7 @@ async def run(settings: CompareSettings, bench: Bench) -> None:
         async with open_stage() as stage:
             idle = await measure_idle(stage, bench.screen, streams=IDLE_STREAMS, seconds=IDLE_SECONDS)
         report.ratios[IDLE] = idle.stream_kib
-        report.facts.append(Fact(f"broker CPU with {IDLE_STREAMS:,} idle streams", idle.cores * 100, "% of a core"))
-    if settings.against is not None:
-        report.committed = read_committed(settings.against)
-        report.failures += worse(report.ratios, report.committed, tolerance=settings.tolerance)
+        report.facts = [Fact(f"broker CPU with {IDLE_STREAMS:,} idle streams", idle.cores * 100, "% of a core")]
 
 
 def _is_of(key: str, rounds: Rounds) -> bool:

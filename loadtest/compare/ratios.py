@@ -65,9 +65,9 @@ def read_committed(file: Path) -> dict[str, float]:
         raise ValueError(f"there are no ratios in {file}") from None
 
 
-def worse(now: Mapping[str, float | None], committed: Mapping[str, float], *, tolerance: float) -> list[str]:
-    """One sentence for each ratio that is worse than the committed one by more than so large a part of it."""
-    found = []
+def worse(now: Mapping[str, float | None], committed: Mapping[str, float], *, tolerance: float) -> dict[str, str]:
+    """A sentence for each key whose ratio is worse than the committed one by more than so large a part of it."""
+    found = {}
     for key, before in committed.items():
         ratio = now.get(key)
         if ratio is None:
@@ -76,5 +76,5 @@ def worse(now: Mapping[str, float | None], committed: Mapping[str, float], *, to
         bound = before * (1 - tolerance) if more_is_better else before * (1 + tolerance)
         if ratio < bound if more_is_better else ratio > bound:
             side = "below" if more_is_better else "above"
-            found.append(f"{key} is {ratio:.2f}, {side} {bound:.2f} (committed: {before:.2f})")
+            found[key] = f"{key} is {ratio:.2f}, {side} {bound:.2f} (committed: {before:.2f})"
     return found
