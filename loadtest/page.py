@@ -31,7 +31,7 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; font-size: .9rem; }
 dt { color: var(--faint); } dd { margin: 0; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; margin-top: .5rem; }
-svg { width: 100%; height: auto; }
+svg { width: 100%; max-width: 34rem; height: auto; overflow: visible; }
 svg text { fill: var(--faint); font: 10px system-ui, sans-serif; }
 svg .name { fill: var(--mark); }
 .axis { stroke: var(--faint); } .grid { stroke: var(--rule); }
@@ -68,7 +68,7 @@ def page(report: Report) -> str:
 def _pictures(measured: Measured) -> Iterator[str]:
     figures = measured.figures
     yield f"<section><h3>{escape(measured.name)}</h3>"
-    yield f"<p class='faint'>{measured.callers} callers, {figures.seconds:.1f} s. {escape(ends(figures))}</p>"
+    yield f"<p class='faint'>{figures.seconds:.1f} s, callers: {measured.callers}; {escape(ends(figures))}</p>"
     if figures.latencies.count:
         marks = {f"p{percent}": figures.latencies.percentile_s(percent) for percent in (50, 90, 99)}
         yield f"<div class='pictures'>{pictures.histogram(figures.latencies.bars(), marks)}"
