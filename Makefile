@@ -9,7 +9,7 @@ RELEASED := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || e
 GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
-.PHONY: help install demo test fuzz chaos hygiene storm check format proto proto-fresh clean
+.PHONY: help install demo test fuzz chaos hygiene storm bench check format proto proto-fresh clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -41,6 +41,9 @@ hygiene: install ## Runs ten thousand processes and looks for what they left beh
 
 storm: install ## Two thousand executors lose their broker replica at once.
 	OPENLINE_STORM_EXECUTORS=2000 $(BIN)/python -m pytest -s tests/e2e/test_storm.py
+
+bench: install ## Measures openline beside NATS, plain gRPC and plain HTTP, and fails when a ratio is much worse than the committed one; a minute and a half.
+	$(BIN)/openline-loadtest compare --against loadtest/committed.json
 
 check: install proto-fresh ## Lint, format, strict types, contract.
 	$(BIN)/ruff check .

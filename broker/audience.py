@@ -46,6 +46,11 @@ class Audience:
             if not watches:
                 del self._watches[command.command_id]
 
+    @property
+    def is_watching(self) -> bool:
+        """Somebody watches some command."""
+        return bool(self._watches)
+
     def wake(self, command_id: str) -> None:
         """Something has happened to the command."""
         for watch in self._watches.get(command_id, ()):

@@ -35,6 +35,9 @@ from openline.v1 import executor_service_pb2
 Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
 BrokerFrame = executor_service_pb2.BrokerFrame
 
+# Executors say nothing to these.
+UNANSWERED = frozenset({"result_ack", "credit", "activity"})
+
 log = structlog.get_logger()
 
 
@@ -69,6 +72,8 @@ class Dispatcher:
         self._activity = Activity(store.clusters)
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
+        # Once in a turn of the loop, however much happens in it.
+        self._rearming: asyncio.Handle | None = None
         self.audience = Audience()
         self.tally = Tally()
         # Ids of commands that wait for a word of Redis before they are dispatched.
@@ -145,8 +150,9 @@ class Dispatcher:
 
     def received(self, connection: Connection, frame: executor_service_pb2.ExecutorFrame) -> None:
         """A frame about a command has come in on the connection."""
-        self._perform(self._ledger.receive(connection, frame, now=monotonic()))
-        if (kind := frame.WhichOneof("frame")) is not None:
+        if actions := self._ledger.receive(connection, frame, now=monotonic()):
+            self._perform(actions)
+        if self.audience.is_watching and (kind := frame.WhichOneof("frame")) is not None:
             self.audience.wake(getattr(frame, kind).command_id)
 
     def move(self, connection: Connection, *, reason: str, drain_s: float = 0.0) -> None:
@@ -207,14 +213,16 @@ class Dispatcher:
                     self._conclude(command)
                 case Forward(command):
                     self._forwarding.forward(command)
-        self._rearm()
+        if self._rearming is None:
+            self._rearming = self._loop.call_soon(self._rearm)
 
     def _send(self, connection: Connection, frame: BrokerFrame) -> None:
         if (stream := self._streams.get(connection)) is not None:
-            if frame.HasField("execute"):
+            kind = frame.WhichOneof("frame")
+            if kind == "execute":
                 where = {"cluster_id": connection.cluster_id, "executor_id": connection.executor_id}
                 frame.execute.seal = self._proof.seal(frame.execute, **where)
-            stream.send(frame)
+            stream.send(frame, answered=kind not in UNANSWERED)
 
     def _conclude(self, command: Command) -> None:
         self.audience.tell(command)
@@ -231,6 +239,7 @@ class Dispatcher:
 
     def _rearm(self) -> None:
         """Sets the one timer to what the ledger has due next."""
+        self._rearming = None
         due = self._ledger.next_due()
         if due == self._timer_due:
             return

@@ -3,25 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
 from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Result, Resume, Send, Spawn, Store
 from executor.core import Core
 from executor.kubectl import Kubectl
+from executor.parties import Put
 from executor.report import Source
 from executor.runner import Run
 from executor.spool import Spool
 from openline.v1 import executor_service_pb2 as wire
 
 log = structlog.get_logger()
-
-
-class Put(Protocol):
-    """Puts a frame on the stream."""
-
-    def __call__(self, frame: wire.ExecutorFrame, *, output: bool = False) -> None: ...
 
 
 class Commands:

@@ -12,8 +12,8 @@ import grpc
 import structlog
 
 from executor.activity import Activity
-from executor.commands import Commands
 from executor.pace import sane
+from executor.parties import Commands
 from openline import limits
 from openline.outbox import Overflow
 from openline.settings import Address

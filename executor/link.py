@@ -12,9 +12,9 @@ import grpc
 import structlog
 
 from executor.activity import Activity
-from executor.commands import Commands
 from executor.connection import Connection, End
 from executor.pace import Pace
+from executor.parties import Commands
 from executor.route import Route
 from executor.settings import ExecutorSettings
 from openline.channels import open_channel

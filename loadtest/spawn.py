@@ -1,4 +1,4 @@
-"""What it costs to start a process, in each of the ways that Python has.
+"""`spawn`: what it costs to start a process, in each of the ways that Python has.
 
 How long that takes, and how long the event loop can do nothing else meanwhile: an executor starts one a command.
 """
@@ -10,17 +10,43 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import uvloop
+from pydantic import Field
+
+from loadtest.bench import Bench
+from loadtest.report import Fact
+from loadtest.settings import ReportSettings, Words
 
 # Set from outside, as the executor does it: which limits does not matter here.
 _LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: 1024, resource.RLIMIT_FSIZE: 64 << 20}
 # Waits for the process and closes its pipes; not measured.
 End = Callable[[], Awaitable[object]]
 Way = Callable[[list[str], dict[str, str]], Awaitable[End]]
+
+
+class SpawnSettings(ReportSettings):
+    """Starts a program many times in each of the ways that there are, and says what that costs."""
+
+    command: Words = ("/bin/true",)
+    """What to start, with its arguments: a path."""
+    count: int = Field(500, ge=1, le=100_000)
+    """How often in each way."""
+
+
+async def run(settings: SpawnSettings, bench: Bench) -> None:
+    # In a thread, since each way has a loop of its own.
+    for cost in await asyncio.to_thread(measure, list(settings.command), count=settings.count):
+        for what, value_ms in (
+            ("until it was there, p50", cost.start_p50_ms),
+            ("until it was there, p99", cost.start_p99_ms),
+            ("without a turn of the loop, p50", cost.loop_p50_ms),
+            ("without a turn of the loop, p99", cost.loop_p99_ms),
+        ):
+            bench.report.facts.append(Fact(f"{cost.program} by {cost.way}: {what}", value_ms, "ms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,36 +132,21 @@ WAYS: dict[str, tuple[Callable[[], asyncio.AbstractEventLoop], Way]] = {
 }
 
 
-def measure(argv: list[str], *, count: int, progressed: Callable[[], None]) -> list[Cost]:
+def measure(argv: list[str], *, count: int) -> list[Cost]:
     """Starts `count` processes in each way, one after the other."""
     costs = []
     with tempfile.TemporaryDirectory(prefix="openline-loadtest-") as home:
         for name, (new_loop, way) in WAYS.items():
             with asyncio.Runner(loop_factory=new_loop) as runner:
-                times = runner.run(_start_many(way, argv, {"HOME": home}, count=count, progressed=progressed))
+                times = runner.run(_start_many(way, argv, {"HOME": home}, count=count))
             starts, turns = zip(*times, strict=True)
             figures = [_percentile_ms(part, percent) for part in (starts, turns) for percent in (50, 99)]
             costs.append(Cost(" ".join([Path(argv[0]).name, *argv[1:]]), name, *figures))
     return costs
 
 
-def machine() -> dict[str, str | int]:
-    """What was measured on."""
-    models = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    system = os.uname()
-    return {
-        "processor": models[0] if models else system.machine,
-        "processors": os.cpu_count() or 0,
-        "kernel": f"{system.sysname} {system.release.partition('-')[0]}",
-    }
-
-
-def as_json(costs: list[Cost]) -> dict[str, object]:
-    return {"machine": machine(), "spawn": [asdict(cost) for cost in costs]}
-
-
 async def _start_many(
-    way: Way, argv: list[str], environment: dict[str, str], *, count: int, progressed: Callable[[], None]
+    way: Way, argv: list[str], environment: dict[str, str], *, count: int
 ) -> list[tuple[float, float]]:
     """Of each start: how long it took, and the longest time without a turn of the loop."""
     times = []
@@ -149,7 +160,6 @@ async def _start_many(
         end, ended = await starting
         times.append((ended - begun, longest))
         await end()
-        progressed()
     return times
 
 
@@ -162,10 +172,3 @@ def _percentile_ms(times_s: tuple[float, ...], percent: int) -> float:
     """Nearest rank."""
     ordered = sorted(times_s)
     return round(1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))], 3)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

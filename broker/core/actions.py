@@ -1,37 +1,33 @@
 """What the ledger wants done: returned by its decisions, carried out by the dispatcher, in order."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.core.command import Command
 from broker.core.connections import Connection
 from openline.v1 import executor_service_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Put this frame on the connection's stream."""
 
     connection: Connection
     frame: executor_service_pb2.BrokerFrame
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """End the connection's stream: a newer one has taken its place."""
 
     connection: Connection
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Conclude:
+class Conclude(NamedTuple):
     """The command has its result: answer whoever waits, and store it; `Ledger.settled` follows."""
 
     command: Command
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(NamedTuple):
     """The command is another replica's business: hand it over, follow it there, or look for it, as it says itself."""
 
     command: Command

@@ -80,6 +80,10 @@ def check_argv(argv: Sequence[str]) -> list[tuple[str, str]]:
         return [("argv", "must not be empty")]
     if len(argv) > limits.MAX_ARGUMENTS:
         return [("argv", f"must have at most {limits.MAX_ARGUMENTS} arguments")]
+    together = "".join(argv)
+    # What is so short needs no closer look: a character has four bytes at most.
+    if 4 * len(together) <= limits.MAX_ARGUMENT_BYTES and "\0" not in together:
+        return []
     wrong: list[tuple[str, str]] = []
     for index, argument in enumerate(argv):
         if "\0" in argument:

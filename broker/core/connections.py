@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -36,14 +37,14 @@ class Connection:
     moving: bool = False
     # Output that has arrived and for which the stream has no new credit yet.
     uncredited_bytes: int = 0
+    instance: Instance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.instance = (self.cluster_id, self.executor_id, self.instance_id)
 
     def __repr__(self) -> str:
         state = "moving" if self.moving else "draining" if self.draining else "open"
         return f"<Connection {self.cluster_id}/{self.executor_id} epoch={self.epoch} {state} n={len(self.commands)}>"
-
-    @property
-    def instance(self) -> Instance:
-        return self.cluster_id, self.executor_id, self.instance_id
 
     @property
     def token_name(self) -> Name:
@@ -72,22 +73,19 @@ class Connection:
         return len(self.commands) < self.max_concurrency + max(1, self.max_concurrency // 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(NamedTuple):
     """The command goes out on this connection."""
 
     connection: Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
+class Full(NamedTuple):
     """Every connection of the cluster has as many commands as it should."""
 
     cluster_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Nowhere:
+class Nowhere(NamedTuple):
     """No executor of the cluster is connected to this replica."""
 
     cluster_id: str

@@ -32,7 +32,7 @@ class Frames:
     def receive(self, connection: Connection, frame: Frame, *, now: float) -> list[Action]:
         """What follows from a frame about a command; nothing from any other."""
         kind = frame.WhichOneof("frame")
-        if kind not in self._steps:
+        if kind is None or (step := self._steps.get(kind)) is None:
             return []
         command_id = getattr(frame, kind).command_id
         command = self._account.commands.get(command_id)
@@ -43,7 +43,7 @@ class Frames:
         if command.instance != connection.instance:
             return actions
         try:
-            return actions + self._steps[kind](command, frame, now)
+            return actions + step(command, frame, now)
         except OutOfOrder as disorder:
             error = errors.error(Reason.EXECUTOR_LOST, f"the executor broke the protocol: {disorder}")
             ended = self._account.end(command, Event.VIOLATED, command_pb2.OUTCOME_LOST, error, now)

@@ -5,7 +5,7 @@ output of a live command comes whole: its head and tail are kept here, and for w
 """
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.core.life import OutOfOrder
 from openline.capture import Capture, Kept, share
@@ -19,10 +19,10 @@ PIECE_BYTES = 200
 MAX_FRAMES = 8192
 
 STDERR = command_pb2.OUTPUT_SOURCE_STDERR
+_NOTHING = Kept()
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """An Output frame's content, copied: the frame itself would keep the whole message that it came in."""
 
     seq: int
@@ -124,9 +124,9 @@ class Transcript:
         """What is kept of stdout and stderr."""
         if self._captures is not None:
             return share(*self._captures, max_bytes=self._max_bytes)
-        whole = (b"".join(p.data for p in self._pieces if (p.source == STDERR) is wanted) for wanted in (False, True))
-        stdout, stderr = (Kept(data, total_bytes=len(data), total_lines=data.count(b"\n")) for data in whole)
-        return stdout, stderr
+        stdout = [piece.data for piece in self._pieces if piece.source != STDERR]
+        stderr = [piece.data for piece in self._pieces if piece.source == STDERR]
+        return _whole(stdout), _whole(stderr)
 
     def _append(self, piece: Piece) -> None:
         self._pieces.append(piece)
@@ -136,3 +136,10 @@ class Transcript:
         self._pieces_bytes -= len(piece.data) + PIECE_BYTES
         self.skipped_bytes += len(piece.data)
         self.first_seq = piece.seq + 1
+
+
+def _whole(pieces: list[bytes]) -> Kept:
+    if not pieces:
+        return _NOTHING
+    data = b"".join(pieces)
+    return Kept(data, total_bytes=len(data), total_lines=data.count(b"\n"))

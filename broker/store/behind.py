@@ -19,6 +19,9 @@ from broker.store.client import Client, send
 from broker.store.single import RedisCommand
 from openline.tally import Histogram
 
+# A round trip costs the same for one write as for many, and nobody waits for this one: what comes within so long leaves
+# together. Until then the executor keeps a result, so nothing is lost with this process.
+LINGER_S = 0.005
 MAX_BATCH = 500
 # Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
 MAX_BATCH_BYTES = 1 << 20
@@ -107,6 +110,8 @@ class WriteBehind:
         pause_s = RETRY_MIN_S
         while True:
             await self._wake.wait()
+            if len(self._waiting) < MAX_BATCH:
+                await asyncio.sleep(LINGER_S)
             batch = self._batch()
             began = monotonic()
             try:

@@ -2,7 +2,7 @@
 
 One message costs about the same, some 100 µs of CPU on each side, whether it carries one frame or five hundred. So at
 most one message is unanswered at a time; what collects meanwhile leaves together when the peer's next message arrives
-or the linger has passed. A stream that is idle sends at once.
+or the linger has passed. A stream that is idle sends at once, and one that waits for no answer is idle.
 """
 
 from collections import deque
@@ -32,11 +32,13 @@ class Overflow(Exception):
 class Outbox(Generic[F]):
     """Frames in the order they leave: control frames before output, each kind in the order it was put."""
 
-    __slots__ = ("_control", "_output", "answered_at", "waiting_bytes", "written_at")
+    __slots__ = ("_asking", "_control", "_output", "answered_at", "waiting_bytes", "written_at")
 
     def __init__(self) -> None:
         self._control: deque[tuple[F, int]] = deque()
         self._output: deque[tuple[F, int]] = deque()
+        # Whether some of what waits will be answered.
+        self._asking = False
         self.waiting_bytes = 0
         # -inf, so that a new stream counts as idle.
         self.written_at = float("-inf")
@@ -48,8 +50,8 @@ class Outbox(Generic[F]):
     def __repr__(self) -> str:
         return f"<Outbox control={len(self._control)} output={len(self._output)} bytes={self.waiting_bytes}>"
 
-    def put(self, frame: F, *, output: bool = False) -> None:
-        """Adds a frame. Raises Overflow when too much waits already.
+    def put(self, frame: F, *, output: bool = False, answered: bool = True) -> None:
+        """Adds a frame; one that the peer does not answer holds nothing back. Raises Overflow when too much waits.
 
         Only frames that nothing else must overtake or follow go as `output`: a command's Finished goes behind its
         Output frames and so is put as output as well.
@@ -58,6 +60,8 @@ class Outbox(Generic[F]):
         if self.waiting_bytes + size > MAX_WAITING_BYTES:
             raise Overflow(f"{self.waiting_bytes} bytes wait for a peer that does not read")
         self.waiting_bytes += size
+        if answered:
+            self._asking = True
         (self._output if output else self._control).append((frame, size))
 
     def hold_s(self, now: float) -> float:
@@ -67,7 +71,7 @@ class Outbox(Generic[F]):
         return max(0.0, self.written_at + LINGER_S - now)
 
     def take(self, now: float) -> list[F]:
-        """The next message's frames, at least one if any waits; counts as written and unanswered from now on."""
+        """The next message's frames, at least one if any waits; unanswered from now on if one is to be answered."""
         frames: list[F] = []
         room = MAX_BATCH_BYTES
         for queue in (self._control, self._output):
@@ -81,7 +85,9 @@ class Outbox(Generic[F]):
                 self.waiting_bytes -= size
             if queue:
                 break
-        self.written_at = now
+        if self._asking:
+            self.written_at = now
+            self._asking = len(self) > 0
         return frames
 
     def answered(self, now: float) -> None:

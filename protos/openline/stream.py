@@ -75,15 +75,17 @@ class FrameStream(Generic[I, O]):
         """What is queued and not written yet."""
         return self._outbox.waiting_bytes
 
-    def send(self, frame: O, *, output: bool = False) -> None:
+    def send(self, frame: O, *, output: bool = False, answered: bool = True) -> None:
         """Queues a frame; the writer sends it within this turn of the loop or the linger. Never blocks.
+
+        The next message waits a little for the answer to this one, if it is `answered`.
 
         A frame for a stream that is closing is dropped: whoever waits for its effect learns of the end of the stream.
         """
         if self._closing or self._broken:
             return
         try:
-            self._outbox.put(frame, output=output)
+            self._outbox.put(frame, output=output, answered=answered)
         except Overflow as overflow:
             self.break_off(overflow)
         else:

@@ -1,0 +1,1 @@
+"""What openline is compared with."""

@@ -1,0 +1,32 @@
+"""The stage: programs that are started, killed and started again."""
+
+import asyncio
+
+import grpc
+
+from loadtest.stage import new_token, open_stage
+
+
+async def test_programs_start_beside_grpc() -> None:
+    """With gRPC's fork handlers on, some of them would end at once with a segmentation fault."""
+    async with open_stage() as stage, grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        channel.get_state(try_to_connect=True)
+        codes = set()
+        for number in range(50):
+            started = await stage.start(f"true-{number}", "/bin/true")
+            async with asyncio.timeout(10):
+                codes.add(await started.process.wait())
+    assert codes == {0}
+
+
+async def test_what_is_killed_is_counted_from_its_next_start_on() -> None:
+    """The log of both is one file, and what was said before is not true any more."""
+    async with open_stage() as stage:
+        token = new_token()
+        broker = await stage.broker("broker", await stage.valkey(), ["one"], token)
+        await stage.executors("executors", [broker], ["one"], token, each=3)
+        assert stage.connected("executors") == 3
+        await stage.kill("executors")
+        await stage.restart("executors")
+        assert stage.connected("executors") < 3
+        await stage.until("3 executors", lambda: stage.connected("executors") == 3)
