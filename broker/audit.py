@@ -5,6 +5,7 @@ to be read; what a command wrote is in neither. A key that is not known is count
 the trail full.
 """
 
+import time
 from time import monotonic
 
 import structlog
@@ -28,6 +29,10 @@ ACTIONS = {
 }
 Request = command_service_pb2.ExecuteRequest | session_service_pb2.CreateSessionRequest
 
+# Fields of an entry that are in its line of the log as well.
+_TOLD_IF_THERE = ("cluster_id", "executor_id", "correlation_id", "session_id", "command_id", "reason", "detail")
+_OUTCOMES = {value: name.removeprefix("OUTCOME_").lower() for name, value in command_pb2.Outcome.items()}
+
 log = structlog.get_logger()
 
 
@@ -42,21 +47,23 @@ class Audit:
         """A command has ended; this is its outline."""
         result = done.result
         exited = result.outcome == command_pb2.OUTCOME_EXITED
-        entry = Entry(
-            action="execute",
-            owner=done.owner,
-            cluster_id=done.cluster_id,
-            session_id=done.session_id,
-            correlation_id=done.correlation_id,
-            command_id=done.command_id,
-            argv=done.argv,
-            outcome=result.outcome,
-            exit_code=result.exit_code,
-            reason=result.error.reason,
-            executed=YES if exited else result.error.executed,
-            executor_id=result.executor_id,
-            timings=result.timings,
-        )
+        entry = Entry()
+        entry.action = "execute"
+        entry.owner = done.owner
+        entry.cluster_id = done.cluster_id
+        entry.session_id = done.session_id
+        entry.correlation_id = done.correlation_id
+        entry.command_id = done.command_id
+        entry.argv.extend(done.argv)
+        entry.outcome = result.outcome
+        entry.executor_id = result.executor_id
+        entry.timings.CopyFrom(result.timings)
+        if exited:
+            entry.exit_code = result.exit_code
+            entry.executed = YES
+        else:
+            entry.reason = result.error.reason
+            entry.executed = result.error.executed
         kept = (each.total_bytes - each.cut_bytes for each in (result.stdout_summary, result.stderr_summary))
         self._write(entry, bytes=sum(kept))
 
@@ -107,29 +114,24 @@ class Audit:
 
     def _write(self, entry: Entry, **more: int) -> None:
         entry.entry_id = new_id()
-        entry.at.GetCurrentTime()
+        entry.at.seconds, entry.at.nanos = divmod(time.time_ns(), 10**9)
         entry.replica_id = self._replica_id
         self._trail.append(entry)
-        outcome = command_pb2.Outcome.Name(entry.outcome).removeprefix("OUTCOME_").lower()
-        timed = {"ms": entry.timings.total_s, "run_ms": entry.timings.run_s} if entry.HasField("timings") else {}
-        fields: dict[str, object] = {
-            "action": entry.action,
-            "owner": entry.owner,
-            "cluster_id": entry.cluster_id or None,
-            "executor_id": entry.executor_id or None,
-            "agent_call": bool(entry.correlation_id),
-            "correlation_id": entry.correlation_id or None,
-            "session_id": entry.session_id or None,
-            "command_id": entry.command_id or None,
-            "outcome": outcome if entry.outcome else None,
-            "reason": entry.reason or None,
-            "executed": EXECUTED_TEXT.get(entry.executed),
-            "exit_code": entry.exit_code if entry.outcome == command_pb2.OUTCOME_EXITED else None,
-            "detail": entry.detail or None,
-            **{name: round(seconds * 1000, 1) for name, seconds in timed.items()},
-            **more,
-        }
-        log.info("audit", **{name: value for name, value in fields.items() if value is not None})
+        fields: dict[str, object] = {"action": entry.action, "owner": entry.owner}
+        for name in _TOLD_IF_THERE:
+            if value := getattr(entry, name):
+                fields[name] = value
+        fields["agent_call"] = "correlation_id" in fields
+        if entry.outcome:
+            fields["outcome"] = _OUTCOMES.get(entry.outcome, "unknown")
+            if entry.outcome == command_pb2.OUTCOME_EXITED:
+                fields["exit_code"] = entry.exit_code
+        if (executed := EXECUTED_TEXT.get(entry.executed)) is not None:
+            fields["executed"] = executed
+        if entry.HasField("timings"):
+            fields["ms"] = round(entry.timings.total_s * 1000, 1)
+            fields["run_ms"] = round(entry.timings.run_s * 1000, 1)
+        log.info("audit", **fields, **more)
 
 
 def _shown(text: str) -> str:

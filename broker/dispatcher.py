@@ -29,14 +29,8 @@ from broker.presence import Presence
 from broker.records import running
 from broker.rpc.peers import Peers
 from broker.store.store import Store
-from openline.stream import FrameStream
+from broker.streams import BrokerFrame, Stream, Streams
 from openline.v1 import executor_service_pb2
-
-Stream = FrameStream[executor_service_pb2.ExecutorFrame, executor_service_pb2.BrokerFrame]
-BrokerFrame = executor_service_pb2.BrokerFrame
-
-# Executors say nothing to these.
-UNANSWERED = frozenset({"result_ack", "credit", "activity"})
 
 log = structlog.get_logger()
 
@@ -62,13 +56,12 @@ class Dispatcher:
         self._store = store
         self._afterwards = Afterwards(store, audit, self._settled)
         self._presence = presence
-        self._proof = proof
         self._forwarding = Forwarding(
             ledger.relayed, peers, directory, store.results, replica_id=presence.replica_id, tell=self._relayed
         )
         presence.superseded = self._superseded
         self._loop = asyncio.get_running_loop()
-        self._streams: dict[Connection, Stream] = {}
+        self.streams = Streams(proof)
         self._activity = Activity(store.clusters)
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
@@ -132,8 +125,8 @@ class Dispatcher:
         verdicts, actions = self._ledger.connect(
             connection, in_flight=in_flight, unacked=unacked, held=held, now=monotonic()
         )
-        self._streams[connection] = stream
-        stream.send(welcome(verdicts))
+        self.streams.add(connection, stream)
+        self.streams.send(connection, welcome(verdicts))
         self._perform(actions)
         self._forwarding.let_go_of_others()
         self._presence.opened(connection)
@@ -141,7 +134,7 @@ class Dispatcher:
 
     def disconnected(self, connection: Connection) -> None:
         """The connection's stream has ended."""
-        del self._streams[connection]
+        self.streams.remove(connection)
         if self._ledger.connections.of_instance(connection.instance) is connection:
             # First: whether it is moving decides what becomes of those who wait.
             self._presence.closed(connection)
@@ -157,31 +150,17 @@ class Dispatcher:
 
     def move(self, connection: Connection, *, reason: str, drain_s: float = 0.0) -> None:
         """Tells an executor to move to another replica; what it runs goes along, after `drain_s` at the latest."""
-        if (stream := self._streams.get(connection)) is None or connection.moving:
+        if connection not in self.streams or connection.moving:
             return
         connection.moving = True
         self._presence.moving(connection)
         away = executor_service_pb2.GoAway(reason=reason, drain_deadline_s=drain_s)
-        stream.send(BrokerFrame(go_away=away))
+        self.streams.send(connection, BrokerFrame(go_away=away))
         self.news(connection.cluster_id)
 
     def news(self, cluster_id: str) -> None:
         """What is known of the cluster's executors on other replicas has changed."""
         self._perform(self._ledger.news(cluster_id, now=monotonic()))
-
-    def break_off(self, connection: Connection, why: Exception) -> None:
-        """Ends the connection's stream at once; what is queued on it is lost, what runs may be handed over later."""
-        if (stream := self._streams.get(connection)) is not None:
-            stream.break_off(why)
-
-    def let_go(self, connection: Connection) -> None:
-        """Ends the connection's stream when what is queued on it has been written."""
-        if (stream := self._streams.get(connection)) is not None:
-            stream.close()
-
-    def let_go_of_all(self) -> None:
-        for connection in self._streams:
-            self.let_go(connection)
 
     # Carrying out
 
@@ -193,10 +172,10 @@ class Dispatcher:
     def _tell_active(self, connection: Connection, now: float) -> None:
         left_s = self._activity.left_s(connection.cluster_id, now=now)
         if left_s > 0:
-            self._send(connection, BrokerFrame(activity=executor_service_pb2.Activity(active_for_s=left_s)))
+            self.streams.send(connection, BrokerFrame(activity=executor_service_pb2.Activity(active_for_s=left_s)))
 
     def _superseded(self, connection: Connection) -> None:
-        self.break_off(connection, Replaced("the executor is connected to another replica"))
+        self.streams.break_off(connection, Replaced("the executor is connected to another replica"))
 
     def _relayed(self, command: Command, actions: Sequence[Action]) -> None:
         self._perform(actions)
@@ -206,23 +185,15 @@ class Dispatcher:
         for action in actions:
             match action:
                 case Send(connection, frame):
-                    self._send(connection, frame)
+                    self.streams.send(connection, frame)
                 case Close(connection, why):
-                    self.break_off(connection, Replaced(why))
+                    self.streams.break_off(connection, Replaced(why))
                 case Conclude(command):
                     self._conclude(command)
                 case Forward(command):
                     self._forwarding.forward(command)
         if self._rearming is None:
             self._rearming = self._loop.call_soon(self._rearm)
-
-    def _send(self, connection: Connection, frame: BrokerFrame) -> None:
-        if (stream := self._streams.get(connection)) is not None:
-            kind = frame.WhichOneof("frame")
-            if kind == "execute":
-                where = {"cluster_id": connection.cluster_id, "executor_id": connection.executor_id}
-                frame.execute.seal = self._proof.seal(frame.execute, **where)
-            stream.send(frame, answered=kind not in UNANSWERED)
 
     def _conclude(self, command: Command) -> None:
         self.audience.tell(command)
@@ -254,6 +225,5 @@ class Dispatcher:
 
 
 def _timestamp() -> Timestamp:
-    now = Timestamp()
-    now.FromNanoseconds(time.time_ns())
-    return now
+    seconds, nanos = divmod(time.time_ns(), 10**9)
+    return Timestamp(seconds=seconds, nanos=nanos)

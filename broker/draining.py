@@ -77,7 +77,7 @@ class Draining:
             for connection in connections:
                 # One that has nothing left here need not be waited for.
                 if not connection.commands:
-                    replica.dispatcher.let_go(connection)
+                    replica.dispatcher.streams.let_go(connection)
             await asyncio.sleep(LOOK_AGAIN_S)
         # A request may have been on its way when its caller was told; then it leaves by itself.
         until = min(until, monotonic() + CALLERS_LEAVE_S)

@@ -104,7 +104,7 @@ class Replica:
         for connection in list(self.ledger.connections):
             if connection.token_name in ended:
                 why = errors.error(Reason.UNAUTHENTICATED, "the token was revoked, or has expired")
-                self.dispatcher.break_off(connection, errors.OpenlineError(why))
+                self.dispatcher.streams.break_off(connection, errors.OpenlineError(why))
 
     def _redis_is_back(self) -> None:
         self.presence.write_again()

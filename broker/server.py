@@ -120,7 +120,7 @@ async def _serving(
             await asyncio.gather(balancing, return_exceptions=True)
             await health.enter_graceful_shutdown()
             await draining.finish(pipes)
-            replica.dispatcher.let_go_of_all()
+            replica.dispatcher.streams.let_go_of_all()
             pipes.close()
             await replica.executions.close()
             await server.stop(STOP_GRACE_S)

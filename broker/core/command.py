@@ -146,20 +146,20 @@ class Command:
     def frame(self, now: float) -> executor_service_pb2.BrokerFrame:
         """The Execute frame, with the time that remains."""
         ask = self.ask
-        return executor_service_pb2.BrokerFrame(
-            execute=executor_service_pb2.Execute(
-                command_id=ask.command_id,
-                argv=ask.argv,
-                # Rounding must not make it longer than it was asked for.
-                timeout_s=min(max(0.001, self.deadline - now), ask.timeout_s),
-                output_limits=command_pb2.OutputLimits(max_bytes=ask.max_output_bytes),
-                identity=executor_service_pb2.Identity(owner=ask.owner, scopes=ask.scopes),
-                session_id=ask.session_id,
-                correlation_id=ask.correlation_id,
-                traceparent=ask.traceparent,
-                live=ask.live,
-            )
-        )
+        frame = executor_service_pb2.BrokerFrame()
+        execute = frame.execute
+        execute.command_id = ask.command_id
+        execute.argv.extend(ask.argv)
+        # Rounding must not make it longer than it was asked for.
+        execute.timeout_s = min(max(0.001, self.deadline - now), ask.timeout_s)
+        execute.output_limits.max_bytes = ask.max_output_bytes
+        execute.identity.owner = ask.owner
+        execute.identity.scopes.extend(ask.scopes)
+        execute.session_id = ask.session_id
+        execute.correlation_id = ask.correlation_id
+        execute.traceparent = ask.traceparent
+        execute.live = ask.live
+        return frame
 
     def take(self, output: command_pb2.Output) -> bool:
         """Keeps a piece of output; False when it changes nothing. Raises OutOfOrder for a gap."""

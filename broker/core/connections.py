@@ -148,8 +148,10 @@ class Connections:
 
     def place(self, cluster_id: str) -> Place:
         """The least loaded connection of the cluster that takes commands."""
-        open_ones = [c for c in self._by_cluster.get(cluster_id, {}).values() if c.takes_commands]
-        if not open_ones:
+        best, least = None, float("inf")
+        for connection in self._by_cluster.get(cluster_id, {}).values():
+            if connection.takes_commands and (load := connection.load) < least:
+                best, least = connection, load
+        if best is None:
             return Nowhere(cluster_id)
-        best = min(open_ones, key=lambda connection: connection.load)
         return Here(best) if best.has_room else Full(cluster_id)

@@ -48,7 +48,8 @@ class Transcript:
     def __init__(self, *, max_bytes: int, live: bool) -> None:
         self._max_bytes = max_bytes
         self._captures = (Capture(max_bytes), Capture(max_bytes)) if live else None
-        self._pieces: deque[Piece] = deque()
+        # Only of a live command are they taken out again in front; an empty deque alone takes 600 bytes.
+        self._pieces: deque[Piece] | list[Piece] = deque() if live else []
         self._pieces_bytes = 0
         # The frames that the captures are made of, see `frames`; None when there were too many, or some are missing.
         self._frames: list[int] | None = []
@@ -78,7 +79,8 @@ class Transcript:
                     self._frames = None
             self._append(Piece(output.seq, output.source, data))
             while self._pieces_bytes > MAX_RECENT_BYTES and len(self._pieces) > 1:
-                self._skip(self._pieces.popleft())
+                self._skip(self._pieces[0])
+                del self._pieces[0]
         else:
             # An executor that does not cut is cut here, without a tail.
             data = data[: max(0, self._max_bytes - self._pieces_bytes)]
@@ -88,8 +90,9 @@ class Transcript:
 
     def skip_to(self, seq: int, *, missed_bytes: int = 0) -> None:
         """What came before this seq is not to be had here any more."""
-        while self._pieces:
-            self._skip(self._pieces.popleft())
+        for piece in self._pieces:
+            self._skip(piece)
+        self._pieces.clear()
         self.skipped_bytes += missed_bytes
         self.first_seq = self.next_seq = max(seq, self.next_seq)
         if self._frames:

@@ -16,9 +16,10 @@ from broker.core.directory import Directory
 from broker.core.ledger import Held, Outdated
 from broker.core.proof import Proof
 from broker.core.tokens import Token
-from broker.dispatcher import Dispatcher, Replaced, Stream
+from broker.dispatcher import Dispatcher, Replaced
 from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential
+from broker.streams import Stream
 from openline import errors, limits
 from openline.ids import is_cluster_id, is_command_id, is_token
 from openline.outbox import Overflow

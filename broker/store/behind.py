@@ -7,15 +7,15 @@ that may be repeated.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 from redis import exceptions
 from redis.exceptions import RedisError, ResponseError
 
-from broker.store.client import Client, send
+from broker.store.client import Client, send_folded
 from broker.store.single import RedisCommand
 from openline.tally import Histogram
 
@@ -45,8 +45,7 @@ PASSING_CODES = ("NOREPLICAS", "MISCONF")
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """One Redis command; `done` is called with whether Redis has it, once that is known."""
 
     command: RedisCommand
@@ -116,7 +115,7 @@ class WriteBehind:
             began = monotonic()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    answers = await send(self._redis, [write.command for write in batch])
+                    answers = await send_folded(self._redis, [each.command for each in batch])
             except (RedisError, OSError, TimeoutError) as failure:
                 self._degrade(failure)
                 await asyncio.sleep(pause_s)

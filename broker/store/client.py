@@ -1,12 +1,13 @@
 """The Redis client: made of a URL, with bounds on everything it may wait for."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from broker.store.folding import fold, unfold
 from broker.store.sentinels import open_primary
 from broker.store.sharded import ShardedRedis
 from broker.store.single import ANSWER_TIMEOUT_S, RedisCommand, connect, send_to
@@ -53,6 +54,14 @@ async def send(client: Client, commands: Iterable[RedisCommand]) -> list[Any]:
     Strings are bytes. Raises RedisError or OSError when there is no answer at all.
     """
     return await client.send(commands) if isinstance(client, ShardedRedis) else await send_to(client, commands)
+
+
+async def send_folded(client: Client, commands: Sequence[RedisCommand]) -> list[Any]:
+    """As `send`, for many commands whose answers say no more than whether they were carried out."""
+    if isinstance(client, ShardedRedis):
+        return await client.send(commands)
+    folded, stands_for = fold(commands)
+    return unfold(await send_to(client, folded), stands_for)
 
 
 async def ask(client: Client, *commands: RedisCommand) -> list[Any]:

@@ -5,10 +5,14 @@ info.
 """
 
 import io
+import json
 import logging
 import sys
-from typing import Literal, TextIO
+import time
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
 
+import orjson
 import structlog
 
 LogFormat = Literal["json", "console"]
@@ -18,13 +22,11 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
     """Sends our lines and those of the libraries to stderr, one line each, at `level` and above."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _escape_values,
+        _Clock(),
     ]
     render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(serializer=_dumps)
         if log_format == "json"
         # Plain tracebacks: the rich ones show local variables, and with them secrets and output.
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_escaped_traceback)
@@ -33,7 +35,7 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, render]
         if log_format == "json"
-        else [*shared, render],
+        else [*shared, _escape_values, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -41,11 +43,40 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, _escape_values],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+class _Clock:
+    """Stamps a line with the time in UTC, ISO 8601 with microseconds; a second is formatted once."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(
+        self, _logger: structlog.typing.WrappedLogger, _method: str, fields: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        second, nanosecond = divmod(time.time_ns(), 10**9)
+        if second != self._second:
+            self._second = second
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        fields["timestamp"] = f"{self._text}.{nanosecond // 1000:06d}Z"
+        return fields
+
+
+def _dumps(fields: structlog.typing.EventDict, **options: Any) -> str:
+    """A line of JSON. The usual one has nothing to escape in it, and orjson takes a tenth of json's time for it."""
+    try:
+        line = orjson.dumps(fields)
+    except TypeError:  # of a kind that only json's fallback knows, or not to be encoded
+        line = b"\\"
+    if line.isascii() and b"\\" not in line and b"\x7f" not in line:
+        return line.decode()
+    return json.dumps(_escape_values(None, "", fields), **options)
 
 
 def escape(text: str) -> str:
@@ -60,9 +91,9 @@ def escape(text: str) -> str:
 def _escape_values(
     _logger: structlog.typing.WrappedLogger, _method: str, fields: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escapes the fields that are strings; of the others, the repr is shown, which escapes."""
+    """Escapes the fields that are strings; of the others, the repr is shown, which escapes, and tracebacks are JSON."""
     for name, value in fields.items():
-        if isinstance(value, str) and not value.isprintable():
+        if isinstance(value, str) and not value.isprintable() and name != "exception":
             fields[name] = escape(value)
     return fields
 

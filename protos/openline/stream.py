@@ -89,7 +89,9 @@ class FrameStream(Generic[I, O]):
         except Overflow as overflow:
             self.break_off(overflow)
         else:
-            self._wake_writer()
+            # Frames come many at a time: the first one decides when they leave.
+            if self._linger is None and not self._wake.is_set():
+                self._wake_writer()
 
     def close(self) -> None:
         """Ends `run` after what is queued has been written."""

@@ -76,7 +76,7 @@ class Inside:
             "deadlines": account.deadlines,
             "graces": account.graces,
             "connections": [c for c in account.connections.of_cluster("fuzzed")],
-            "streams": [c for c in dispatcher._streams if c.cluster_id == "fuzzed"],
+            "streams": [c for c in dispatcher.streams._streams if c.cluster_id == "fuzzed"],
             "waiting": dispatcher.audience._waiting,
             "watches": dispatcher.audience._watches,
             "pipes": self.part("Pipes")._streams,
@@ -220,7 +220,7 @@ def theatre(monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner) -> Iterator
             for executor in executors:
                 stack.push_async_callback(executor.close)
             async with asyncio.timeout(PATIENCE_S):
-                while len(inside.part("Dispatcher")._streams) < len(executors):
+                while len(inside.part("Streams")._streams) < len(executors):
                     await asyncio.sleep(0.01)
             return inside, channel, executors
 
