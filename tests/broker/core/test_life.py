@@ -101,7 +101,7 @@ def test_no_state_is_entered_twice_by_writing() -> None:
 def test_every_kind_of_frame_is_handled_by_somebody(new_desk: Callable[[], Any]) -> None:
     """Each frame of the contract is the ledger's or the connection's own; none falls between."""
     kinds = {field.name for field in executor_service_pb2.ExecutorFrame.DESCRIPTOR.oneofs_by_name["frame"].fields}
-    of_the_connection = {"hello", "heartbeat", "draining", "credential"}
+    of_the_connection = {"hello", "heartbeat", "draining", "credential", "capabilities"}
     of_the_ledger = set(new_desk().ledger._frames._steps)
     assert of_the_ledger | of_the_connection == kinds
     assert not of_the_ledger & of_the_connection
