@@ -220,7 +220,7 @@ def theatre(monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner) -> Iterator
             for executor in executors:
                 stack.push_async_callback(executor.close)
             async with asyncio.timeout(PATIENCE_S):
-                while len(inside.part("Streams")._streams) < len(executors):
+                while len(inside.part("Dispatcher").streams._streams) < len(executors):
                     await asyncio.sleep(0.01)
             return inside, channel, executors
 
