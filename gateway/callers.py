@@ -6,6 +6,7 @@ with a request. `documentation` describes them.
 
 import re
 from dataclasses import dataclass
+from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -35,6 +36,8 @@ class Caller:
     exchange: Exchange
     # How long the caller waits, if the header said so.
     wait_s: int | None
+    # When it began to wait (time.monotonic's).
+    asked_at: float
     prefers: Preferences
     # `Accept: text/event-stream`.
     takes_events: bool
@@ -43,6 +46,10 @@ class Caller:
 
     def __repr__(self) -> str:
         return f"<Caller {self.exchange.request_id}>"
+
+    def left_s(self, most_s: float) -> float:
+        """Of the time for all that is looked up for this request, so much or less as the header says, what is left."""
+        return max(0.0, self.asked_at + min(most_s, self.wait_s or most_s) - monotonic())
 
 
 async def read_caller(request: Request) -> Caller:
@@ -62,6 +69,7 @@ async def read_caller(request: Request) -> Caller:
         api_key=key,
         exchange=Exchange.of(request.scope),
         wait_s=int(wait) if wait else None,
+        asked_at=monotonic(),
         prefers=read_preferences(headers.getlist("prefer")) if "prefer" in headers else NONE,
         takes_events="text/event-stream" in headers.get("accept", "").lower(),
         idempotency_key=headers.get("idempotency-key", ""),

@@ -21,10 +21,11 @@ from gateway.requests import command_request
 from gateway.resuming import resume
 from gateway.shaping_models import LookFields
 from gateway.showing import show
-from gateway.stubs import TIMEOUT_S, Stubs
+from gateway.stubs import Stubs
 from openline.errors import OpenlineError, error
 from openline.ids import is_cluster_id, is_command_id
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
+from openline.lookups import TIMEOUT_S
 from openline.pipes import Pipes
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -43,7 +44,7 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     async def find(command_id: str, caller: Caller, http: Request, wait_s: float) -> command_pb2.Command:
         _check(command_id, caller)
         async with while_there(http.receive):
-            return await stubs.get_command(command_id, caller, wait_s=min(wait_s, caller.wait_s or wait_s))
+            return await stubs.get_command(command_id, caller, wait_s=wait_s)
 
     @routes.post(
         "/v1/clusters/{cluster_id}/commands",
@@ -152,7 +153,7 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         """Stops a command: 202 while it runs, 200 when it is done, and then nothing changes. May be repeated."""
         _check(command_id, caller)
         request = CancelCommandRequest(command_id=command_id, why="cancelled by its caller")
-        state = await pipes.cancel(request, api_key=caller.api_key, timeout_s=TIMEOUT_S)
+        state = await pipes.cancel(request, api_key=caller.api_key, timeout_s=caller.left_s(TIMEOUT_S))
         response.status_code = 200 if state == command_pb2.COMMAND_STATE_DONE else 202
         return CancelAnswer(command_id=command_id, state=state_name(state))
 

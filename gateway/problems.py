@@ -22,7 +22,7 @@ from gateway.leaving import CallerGone
 from gateway.models import Problem
 from gateway.rate_limits import RATE_LIMIT_HEADERS, headers_of_error
 from openline.errors import OpenlineError
-from openline.reasons import EXECUTED_TEXT, MEANING, NO, Reason, reason_of
+from openline.reasons import EXECUTED_TEXT, MEANING, NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_pb2
 
 # What the old API said, word for word; its callers compare. CLUSTER_UNKNOWN names the clusters that there are.
@@ -109,6 +109,9 @@ def problem(
     out = dict(headers or {})
     if reason:
         exchange.facts["reason"] = reason
+    if told.executed == UNKNOWN and "command_id" in exchange.facts:
+        # Where to look whether it ran; the broker that would have said so may not have answered.
+        content["command_id"] = exchange.facts["command_id"]
     if reason is Reason.CLUSTER_OFFLINE:
         content["last_seen"] = told.metadata.get("last_seen")
     if retryable:

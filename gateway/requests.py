@@ -35,15 +35,16 @@ def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.Ex
         is_explicit="namespace" in body.model_fields_set,
         extra_args=body.extra_args or [],
     )
+    timeout_s, wait_for_cluster_s = _times(body.timeout_seconds or DEFAULT_TIMEOUT_S, body.wait_for_cluster_s, caller)
     return command_service_pb2.ExecuteRequest(
         cluster_id=body.cluster_id,
         argv=argv,
-        timeout_s=caller.wait_s or body.timeout_seconds or DEFAULT_TIMEOUT_S,
+        timeout_s=timeout_s,
         session_id=body.session_id or "",
         correlation_id=caller.exchange.given_correlation_id,
         command_id=new_id(),
         idempotency_key=caller.idempotency_key,
-        wait_for_cluster_s=body.wait_for_cluster_s,
+        wait_for_cluster_s=wait_for_cluster_s,
         cancel_on_disconnect=body.cancel_on_disconnect,
         traceparent=caller.traceparent,
     )
@@ -77,14 +78,15 @@ def _requests(
 ) -> list[command_service_pb2.ExecuteRequest]:
     caller.exchange.offer_correlation_id(body.correlation_id)
     argv = _words(body)
+    timeout_s, wait_for_cluster_s = _times(body.timeout_seconds, body.wait_for_cluster_s, caller)
     return [
         command_service_pb2.ExecuteRequest(
             cluster_id=cluster_id,
             argv=argv,
-            timeout_s=caller.wait_s or body.timeout_seconds,
+            timeout_s=timeout_s,
             correlation_id=caller.exchange.given_correlation_id,
             command_id=new_id(),
-            wait_for_cluster_s=body.wait_for_cluster_s,
+            wait_for_cluster_s=wait_for_cluster_s,
             cancel_on_disconnect=body.cancel_on_disconnect,
             output_limits=command_pb2.OutputLimits(max_bytes=max_bytes) if max_bytes else None,
             traceparent=caller.traceparent,
@@ -102,6 +104,15 @@ def session_request(body: SessionBody, caller: Caller) -> session_service_pb2.Cr
         correlation_id=caller.exchange.given_correlation_id,
         service_identity=body.service_identity or "",
     )
+
+
+def _times(timeout_s: float, wait_for_cluster_s: float, caller: Caller) -> tuple[float, float]:
+    """For the command, and for its cluster before that. The header is both together, of which the wait gets no more
+    than half: otherwise a long one would leave nothing to run in."""
+    if caller.wait_s is None:
+        return timeout_s, wait_for_cluster_s
+    wait_for_cluster_s = min(wait_for_cluster_s, caller.wait_s / 2)
+    return caller.wait_s - wait_for_cluster_s, wait_for_cluster_s
 
 
 def _words(body: Words) -> list[str]:

@@ -54,19 +54,26 @@ class Lookups:
 
         return await first_answer(self._pipes, ask, ends_at=ends_at, executed=NO)
 
-    async def get_command(self, command_id: str, *, wait_s: float = 0.0) -> command_pb2.Command:
-        """A command, running or done; `wait_s` waits for its end."""
+    async def get_command(
+        self, command_id: str, *, wait_s: float = 0.0, timeout_s: float = TIMEOUT_S
+    ) -> command_pb2.Command:
+        """A command, running or done; `wait_s` waits for its end, and `timeout_s` after that for the answer."""
         wait_until = monotonic() + wait_s
+        ends_at = wait_until + timeout_s
 
         async def look(channel: grpc.aio.Channel) -> command_pb2.Command:
-            left_s = min(MAX_WAIT_S, max(0.0, wait_until - monotonic()))
+            now = monotonic()
+            left_s = min(MAX_WAIT_S, max(0.0, wait_until - now))
+            # One that is frozen must not take the whole of a long wait, and the end of it may be waited for anywhere.
+            if len(self._pipes.replicas) > 1 and left_s > TIMEOUT_S:
+                left_s /= 2
             request = GetCommandRequest(command_id=command_id, wait_s=left_s)
-            timeout_s = left_s + self._patience_s(monotonic() + TIMEOUT_S)
+            answer_s = self._patience_s(min(ends_at, now + TIMEOUT_S + left_s) - left_s)
             method = CommandServiceStub(channel).GetCommand
-            return (await call(method, request, api_key=self._api_key, timeout_s=timeout_s)).command
+            return (await call(method, request, api_key=self._api_key, timeout_s=left_s + answer_s)).command
 
         while True:
-            command = await first_answer(self._pipes, look, ends_at=wait_until + TIMEOUT_S, executed=UNKNOWN)
+            command = await first_answer(self._pipes, look, ends_at=ends_at, executed=UNKNOWN)
             if command.HasField("result") or monotonic() >= wait_until:
                 return command
 
