@@ -7,6 +7,7 @@ import http
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
@@ -67,6 +68,9 @@ TOKEN_PROBLEMS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "The cluster has this very token, or had it."}
 }
 
+# What a path may have in it unencoded (RFC 3986, 3.3).
+_IN_PATHS = "/:@!$&'()*+,;=~"
+
 Detail = str | list[dict[str, Any]]
 
 
@@ -99,7 +103,7 @@ def problem(
         "title": _title(status, reason),
         "status": status,
         "detail": detail,
-        "instance": scope["path"],
+        "instance": quote(scope["path"], safe=_IN_PATHS),
         "reason": reason,
         "executed": EXECUTED_TEXT.get(told.executed, "unknown"),
         "retryable": retryable,
@@ -145,11 +149,6 @@ async def on_openline_error(request: Request, failure: OpenlineError) -> Problem
 async def on_caller_gone(_request: Request, _failure: CallerGone) -> Response:
     """For the log line: nobody reads it."""
     return Response(status_code=499)
-
-
-async def on_missing_key(request: Request, _failure: Exception) -> ProblemResponse:
-    failure = command_pb2.Error(reason=Reason.UNAUTHENTICATED, executed=NO)
-    return problem(request.scope, 401, "Missing API key", failure=failure)
 
 
 async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemResponse:

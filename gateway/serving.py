@@ -7,18 +7,22 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvicorn
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.edge import crowd
 from gateway.exchange import Exchange
 from gateway.problems import problem
 
-# Connections beyond this many are answered 503 at once; each costs a few tens of KiB.
+# What is asked on connections beyond this many is answered 503 at once, health excepted: see `edge`. Each costs a few
+# tens of KiB.
 MAX_CONNECTIONS = 4096
+# Those beyond these are closed unheard.
+MOST_CONNECTIONS = MAX_CONNECTIONS + 256
 BACKLOG = 2048
 # Longer than the minute after which load balancers close an idle connection, so that it is never us who close first.
 KEEP_ALIVE_S = 65
@@ -96,7 +100,10 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.parser = PlainParser(self)
         super().connection_made(transport)
-        self._await_head()
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
@@ -119,6 +126,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.is_head_to_read_again:
             self._head_done()
+            if len(self.connections) > MAX_CONNECTIONS:
+                crowd(cast(Scope, self.scope))
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -180,7 +189,6 @@ def make_server(app: ASGIApp) -> Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,

@@ -108,7 +108,7 @@ async def test_a_client_that_leaves_in_its_body_costs_nothing(gateway: Address, 
     """The line says 499, and the next request is served."""
     with structlog.testing.capture_logs() as lines:
         _, writer = await asyncio.open_connection(gateway.host, gateway.port)
-        writer.write(b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\nContent-Length: 100\r\n\r\n{")
         await writer.drain()
         await asyncio.sleep(0.05)
         writer.transport.abort()
@@ -250,3 +250,74 @@ async def test_what_is_no_http_is_a_problem_as_well(gateway: Address, sent: byte
     assert headers["connection"] == "close"
     assert (told["status"], told["executed"], told["retryable"]) == (400, "no", False)
     assert (headers["x-request-id"], headers["x-correlation-id"]) == (told["request_id"], told["correlation_id"])
+
+
+async def test_a_crowd_is_told_to_come_later(
+    gateway: Address, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 as every other refusal, counted and logged, and nothing has run; whatever watches the gateway is answered."""
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 0)
+    with structlog.testing.capture_logs() as lines:
+        refused = await api.post("/debug/execute", json=BODY)
+    told = refused.json()
+    assert (refused.status_code, told["reason"], told["executed"]) == (503, "BROKER_UNAVAILABLE", "no")
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert (told["retryable"], refused.headers["Retry-After"], refused.headers["Connection"]) == (True, "1", "close")
+    assert refused.headers["X-Request-ID"] == told["request_id"]
+    assert (lines[0]["status"], lines[0]["reason"]) == (503, "BROKER_UNAVAILABLE")
+    for path in ("/health", "/healthz", "/metrics"):
+        assert (await api.get(path)).status_code == 200
+    monkeypatch.setattr(serving, "MOST_CONNECTIONS", 0)
+    assert await raw(gateway, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/debug/execute", b"{no json"),
+        ("POST", "/v1/fanout", b"[]"),
+        ("POST", "/v1/clusters/local/commands", b"x" * (edge.MAX_BODY_BYTES + 1)),
+        ("GET", "/v1/commands/nope", b""),
+        ("GET", "/audit?limit=0", b""),
+        ("GET", "/v1/nowhere", b""),
+    ],
+)
+async def test_the_key_is_asked_for_first(api: httpx.AsyncClient, method: str, path: str, body: bytes) -> None:
+    """Whoever shows none hears of nothing else that is wrong."""
+    answer = await api.request(method, path, content=body, headers={"X-API-Key": ""})
+    assert (answer.status_code, answer.json()["detail"]) == (401, "Missing API key")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_every_route_that_takes_a_key_asks_for_it(api: httpx.AsyncClient) -> None:
+    """As the document has it."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            answer = await api.request(
+                method, path.format(cluster_id="x", command_id="x", session_id="x"), headers={"X-API-Key": ""}
+            )
+            assert (answer.status_code == 401) == ("security" in operation), path
+
+
+@pytest.mark.parametrize("path", ["/v1/clusters/a%00b", "/debug/session/%00", "/nowhere%00"])
+async def test_nul_in_a_path_is_404(api: httpx.AsyncClient, path: str) -> None:
+    """And is not told back as it came."""
+    answer = await api.get(path)
+    assert answer.status_code == 404
+    assert "\0" not in answer.text
+    assert "\\u0000" not in answer.text
+    assert answer.json()["instance"] == path
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/metrics", "/docs", "/openapi.json"])
+async def test_head_works_where_get_does(api: httpx.AsyncClient, path: str) -> None:
+    """The same head, and no body."""
+    asked, got = await api.head(path), await api.get(path)
+    assert (asked.status_code, asked.headers["Content-Type"]) == (got.status_code, got.headers["Content-Type"])
+    assert asked.content == b""
+
+
+async def test_a_slash_too_many_is_404(api: httpx.AsyncClient) -> None:
+    """Nobody is sent elsewhere: many clients leave their key behind on the way."""
+    assert (await api.get("/debug/clusters/")).status_code == 404
