@@ -13,7 +13,6 @@ from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionA
 from gateway.problems import PROBLEMS, problem
 from gateway.requests import execute_request, session_request
 from gateway.stubs import Stubs
-from openline.ids import is_cluster_id
 from openline.pipes import Pipes
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteResponse
@@ -33,8 +32,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         request = execute_request(body, caller)
         facts = caller.exchange.facts
         facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
-        if not is_cluster_id(request.cluster_id):
-            raise await stubs.no_such_cluster(request.cluster_id, caller)
+        await stubs.check_ids(request, caller)
         if caller.takes_events:
 
             async def end(result: command_pb2.CommandResult) -> ExecuteAnswer:
@@ -44,6 +42,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
                 run_live(pipes, request, caller),
                 http,
                 text=EventText(request.command_id),
+                request=request,
                 end=end,
                 ping_s=ping_s,
             )
@@ -67,8 +66,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         request = execute_request(body, caller)
         request.cancel_on_disconnect = False
         caller.exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
-        if not is_cluster_id(request.cluster_id):
-            raise await stubs.no_such_cluster(request.cluster_id, caller)
+        await stubs.check_ids(request, caller)
         begun = await run_or_leave(pipes, request, caller, http, wait_s=0)
         told = begun.result if isinstance(begun, ExecuteResponse) else begun
         if isinstance(told, command_pb2.CommandResult):

@@ -17,6 +17,7 @@ from starlette.types import Scope, Send
 from gateway.answers import check_answerable
 from gateway.command_answers import NO_NEWS
 from gateway.event_text import TIME_IS_UP, EventText, said
+from gateway.executing import REPLAYED
 from gateway.exchange import Exchange
 from gateway.leaving import while_there
 from gateway.problems import problem_of
@@ -24,6 +25,7 @@ from gateway.sse import EventStream
 from openline.errors import OpenlineError
 from openline.events import CommandEvents
 from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import ExecuteRequest
 
 # So long the answer's head waits for news of the command.
 HEAD_WAIT_S = 1.0
@@ -43,6 +45,7 @@ class CommandStream(EventStream):
         self._for_s = for_s
         # What came before the head was sent.
         self._first: deque[command_pb2.CommandEvent] = deque()
+        self._heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._head_waits = True
         self._beginning = asyncio.create_task(self._begin(), name="events-begin")
 
@@ -56,15 +59,19 @@ class CommandStream(EventStream):
         end: End,
         ping_s: float,
         for_s: float | None = None,
+        request: ExecuteRequest | None = None,
     ) -> Self:
         """Waits for news, for a moment. Raises OpenlineError for a command that does not get as far, and CallerGone.
 
-        `for_s` ends the stream early, without an end of the command.
+        `for_s` ends the stream early, without an end of the command. Of a `request` with an idempotency key it is known
+        from its first event on whether the command is an earlier one's; the head says so, and waits for that.
         """
         stream = cls(events, text=text, end=end, ping_s=ping_s, for_s=for_s)
         try:
             async with while_there(http.receive):
                 await asyncio.wait({stream._beginning}, timeout=HEAD_WAIT_S)
+                if request is not None and request.idempotency_key:
+                    await asyncio.wait({stream._beginning, stream._heard}, return_when=asyncio.FIRST_COMPLETED)
             if stream._beginning.done():
                 stream._beginning.result()
                 if stream._first and stream._first[-1].HasField("result"):
@@ -73,6 +80,8 @@ class CommandStream(EventStream):
             await stream.close()
             raise
         stream._head_waits = False
+        if request is not None and stream._shows_another_than(request):
+            stream.headers.update(REPLAYED)
         return stream
 
     async def tell(self, scope: Scope, send: Send) -> None:
@@ -95,8 +104,14 @@ class CommandStream(EventStream):
         """Fetches events until there is news, or nobody waits for it any more."""
         async for event in self._events:
             self._first.append(event)
+            if not self._heard.done():
+                self._heard.set_result(None)
             if not self._head_waits or event.WhichOneof("event") != "state" or event.state not in NO_NEWS:
                 return
+
+    def _shows_another_than(self, request: ExecuteRequest) -> bool:
+        ids = {event.result.command_id if event.HasField("result") else event.command_id for event in self._first}
+        return not ids <= {"", request.command_id}
 
     async def _all(self) -> CommandEvents:
         while self._first:

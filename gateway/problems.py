@@ -68,6 +68,9 @@ TOKEN_PROBLEMS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "The cluster has this very token, or had it."}
 }
 
+# Where a caller wrote what a broker finds wrong, if not under the same name in the body.
+_PLACES = {"idempotency_key": ("header", "Idempotency-Key"), "page_token": ("query", "cursor")}
+
 # What a path may have in it unencoded (RFC 3986, 3.3).
 _IN_PATHS = "/:@!$&'()*+,;=~"
 
@@ -137,7 +140,7 @@ def problem_of(scope: Scope, failure: OpenlineError) -> ProblemResponse:
     if reason is Reason.CLUSTER_UNKNOWN:
         detail = _no_cluster(failure.error)
     if status == 422:
-        wrong = [_wrong(("body", v.field), v.description) for v in failure.error.violations]
+        wrong = [_wrong(_PLACES.get(v.field, ("body", v.field)), v.description) for v in failure.error.violations]
         return _invalid(scope, wrong or [_wrong(("body",), failure.error.message)], failure=failure.error)
     return problem(scope, status, detail, failure=failure.error)
 

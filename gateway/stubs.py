@@ -11,6 +11,7 @@ import grpc
 
 from gateway.callers import Caller
 from openline.errors import OpenlineError, error
+from openline.ids import is_cluster_id, is_command_id, is_token
 from openline.lookups import MAX_PAGES, TIMEOUT_S, Lookups
 from openline.pipes import Pipes
 from openline.reasons import Reason
@@ -125,11 +126,38 @@ class Stubs:
         metadata = {"cluster_id": cluster_id, "available": ",".join(available[:MAX_NAMES])}
         return OpenlineError(error(Reason.CLUSTER_UNKNOWN, f"no cluster {cluster_id!r}", metadata=metadata))
 
+    async def check_ids(self, request: command_service_pb2.ExecuteRequest, caller: Caller) -> None:
+        """Raises CLUSTER_UNKNOWN or SESSION_UNKNOWN for what cannot be an id, which a broker would call malformed."""
+        if not is_cluster_id(request.cluster_id):
+            raise await self.no_such_cluster(request.cluster_id, caller)
+        if request.session_id:
+            await self.check_session_id(request.session_id, caller)
+
+    async def check_session_id(self, session_id: str, caller: Caller) -> None:
+        """Raises SESSION_UNKNOWN for what cannot be one."""
+        if not is_token(session_id):
+            await self._check_key(caller)
+            raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))
+
+    async def check_command_id(self, command_id: str, caller: Caller) -> None:
+        """Raises COMMAND_UNKNOWN for what cannot be one."""
+        if not is_command_id(command_id):
+            await self._check_key(caller)
+            raise OpenlineError(error(Reason.COMMAND_UNKNOWN, "no such command"))
+
     async def get_command(self, command_id: str, caller: Caller, *, wait_s: float = 0.0) -> command_pb2.Command:
         """A command, running or done; `wait_s` waits for its end, and where the header says less, not as long."""
         left_s = caller.left_s(wait_s + TIMEOUT_S)
         wait_s = min(wait_s, max(left_s - TIMEOUT_S, left_s / 2))
         return await self._lookups(caller).get_command(command_id, wait_s=wait_s, timeout_s=left_s - wait_s)
+
+    async def _check_key(self, caller: Caller) -> None:
+        """Raises UNAUTHENTICATED, which comes before anything else: by a question that has no other purpose."""
+        try:
+            await self.list_clusters(caller, page_size=1)
+        except OpenlineError as failure:
+            if failure.reason is not Reason.SCOPE_MISSING:
+                raise
 
     async def _ask(
         self,

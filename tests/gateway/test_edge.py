@@ -46,10 +46,36 @@ async def test_the_bodys_correlation_id_is_echoed_too(api: httpx.AsyncClient) ->
 @pytest.mark.parametrize("given", [None, b"", b"two words", b"x" * 201, b"\xc3\xa4"])
 async def test_ids_are_made_where_none_is_acceptable(api: httpx.AsyncClient, given: bytes | None) -> None:
     """Every answer has both ids, an error as well."""
-    headers = {"X-Request-ID": given, "X-Correlation-ID": given} if given is not None else {}
+    headers = {"X-Request-ID": given} if given is not None else {}
     for response in (await api.get("/healthz", headers=headers), await api.get("/nowhere", headers=headers)):
         assert is_command_id(response.headers["X-Request-ID"])
         assert is_command_id(response.headers["X-Correlation-ID"])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("incident 7", "incident%207"),
+        ("Störung/7%", "St%C3%B6rung/7%"),
+        ("tab\there", "tab%09here"),
+        ("x" * 300, "x" * 200),
+    ],
+    ids=["a space", "not ASCII", "a control character", "too long"],
+)
+async def test_no_correlation_id_is_refused_or_replaced(api: httpx.AsyncClient, given: str, told: str) -> None:
+    """It is told back as it travels, the same from the header and from the body, and commands are found by either."""
+    by_header = await api.post("/debug/execute", json=BODY, headers={"X-Correlation-ID": given.encode()})
+    by_body = await api.post("/debug/execute", json={**BODY, "correlation_id": given})
+    session = await api.post("/debug/session", json={"cluster_id": "local", "correlation_id": given})
+    for answer in (by_header, by_body, session):
+        assert answer.headers["X-Correlation-ID"] == answer.json()["correlation_id"] == told
+    ids = {by_header.json()["command_id"], by_body.json()["command_id"]}
+    async with asyncio.timeout(10):
+        while True:
+            found = (await api.get("/v1/commands", params={"correlation_id": given})).json()["commands"]
+            if ids <= {command["command_id"] for command in found}:
+                break
+            await asyncio.sleep(0.02)
 
 
 async def test_an_agent_call_is_logged_with_its_correlation_id(api: httpx.AsyncClient) -> None:
