@@ -17,8 +17,8 @@ from starlette.types import Scope, Send
 from gateway.answers import check_answerable
 from gateway.command_answers import NO_NEWS
 from gateway.event_text import TIME_IS_UP, EventText, said
-from gateway.executing import REPLAYED
 from gateway.exchange import Exchange
+from gateway.executing import REPLAYED
 from gateway.leaving import while_there
 from gateway.problems import problem_of
 from gateway.sse import EventStream
@@ -110,8 +110,12 @@ class CommandStream(EventStream):
                 return
 
     def _shows_another_than(self, request: ExecuteRequest) -> bool:
-        ids = {event.result.command_id if event.HasField("result") else event.command_id for event in self._first}
-        return not ids <= {"", request.command_id}
+        told = {
+            name
+            for event in self._first
+            for name in (event.command_id, event.output.command_id, event.result.command_id)
+        }
+        return not told <= {"", request.command_id}
 
     async def _all(self) -> CommandEvents:
         while self._first:
