@@ -5,12 +5,12 @@ from fastapi import APIRouter, Request, Response
 from gateway.answers import check_answerable, execute_answer, session_answer
 from gateway.callers import Asking
 from gateway.deferring import run_or_leave
-from gateway.documentation import EVENTS
+from gateway.documentation import EVENTS, LOCATION
 from gateway.event_text import EventText
 from gateway.executing import REPLAYED, answer_headers, run, run_live
 from gateway.following import CommandStream
 from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionAnswer, SessionBody
-from gateway.problems import PROBLEMS, problem
+from gateway.problems import EXECUTE_PROBLEMS, PROBLEMS, RETRY_AFTER, problem
 from gateway.requests import execute_request, session_request
 from gateway.stubs import Stubs
 from openline.pipes import Pipes
@@ -21,7 +21,7 @@ from openline.v1.command_service_pb2 import ExecuteResponse
 def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     routes = APIRouter(prefix="/debug", tags=["debug"], responses=PROBLEMS)
 
-    @routes.post("/execute", operation_id="execute", response_model=ExecuteAnswer, responses=EVENTS)
+    @routes.post("/execute", operation_id="execute", response_model=ExecuteAnswer, responses=EVENTS | EXECUTE_PROBLEMS)
     async def execute(body: ExecuteBody, caller: Asking, http: Request) -> Response:
         """Runs a kubectl command in a cluster and answers with its output.
 
@@ -60,7 +60,12 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
             )
         return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))
 
-    @routes.post("/execute/async", operation_id="execute_async", status_code=202)
+    @routes.post(
+        "/execute/async",
+        operation_id="execute_async",
+        status_code=202,
+        responses={202: {"headers": {"Location": LOCATION, "Retry-After": RETRY_AFTER}}},
+    )
     async def execute_async(body: ExecuteBody, caller: Asking, http: Request, response: Response) -> OperationAnswer:
         """Runs a kubectl command and answers as soon as an executor has it; the result can be fetched."""
         request = execute_request(body, caller)

@@ -33,6 +33,7 @@ DROP_IN_DETAIL: dict[Reason, str] = {
     Reason.SESSION_MISMATCH: "Session cluster mismatch",
 }
 
+RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer"}}
 # For the documentation of routes: what each of them may answer instead.
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
@@ -51,9 +52,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
     }.items()
 }
-PROBLEMS[429]["headers"] = {
-    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
-} | RATE_LIMIT_HEADERS
+PROBLEMS[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+PROBLEMS[429]["headers"] = {"Retry-After": RETRY_AFTER} | RATE_LIMIT_HEADERS
+PROBLEMS[503]["headers"] = {"Retry-After": RETRY_AFTER}
 COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     status: {"model": Problem, "description": description}
     for status, description in {
@@ -61,6 +62,16 @@ COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
         410: "Its result has expired.",
         499: "The command was cancelled (when it is run).",
         504: "The command ran out of time (when it is run).",
+    }.items()
+}
+
+# Of /debug/execute, where a command that was stopped is an ordinary answer as a rule.
+EXECUTE_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        410: "The result of the command that has this idempotency key has expired.",
+        499: "The command was cancelled before there was anything to stream.",
+        504: "The command ran out of time (with `Prefer: handling=strict`).",
     }.items()
 }
 

@@ -168,4 +168,4 @@ class Stubs:
         return await self._lookups(caller).ask(method, request, timeout_s=caller.left_s(TIMEOUT_S))
 
     def _lookups(self, caller: Caller) -> Lookups:
-        return Lookups(self._pipes, api_key=caller.api_key)
+        return Lookups(self._pipes, api_key=caller.api_key, correlation_id=caller.exchange.given_correlation_id)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from gateway.callers import Asking
 from gateway.cluster_answers import cluster_shown, session_shown
 from gateway.cluster_models import ClusterPage, ClusterShown, SessionShown
+from gateway.documentation import LOCATION
 from gateway.models import SessionBody
 from gateway.problems import PROBLEMS
 from gateway.requests import session_request
@@ -44,7 +45,13 @@ def v1_routes(stubs: Stubs) -> APIRouter:
             raise await stubs.no_such_cluster(cluster_id, caller)
         return cluster_shown(await stubs.get_cluster(cluster_id, caller))
 
-    @routes.post("/sessions", operation_id="create_session_v1", status_code=201, tags=["sessions"])
+    @routes.post(
+        "/sessions",
+        operation_id="create_session_v1",
+        status_code=201,
+        tags=["sessions"],
+        responses={201: {"headers": {"Location": LOCATION}}},
+    )
     async def create_session(body: SessionBody, caller: Asking, response: Response) -> SessionShown:
         """Begins a session: a record that commands may name, and that lives on while they do."""
         session = await stubs.create_session(session_request(body, caller), caller)

@@ -25,6 +25,8 @@ TIMEOUT_S = 3.0
 PAUSE_S = 0.25
 # A broker waits no longer for a command's end, and is asked again.
 MAX_WAIT_S = 60.0
+# Metadata of calls whose request has no field for it.
+CORRELATION_ID = "x-correlation-id"
 # Of a thousand each.
 MAX_PAGES = 100
 
@@ -33,11 +35,13 @@ A = TypeVar("A")
 
 
 class Lookups:
-    """For one key. Every method raises OpenlineError."""
+    """For one key, and one conversation, which the audit trail names. Every method raises OpenlineError."""
 
-    def __init__(self, pipes: Pipes, *, api_key: str) -> None:
+    def __init__(self, pipes: Pipes, *, api_key: str, correlation_id: str = "") -> None:
         self._pipes = pipes
-        self._api_key = api_key
+        self._metadata = [("authorization", f"Bearer {api_key}")]
+        if correlation_id:
+            self._metadata.append((CORRELATION_ID, correlation_id))
 
     async def ask(
         self,
@@ -50,7 +54,7 @@ class Lookups:
         ends_at = monotonic() + timeout_s
 
         async def ask(channel: grpc.aio.Channel) -> A:
-            return await call(method(channel), request, api_key=self._api_key, timeout_s=self._patience_s(ends_at))
+            return await self._call(method(channel), request, timeout_s=self._patience_s(ends_at))
 
         return await first_answer(self._pipes, ask, ends_at=ends_at, executed=NO)
 
@@ -70,12 +74,18 @@ class Lookups:
             request = GetCommandRequest(command_id=command_id, wait_s=left_s)
             answer_s = self._patience_s(min(ends_at, now + TIMEOUT_S + left_s) - left_s)
             method = CommandServiceStub(channel).GetCommand
-            return (await call(method, request, api_key=self._api_key, timeout_s=left_s + answer_s)).command
+            return (await self._call(method, request, timeout_s=left_s + answer_s)).command
 
         while True:
             command = await first_answer(self._pipes, look, ends_at=ends_at, executed=UNKNOWN)
             if command.HasField("result") or monotonic() >= wait_until:
                 return command
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, timeout_s: float) -> A:
+        try:
+            return await method(request, metadata=self._metadata, timeout=timeout_s)
+        except grpc.RpcError as status:
+            raise from_rpc_error(status) from status
 
     def _patience_s(self, ends_at: float) -> float:
         return patience_s(ends_at - monotonic(), replicas=len(self._pipes.replicas))
@@ -102,14 +112,6 @@ async def first_answer(
         if (left_s := ends_at - monotonic()) <= 0:
             raise broker_unavailable("no broker replica answers", executed=executed)
         await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
-
-
-async def call(method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, api_key: str, timeout_s: float) -> A:
-    """One unary call with a caller's key. Raises OpenlineError."""
-    try:
-        return await method(request, metadata=(("authorization", f"Bearer {api_key}"),), timeout=timeout_s)
-    except grpc.RpcError as status:
-        raise from_rpc_error(status) from status
 
 
 def patience_s(left_s: float, *, replicas: int) -> float:

@@ -181,3 +181,15 @@ def test_imports_nothing_of_the_broker_or_the_gateway() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["an API that answers", "an API that does not"])
+async def test_the_first_hello_tells_the_clusters_version(broker: Any, stub_kubectl: Any, answers: bool) -> None:
+    """As soon as there is a line it is known what is at its end; and there is one where that cannot be known."""
+    server = """echo '{"serverVersion":{"gitVersion":"v1.98.0"}}'""" if answers else "exec sleep 30"
+    client = """if [ "$2" = --client ]; then echo '{"clientVersion":{"gitVersion":"v1.99.0"}}'; exit 0; fi\n"""
+    process = await start(kubectl=stub_kubectl(client + server), broker=broker.address)
+    hello = await (await broker.connection()).welcome()
+    assert (hello.versions.kubectl, hello.versions.kubernetes) == ("v1.99.0", "v1.98.0" if answers else "")
+    process.kill()
+    await ended(process)
