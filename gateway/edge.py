@@ -26,6 +26,7 @@ from openline.v1 import command_pb2
 log = structlog.get_logger()
 
 MAX_BODY_BYTES = 1 << 20
+LARGE_HEAD = "The request's head is too large"
 # From the end of the head to the end of the body; a client that needs longer is not talking to us.
 BODY_TIMEOUT_S = 10.0
 
@@ -42,11 +43,17 @@ _PAGES = _WATCHED | {"/docs", "/openapi.json"}
 _KEYED = ("/debug/", "/admin/", "/cluster/", "/api/", "/v1/", "/audit")
 
 _CROWDED = "openline.crowded"
+_LARGE_HEAD = "openline.large_head"
 
 
 def crowd(scope: Scope) -> None:
     """This request came on a connection beyond those that are served."""
     scope[_CROWDED] = True
+
+
+def large_head(scope: Scope) -> None:
+    """This request's head is beyond its bound."""
+    scope[_LARGE_HEAD] = True
 
 
 class _Refused(Exception):
@@ -144,6 +151,8 @@ def _check(scope: Scope) -> None:
     if _CROWDED in scope and path not in _WATCHED:
         full = broker_unavailable("the gateway has as many connections open as it takes", executed=NO).error
         raise _Refused(503, full.message, failure=full)
+    if _LARGE_HEAD in scope:
+        raise _Refused(431, LARGE_HEAD)
     if path.startswith(_KEYED):
         key = shown_key(Headers(scope=scope))
         if not is_token(key):

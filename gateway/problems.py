@@ -46,6 +46,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "The body is too large.",
         422: "The request is not valid.",
         429: "The cluster is busy, or a quota of the key is used up.",
+        431: "The request's head is too large.",
         500: "A defect of the gateway's or the broker's.",
         501: "The broker does not do this yet.",
         502: "Its executor is lost, or could not start the command.",

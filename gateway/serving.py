@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -14,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.edge import crowd
+from gateway.edge import LARGE_HEAD, crowd, large_head
 from gateway.exchange import Exchange
 from gateway.problems import problem
 
@@ -126,8 +127,12 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.is_head_to_read_again:
             self._head_done()
+            scope = cast(Scope, self.scope)
             if len(self.connections) > MAX_CONNECTIONS:
-                crowd(cast(Scope, self.scope))
+                crowd(scope)
+            # One that came in a single piece has not been counted.
+            if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+                large_head(scope)
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -139,16 +144,20 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.close()
+                self._refuse(431, LARGE_HEAD)
 
     def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, why: str) -> None:
         """A problem with its ids, as every other refusal is, though there is no request that it could name."""
         scope: Scope = {"type": "http", "method": "", "path": "", "headers": []}
         exchange = Exchange.begin(scope, {})
         ids = {"X-Request-ID": exchange.request_id, "X-Correlation-ID": exchange.correlation_id}
-        answer = problem(scope, 400, msg, headers={**ids, "Connection": "close"})
+        answer = problem(scope, status, why, headers={**ids, "Connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(answer.body)))
+        line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+        self.transport.write(b"%b%b\r\n%b" % (line, head, bytes(answer.body)))
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
