@@ -80,7 +80,8 @@ class CommandStream(EventStream):
             await stream.close()
             raise
         stream._head_waits = False
-        if request is not None and stream._shows_another_than(request):
+        if request is not None and (earlier := stream._earlier_than(request)):
+            Exchange.of(http.scope).facts["command_id"] = earlier
             stream.headers.update(REPLAYED)
         return stream
 
@@ -109,13 +110,13 @@ class CommandStream(EventStream):
             if not self._head_waits or event.WhichOneof("event") != "state" or event.state not in NO_NEWS:
                 return
 
-    def _shows_another_than(self, request: ExecuteRequest) -> bool:
-        told = {
-            name
-            for event in self._first
-            for name in (event.command_id, event.output.command_id, event.result.command_id)
-        }
-        return not told <= {"", request.command_id}
+    def _earlier_than(self, request: ExecuteRequest) -> str:
+        """The id of the command that is shown, if it is not this request's; else empty."""
+        for event in self._first:
+            for command_id in (event.command_id, event.output.command_id, event.result.command_id):
+                if command_id not in ("", request.command_id):
+                    return command_id
+        return ""
 
     async def _all(self) -> CommandEvents:
         while self._first:

@@ -25,6 +25,8 @@ TIMEOUT_S = 3.0
 PAUSE_S = 0.25
 # A broker waits no longer for a command's end, and is asked again.
 MAX_WAIT_S = 60.0
+# What is left of a wait is not shared out any further below this.
+SHORTEST_WAIT_S = 0.5
 # Metadata of calls whose request has no field for it.
 CORRELATION_ID = "x-correlation-id"
 # Of a thousand each.
@@ -66,15 +68,15 @@ class Lookups:
         ends_at = wait_until + timeout_s
 
         async def look(channel: grpc.aio.Channel) -> command_pb2.Command:
-            now = monotonic()
-            left_s = min(MAX_WAIT_S, max(0.0, wait_until - now))
-            # One that is frozen must not take the whole of a long wait, and the end of it may be waited for anywhere.
-            if len(self._pipes.replicas) > 1 and left_s > TIMEOUT_S:
+            left_s = max(0.0, wait_until - monotonic())
+            # One that is frozen must not take the whole of a wait, the rest of which may be waited anywhere.
+            if len(self._pipes.replicas) > 1 and left_s > SHORTEST_WAIT_S:
                 left_s /= 2
+            left_s = min(MAX_WAIT_S, left_s)
             request = GetCommandRequest(command_id=command_id, wait_s=left_s)
-            answer_s = self._patience_s(min(ends_at, now + TIMEOUT_S + left_s) - left_s)
+            patience_s = min(self._patience_s(ends_at), left_s + TIMEOUT_S)
             method = CommandServiceStub(channel).GetCommand
-            return (await self._call(method, request, timeout_s=left_s + answer_s)).command
+            return (await self._call(method, request, timeout_s=patience_s)).command
 
         while True:
             command = await first_answer(self._pipes, look, ends_at=ends_at, executed=UNKNOWN)

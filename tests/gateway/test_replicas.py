@@ -230,3 +230,22 @@ async def test_the_timeout_of_the_header_is_all_told(stage: Any, path: str) -> N
         await scene.api.post(path, json=body | {"timeout_seconds": 30})
         asked = [(frame.execute.timeout_s, frame.execute.wait_for_cluster_s) for frame in scene.broker.asked]
     assert asked == [(10, 10), (16, 4), (30, 300)]
+
+
+async def test_a_frozen_replica_takes_half_of_what_the_caller_waits(stage: Any) -> None:
+    """A look is answered by the other one within the time of the header, its own wait included; or not at all."""
+    command = command_pb2.Command(command_id=new_id(), state=command_pb2.COMMAND_STATE_RUNNING)
+    clock = asyncio.get_running_loop().time
+    async with stage(mute, mute) as scene:
+        first, second = scene.brokers
+        first.is_frozen = True
+        second.commands[command.command_id] = command
+        path, headers = f"/v1/commands/{command.command_id}?wait=1", {"X-Request-Timeout": "2"}
+        found = await scene.api.get(path, headers=headers)
+        second.is_frozen = True
+        began = clock()
+        lost = await scene.api.get(path, headers=headers)
+        took_s = clock() - began
+    assert (found.status_code, found.json()["state"]) == (200, "running")
+    assert (lost.status_code, lost.json()["reason"]) == (503, "BROKER_UNAVAILABLE")
+    assert took_s < 3
