@@ -1,4 +1,4 @@
-"""Which commands are dispatched: those that their caller's quota allows, counted until they end; and what is refused."""
+"""Which commands are dispatched: those that their caller's quota allows, counted until they end. What is refused."""
 
 import time
 

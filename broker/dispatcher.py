@@ -14,6 +14,7 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.activity import Activity
+from broker.afterwards import Afterwards
 from broker.audience import Audience
 from broker.audit import Audit
 from broker.core.actions import Action, Close, Conclude, Forward, Send
@@ -25,7 +26,7 @@ from broker.core.proof import Proof
 from broker.core.tally import Tally
 from broker.forwarding import Forwarding
 from broker.presence import Presence
-from broker.records import outline, record, running
+from broker.records import running
 from broker.rpc.peers import Peers
 from broker.store.store import Store
 from openline.stream import FrameStream
@@ -56,7 +57,7 @@ class Dispatcher:
     ) -> None:
         self._ledger = ledger
         self._store = store
-        self._audit = audit
+        self._afterwards = Afterwards(store, audit, self._settled)
         self._presence = presence
         self._proof = proof
         self._forwarding = Forwarding(
@@ -221,15 +222,12 @@ class Dispatcher:
             self.tally.concluded(command)
         self._forwarding.let_go(command)
         if command.is_stored_elsewhere:
-            self._perform(self._ledger.settled(command, stored=False))
+            self._settled(command, stored=False)
             return
-        done = record(command)
-        kept = self._store.results.put(done, lambda stored: self._perform(self._ledger.settled(command, stored=stored)))
-        self._store.history.ended(outline(done))
-        self._audit.command(done)
-        if not kept:
-            log.error("result.dropped", command_id=command.command_id, why="too much waits for Redis")
-            self._perform(self._ledger.settled(command, stored=False))
+        self._afterwards.add(command)
+
+    def _settled(self, command: Command, stored: bool) -> None:
+        self._perform(self._ledger.settled(command, stored=stored))
 
     def _rearm(self) -> None:
         """Sets the one timer to what the ledger has due next."""

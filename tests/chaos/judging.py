@@ -30,6 +30,8 @@ EXPLAINS = {
     Reason.STORE_UNAVAILABLE,
     Reason.BROKER_UNAVAILABLE,
 }
+# What has no TTL, with its reason in broker/store/keys.py.
+FOR_EVER = {"openline:audit", "openline:executor-tokens"}
 FETCHES = 16
 CLOSED_S = 15.0
 
@@ -176,7 +178,9 @@ def _lag_s(asked: Asked, lags: Sequence[tuple[float, float]]) -> float:
 
 
 def keys_without_ttl(store: "redis.Redis") -> list[str]:
-    return [key.decode() for key in store.scan_iter(count=1000) if store.ttl(key) == -1]
+    return [
+        key.decode() for key in store.scan_iter(count=1000) if key.decode() not in FOR_EVER and store.ttl(key) == -1
+    ]
 
 
 def _is_explained(asked: Asked) -> bool:

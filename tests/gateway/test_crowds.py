@@ -130,7 +130,8 @@ async def test_500_watch_a_real_command(run_program: Any, broker: Address, clust
         gateway.until("pipe.opened")
         async with client(address) as api, asyncio.timeout(PATIENCE_S):
             files = open_files(gateway.process.pid)
-            body = {"cluster_id": cluster, "args": ["drip"]}
+            # Five hundred attach before it is over, on whatever machine.
+            body = {"cluster_id": cluster, "args": ["drip"], "timeout_seconds": 60}
             begun = (await api.post("/debug/execute/async", json=body, headers=EVENTS)).json()
             path = f"/v1/commands/{begun['operation_id']}/events"
             told = await asyncio.gather(*(follow(api, "GET", path) for _ in range(STREAMS)))
