@@ -510,7 +510,9 @@ async def test_agents(api: httpx.AsyncClient, new_cluster: str) -> None:
     assert [each["id"] for each in told["clusters"]] == ["east", "local", new_cluster, "west"]
     assert told["count"] == 4
     assert [each["connected"] for each in told["clusters"]] == [False, True, False, False]
-    assert [each["lastSeen"] is None for each in told["clusters"]] == [True, False, True, True]
+    seen = {each["id"]: each["lastSeen"] is not None for each in told["clusters"]}
+    # East's executor comes and goes in another module.
+    assert (seen["local"], seen[new_cluster], seen["west"]) == (True, False, False)
 
 
 async def test_agent_status(api: httpx.AsyncClient) -> None:
