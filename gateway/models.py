@@ -1,5 +1,6 @@
 """The shapes of the drop-in surface, as today's AI agents know them: names, bounds, and what is always present."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,10 +10,13 @@ from gateway.argv import DEFAULT_NAMESPACE, Verb
 from openline.ids import is_name
 from openline.limits import MAX_ARGUMENT_BYTES, MAX_WAIT_FOR_CLUSTER_S
 
+# NUL, and half of a surrogate pair, which JSON can say and UTF-8 cannot.
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+
 
 def _text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not contain NUL")
+    if _UNFIT.search(text):
+        raise ValueError("must not contain NUL, nor half of a surrogate pair")
     return text
 
 

@@ -32,10 +32,11 @@ FIELDS = [
 ]
 
 
+@pytest.mark.parametrize("unfit", ["\0", "\ud800"], ids=["NUL", "half a pair"])
 @pytest.mark.parametrize(("body", "name", "kind"), FIELDS, ids=[f"{b.__name__}-{n}" for b, n, _ in FIELDS])
-def test_nul_is_in_no_text(body: type[BaseModel], name: str, kind: str) -> None:
+def test_what_is_no_text_is_in_none(body: type[BaseModel], name: str, kind: str, unfit: str) -> None:
     """It is refused where it stands."""
-    text = "a\0" + "a" * 40
+    text = f"a{unfit}" + "a" * 40
     least = {"cluster_id": "local"} if "cluster_id" in body.model_fields else {}
     with pytest.raises(ValidationError) as caught:
         body.model_validate(least | {name: text if kind == "one" else [text]})
