@@ -13,6 +13,7 @@ from gateway.commands import command_routes
 from gateway.debug import debug_routes
 from gateway.documentation import Api, docs_routes
 from gateway.edge import Edge
+from gateway.express import Express
 from gateway.fanout import fanout_routes
 from gateway.health import health_routes
 from gateway.leaving import CallerGone
@@ -63,4 +64,4 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         docs_routes(api),
     ):
         api.include_router(routes)
-    return Edge(api, traffic)
+    return Edge(Express(api, pipes), traffic)
