@@ -21,7 +21,7 @@ from openline.tally import Histogram
 
 # A round trip costs the same for one write as for many, and nobody waits for this one: what comes within so long leaves
 # together. Until then the executor keeps a result, so nothing is lost with this process.
-LINGER_S = 0.005
+LINGER_S = 0.01
 MAX_BATCH = 500
 # Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
 MAX_BATCH_BYTES = 1 << 20
