@@ -5,6 +5,7 @@ that may be repeated.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -62,6 +63,8 @@ class WriteBehind:
         self._waiting: deque[Write] = deque()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
+        # Something waits that is not to linger.
+        self._soon = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.degraded = False
@@ -81,9 +84,12 @@ class WriteBehind:
     def waiting_bytes(self) -> int:
         return self._waiting_bytes
 
-    def put(self, *command: str | bytes | int | float, done: Callable[[bool], None] | None = None) -> bool:
+    def put(
+        self, *command: str | bytes | int | float, done: Callable[[bool], None] | None = None, may_linger: bool = False
+    ) -> bool:
         """Queues a write; False when too much waits already, and it was not taken.
 
+        What there are many of may linger for company. It leaves with whatever else does, in the order of all.
         `done` is called once with True when Redis has it, or with False when Redis refuses it for good.
         """
         size = sum(len(part) if isinstance(part, str | bytes) else 8 for part in command)
@@ -93,10 +99,13 @@ class WriteBehind:
         self._waiting_bytes += size
         self._idle.clear()
         self._wake.set()
+        if not may_linger:
+            self._soon.set()
         return True
 
     async def drain(self, timeout_s: float) -> bool:
         """Waits until nothing is left to write; False when that takes too long."""
+        self._soon.set()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -110,7 +119,10 @@ class WriteBehind:
         while True:
             await self._wake.wait()
             if len(self._waiting) < MAX_BATCH:
-                await asyncio.sleep(LINGER_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        await self._soon.wait()
+            self._soon.clear()
             batch = self._batch()
             began = monotonic()
             try:

@@ -28,7 +28,7 @@ class Results:
         is_cut = result.stdout_summary.cut_bytes + result.stderr_summary.cut_bytes > 0
         unless_there = ("NX",) if is_cut or result.outcome != command_pb2.OUTCOME_EXITED else ()
         name, stored = keys.command(command.command_id), command.SerializeToString()
-        return self._behind.put("SET", name, stored, "EX", self.ttl_s, *unless_there, done=done)
+        return self._behind.put("SET", name, stored, "EX", self.ttl_s, *unless_there, done=done, may_linger=True)
 
     async def get(self, command_id: str) -> command_pb2.Command | None:
         """The stored command, None when there is none (any more). Raises STORE_UNAVAILABLE."""

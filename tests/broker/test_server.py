@@ -161,7 +161,7 @@ async def test_a_session_from_its_beginning_to_its_end(broker: Any) -> None:
     [
         ({"ttl_s": 59}, Reason.INVALID_COMMAND),
         ({"ttl_s": 3601}, Reason.INVALID_COMMAND),
-        ({"user_id": "a b"}, Reason.INVALID_COMMAND),
+        ({"user_id": "a\nb"}, Reason.INVALID_COMMAND),
         ({"correlation_id": "x" * 201}, Reason.INVALID_COMMAND),
         ({"cluster_id": "prd"}, Reason.CLUSTER_UNKNOWN),
         ({"cluster_id": "x" * 1_000_000}, Reason.CLUSTER_UNKNOWN),

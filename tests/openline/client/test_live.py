@@ -202,14 +202,13 @@ async def test_the_same_key_runs_once(both: Both) -> None:
 
 
 async def test_output_comes_as_it_is_written(both: Both) -> None:
-    """States, pieces with their source, and the result at last; characters are whole."""
+    """States, whole lines with their source, and the result at last."""
     seen = await both.events("stream", "local", "get", "drip")
     pieces = [event for event in seen if isinstance(event, Output)]
     assert [(p.source, p.text) for p in pieces if p.text] == [
         (Source.STDOUT, "one\n"),
         (Source.STDERR, "oh\n"),
-        (Source.STDOUT, "tw"),
-        (Source.STDOUT, "ö"),
+        (Source.STDOUT, "twö"),
     ]
     assert CommandState.RUNNING in [event.state for event in seen if isinstance(event, State)]
     assert isinstance(seen[-1], Result)
