@@ -7,6 +7,6 @@ from pathlib import Path
 
 def test_nothing_runs_twice_and_everybody_is_told() -> None:
     """Replicas, executors and Redis are killed, frozen and restarted, and lines cut: every answer is true."""
-    command = [sys.executable, str(Path(__file__).parent), "--seconds", "11", "--seed", "20", "--callers", "20"]
+    command = [sys.executable, str(Path(__file__).parent), "--seconds", "7", "--seed", "20", "--callers", "20"]
     played = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert played.returncode == 0, played.stdout + played.stderr
