@@ -82,12 +82,19 @@ def check_name(name: str) -> None:
 def check_type(written: str, types: Selection) -> None:
     """Raises Refused for a type that the policy does not let be named, in any spelling."""
     base = written.partition(".")[0].lower()
-    denied = _all_spellings((*ALWAYS_DENIED, *types.deny))
+    denied = (*ALWAYS_DENIED, *types.deny)
     named = [base, *ALL] if base == "all" else [base]
-    is_listed = types.allow is None or not _spellings(base).isdisjoint(_all_spellings(types.allow))
-    if not is_listed or any(not _spellings(name).isdisjoint(denied) for name in named):
-        allowed = "every other type" if types.allow is None else ", ".join(types.allow)
-        raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed)
+    is_listed = types.allow is None or is_among(base, types.allow)
+    if not is_listed or any(is_among(name, denied) for name in named):
+        allowed = f"every type but {', '.join(denied)}"
+        if types.allow is not None:
+            allowed = ", ".join(name for name in types.allow if not is_among(name, denied))
+        raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed or "no type")
+
+
+def is_among(name: str, names: tuple[str, ...]) -> bool:
+    """Whether a type, in lower case and without its group, may be one of these, however each is spelled."""
+    return not _spellings(name).isdisjoint(_all_spellings(names))
 
 
 @lru_cache(maxsize=64)
