@@ -127,6 +127,29 @@ def test_bounds_on_logs_are_the_files(tmp_path: Path) -> None:
     assert isinstance(verdict, Allowed)
     assert verdict.argv == ("logs", "x", "--limit-bytes=2048", "--request-timeout=10s", "--tail=7")
     assert verdict.policy is said
+    assert verdict.bounded == ("--limit-bytes=2048", "--tail=7")
+
+
+@pytest.mark.parametrize(
+    ("line", "bounded"),
+    [
+        ("get pods", ""),
+        ("get pods --request-timeout=5s --chunk-size=10", ""),
+        ("get pods --request-timeout=5m --chunk-size=0", "--chunk-size=500 --request-timeout=10s"),
+        ("logs x", "--limit-bytes=16777216 --tail=20000"),
+        ("logs x --tail=100 --limit-bytes=5000", ""),
+        ("logs x --tail=-1 --limit-bytes=5000", "--tail=20000"),
+        ("rollout status deploy/x", "--timeout=9s"),
+        ("rollout status deploy/x --timeout=3s", ""),
+    ],
+)
+def test_what_makes_a_command_smaller_is_said(line: str, bounded: str) -> None:
+    verdict = judge(line.split(), Policy(), streamed=False, remaining_s=10.0)
+    assert isinstance(verdict, Allowed)
+    assert " ".join(verdict.bounded) == bounded
+    again = judge(verdict.argv, Policy(), streamed=False, remaining_s=10.0)
+    assert isinstance(again, Allowed)
+    assert again.bounded == ()
 
 
 @pytest.mark.parametrize(
