@@ -121,7 +121,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ValidateAnswer": {
         "allowed": False,
         "rule": "resource",
-        "detail": "'secrets' may not be read here; allowed: every other type",
+        "detail": "'configmaps' may not be read here",
+        "instead": "every type but secrets, configmaps",
         "argv": None,
         "policy": "cluster",
     },

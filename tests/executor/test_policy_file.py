@@ -83,6 +83,7 @@ def test_policies_that_differ_have_digests_that_differ(tmp_path: Path) -> None:
         ("get pods -n team-secret", "namespace"),
         ("get pods -n shop -n default", "namespace"),
         ("describe pods -n shop", "verb"),
+        ("get nodes", "resource"),
         ("logs x -n shop", "verb"),
         ("rollout history svc/x -n shop", "allowed"),
         ("auth can-i get secrets", "allowed"),
@@ -115,10 +116,64 @@ def test_what_it_narrows(tmp_path: Path, line: str, expected: str) -> None:
         ("namespaces: {deny: [kube-system]}", "get pods -A", "namespace"),
         ("namespaces: {deny: [kube-system]}", "cluster-info", "namespace"),
         ("namespaces: {deny: [kube-system]}", "top nodes", "allowed"),
+        *(
+            ("namespaces: {allow: [shop]}", line, "allowed")
+            for line in (
+                "get nodes",
+                "get Node/birch",
+                "get ns",
+                "get crd",
+                "get pv,sc",
+                "describe no birch",
+                "get nodes -A",
+                "get clusterroles",
+                "describe ingressclass",
+                "get node/birch pv/x -o yaml",
+                "api-resources",
+            )
+        ),
+        *(
+            ("namespaces: {allow: [shop]}", line, "namespace")
+            for line in (
+                "get pods",
+                "get nodes,pods",
+                "get node/birch pod/x",
+                "get nodes.example.com",
+                "get widgets",
+                "get",
+                "events --for node/birch",
+                "get all",
+            )
+        ),
+        ("resources: {deny: [nodes]}\nnamespaces: {allow: [shop]}", "get nodes", "resource"),
+        ("resources: {allow: [mc]}", "get machineconfigs", "allowed"),
+        ("resources: {allow: [machineconfig]}", "get mc", "allowed"),
     ],
 )
 def test_what_it_can_and_cannot_change(tmp_path: Path, text: str, line: str, expected: str) -> None:
     assert rule(policy(tmp_path, text), line) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message", "allowed"),
+    [
+        (
+            "resources: {deny: [pods]}",
+            "get secret",
+            "'secret' may not be read here",
+            "every type but secrets, authcodes",
+        ),
+        ("resources: {allow: [po, cm], deny: [cm]}", "get svc", "'svc' may not be read here", "pods"),
+        ("{}", "config view", "the verb config is not allowed; nearest to it: auth whoami", "api-resources, "),
+        ("{}", "wait pod x", "the verb wait is not allowed; nearest to it: rollout status", "api-resources, "),
+    ],
+    ids=range(4),
+)
+def test_a_denial_says_what_is_allowed(tmp_path: Path, text: str, line: str, message: str, allowed: str) -> None:
+    verdict = judge(line.split(), policy(tmp_path, text), streamed=False, remaining_s=10.0)
+    assert isinstance(verdict, Denied)
+    assert verdict.message.startswith(message)
+    assert verdict.allowed.startswith(allowed)
 
 
 def test_bounds_on_logs_are_the_files(tmp_path: Path) -> None:

@@ -45,9 +45,11 @@ def judge(argv: Sequence[str], policy: Policy, *, streamed: bool, remaining_s: f
             raise Refused(Rule.VERB, message, allowed=", ".join(policy.verbs))
         verb = VERBS[lexed.verb]
         flags = _read(lexed)
-        for named in _types(verb, lexed, flags):
+        types = list(_types(verb, lexed, flags))
+        for named in types:
             resources.check_type(named, policy.types)
-        _check_namespace(verb, flags, policy)
+        if verb.is_namespaced and not (types and all(map(resources.is_cluster_scoped, types))):
+            _check_namespace(flags, policy)
         _check_streaming(lexed.verb, flags, streamed=streamed)
     except Refused as refused:
         return refused.denied
@@ -120,9 +122,9 @@ def _types(verb: Verb, lexed: Lexed, flags: Mapping[str, str]) -> Iterator[str]:
             raise Refused(Rule.ARGUMENTS, message, allowed=f"{lexed.verb} and flags")
 
 
-def _check_namespace(verb: Verb, flags: Mapping[str, str], policy: Policy) -> None:
+def _check_namespace(flags: Mapping[str, str], policy: Policy) -> None:
     """Where a policy knows namespaces, every command must name one: nobody here knows what kubectl's default is."""
-    if not verb.is_namespaced or policy.namespaces.is_everything:
+    if policy.namespaces.is_everything:
         return
     allow, deny = policy.namespaces.allow, policy.namespaces.deny
     allowed = f"-n with one of {', '.join(allow)}" if allow is not None else f"-n with any but {', '.join(deny)}"

@@ -1,7 +1,9 @@
 """Types of objects: how kubectl may be told one, and which of them a policy lets be named.
 
 A type is known by its plural. For the built-in ones every other name is in ALIASES; for others singular and plural are
-guessed as Kubernetes does, and their short names are unknown here, so that a policy should rather list what it allows.
+guessed as Kubernetes does, and their short names are unknown here, but for those of types that are denied by default.
+A category, which stands for several types, cannot be told from such a name: so a policy should rather list what it
+allows.
 """
 
 import re
@@ -31,7 +33,7 @@ _SHORT = {
     "certificatesigningrequests": "csr", "componentstatuses": "cs", "configmaps": "cm", "cronjobs": "cj",
     "customresourcedefinitions": "crd crds", "daemonsets": "ds", "deployments": "deploy", "endpoints": "ep",
     "events": "ev", "horizontalpodautoscalers": "hpa", "ingresses": "ing", "ipaddresses": "ip",
-    "limitranges": "limits", "namespaces": "ns", "networkpolicies": "netpol", "nodes": "no",
+    "limitranges": "limits", "machineconfigs": "mc", "namespaces": "ns", "networkpolicies": "netpol", "nodes": "no",
     "persistentvolumeclaims": "pvc", "persistentvolumes": "pv", "poddisruptionbudgets": "pdb", "pods": "po",
     "priorityclasses": "pc", "replicasets": "rs", "replicationcontrollers": "rc", "resourcequotas": "quota",
     "serviceaccounts": "sa", "services": "svc", "statefulsets": "sts", "storageclasses": "sc",
@@ -42,6 +44,16 @@ ALIASES = {short: plural for plural, shorts in _SHORT.items() for short in short
 ALL = (
     "cronjobs", "daemonsets", "deployments", "horizontalpodautoscalers", "jobs", "pods", "replicasets",
     "replicationcontrollers", "services", "statefulsets",
+)  # fmt: skip
+# Built-in types whose objects are in no namespace, by the names that mean them wherever they are asked for.
+CLUSTER_SCOPED = (
+    "apiservices", "certificatesigningrequests", "clusterrolebindings", "clusterroles", "clustertrustbundles",
+    "componentstatuses", "csidrivers", "csinodes", "customresourcedefinitions", "deviceclasses", "flowschemas",
+    "ingressclasses", "ipaddresses", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations", "namespaces", "nodes", "persistentvolumes", "priorityclasses",
+    "prioritylevelconfigurations", "resourceslices", "runtimeclasses", "servicecidrs", "storageclasses",
+    "validatingadmissionpolicies", "validatingadmissionpolicybindings", "validatingwebhookconfigurations",
+    "volumeattachments", "volumeattributesclasses",
 )  # fmt: skip
 
 
@@ -90,6 +102,11 @@ def check_type(written: str, types: Selection) -> None:
         if types.allow is not None:
             allowed = ", ".join(name for name in types.allow if not is_among(name, denied))
         raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed or "no type")
+
+
+def is_cluster_scoped(written: str) -> bool:
+    """Whether it is a built-in type without namespaces. With a group it may be somebody's own of the same name."""
+    return "." not in written and is_among(written.lower(), CLUSTER_SCOPED)
 
 
 def is_among(name: str, names: tuple[str, ...]) -> bool:
