@@ -16,7 +16,7 @@ from openline.policy.go_templates import (
     MAX_RANGES_DEEP,
     PRINTING,
 )
-from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT, MAX_TYPES
+from openline.policy.resources import ALIASES, ALWAYS_DENIED, CLUSTER_SCOPED, DENIED_BY_DEFAULT, MAX_TYPES
 from openline.policy.tables import BEFORE, CLAMPS, DENIED, GLOBAL, SHORT, SHORT_IN, STREAMING, VERBS, Kind, Takes
 from openline.policy.templates import MAX_CHARACTERS, MAX_COLUMNS, MAX_DESCENTS, MAX_PATHS, MAX_RANGES, MAX_UNIONS
 
@@ -89,6 +89,7 @@ def _numbers() -> Iterator[str]:
     yield ""
     yield f"- Always denied: {', '.join(ALWAYS_DENIED)}."
     yield f"- Denied unless a policy file says otherwise: {', '.join(DENIED_BY_DEFAULT)}."
+    yield f"- Without a namespace, so that none need be named: {', '.join(CLUSTER_SCOPED)}."
     yield f"- Short names that are known: {', '.join(f'`{short}` {plural}' for short, plural in ALIASES.items())}."
     yield f"- At most {MAX_TYPES} types in a list, and {MAX_COLUMNS} custom columns."
     yield f"- A template has at most {MAX_CHARACTERS} characters."
