@@ -83,12 +83,17 @@ class Audit:
         caller: Caller,
         *,
         cluster_id: str = "",
+        correlation_id: str = "",
         detail: str = "",
         error: command_pb2.Error | None = None,
     ) -> None:
         """An admin has done this, such as `create_api_key`, or with an error was refused it. No secret in `detail`."""
         entry = Entry(
-            action=action, owner=caller.owner, cluster_id=errors.short(cluster_id), detail=errors.short(detail)
+            action=action,
+            owner=caller.owner,
+            cluster_id=errors.short(cluster_id),
+            correlation_id=_shown(correlation_id),
+            detail=errors.short(detail),
         )
         if error is not None:
             entry.outcome = command_pb2.OUTCOME_REJECTED

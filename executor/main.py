@@ -34,6 +34,8 @@ from openline.v1 import executor_service_pb2 as wire
 
 # kubectl answers with its own version in a tenth of a second, also on a machine that is busy.
 VERSION_TIMEOUT_S = 10.0
+# An API that does not answer must not keep its cluster from being reached.
+SERVER_VERSION_S = 2.0
 MAX_VERSION_BYTES = 64 << 10
 MAX_VERSION_CHARACTERS = 100
 # What runs may finish when this process is asked to stop: Kubernetes gives 30 s, a person less.
@@ -94,9 +96,10 @@ async def serve(settings: ExecutorSettings) -> None:
             policy=in_force.policy.digest,
         )
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(link.run(), name="link")
+            server_version = tasks.create_task(_learn_server_version(kubectl, who), name="server-version")
+            tasks.create_task(_connect(link, server_version), name="link")
             asides = [
-                tasks.create_task(_learn_server_version(kubectl, who), name="server-version"),
+                server_version,
                 tasks.create_task(warmup.run(), name="warmup"),
                 tasks.create_task(in_force.watch(lambda policy: _tell(policy, who, link)), name="policy"),
             ]
@@ -183,8 +186,14 @@ async def _client_version(kubectl: Kubectl) -> str:
     return _version_in(end, "clientVersion")
 
 
+async def _connect(link: Link, server_version: asyncio.Task[None]) -> None:
+    """Holds the line, from when Hello can tell the cluster's version, or after a moment without it."""
+    await asyncio.wait({server_version}, timeout=SERVER_VERSION_S)
+    await link.run()
+
+
 async def _learn_server_version(kubectl: Kubectl, who: wire.Hello) -> None:
-    """Completes `who` for the connections after the first, when the cluster's API answers."""
+    """Completes `who` when the cluster's API answers: for every connection from then on."""
     end = await _ask_version(kubectl)
     if isinstance(end, Ended):
         who.versions.kubernetes = _version_in(end, "serverVersion")

@@ -11,6 +11,7 @@ def token_answer(created: admin_service_pb2.CreateExecutorTokenResponse) -> Toke
     token = created.executor_token
     return TokenAnswer(
         token=created.token,
+        tokenId=token.token_id,
         clusterId=token.cluster_id,
         createdAt=instant(token.created_at) or datetime.now(UTC),
     )

@@ -16,6 +16,7 @@ class TokenBody(BaseModel):
 
 class TokenAnswer(BaseModel):
     token: str = Field(description="For the executor's --token or --token-file. It cannot be had again.")
+    tokenId: str = Field(description="For `?token_id=` when it is revoked; no secret.")  # noqa: N815
     clusterId: str  # noqa: N815
     createdAt: datetime  # noqa: N815
 

@@ -64,7 +64,7 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         cluster_id=request.cluster_id,
         status=("success" if success else "failure") if exited else _STOPPED[result.outcome],
         success=success,
-        correlation_id=request.correlation_id or None,
+        correlation_id=correlation_id_of(result, request) or None,
         output=f"{stdout}\n{stderr}" if stderr else stdout,
         error=None if success else said or f"exit code {result.exit_code}" if exited else result.error.message or said,
         stdout=stdout,
@@ -81,6 +81,12 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         executor_id=result.executor_id or None,
         observed_at=instant(result.observed_at),
     )
+
+
+def correlation_id_of(result: command_pb2.CommandResult, request: command_service_pb2.ExecuteRequest) -> str:
+    """The request's own; that of the first one, where this is its answer once more."""
+    is_replayed = result.command_id not in ("", request.command_id)
+    return result.correlation_id if is_replayed else request.correlation_id
 
 
 def timings_answer(timings: command_pb2.Timings) -> TimingsAnswer:

@@ -8,7 +8,6 @@ from gateway import problems
 from gateway.admin import admin_routes
 from gateway.argv import Unacceptable
 from gateway.audit import audit_routes
-from gateway.callers import MissingKey
 from gateway.clusters import cluster_routes
 from gateway.commands import command_routes
 from gateway.debug import debug_routes
@@ -36,11 +35,11 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         description="Runs kubectl commands in Kubernetes clusters that nobody can dial into.",
         exception_handlers={
             OpenlineError: problems.on_openline_error,
             CallerGone: problems.on_caller_gone,
-            MissingKey: problems.on_missing_key,
             Unacceptable: problems.on_unacceptable,
             RequestValidationError: problems.on_validation_error,
             HTTPException: problems.on_http_exception,

@@ -6,25 +6,20 @@ with a request. `documentation` describes them.
 
 import re
 from dataclasses import dataclass
+from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 
 from gateway.exchange import Exchange
 from gateway.preferences import NONE, Preferences, read_preferences
-from openline.errors import OpenlineError, error
-from openline.ids import is_token
-from openline.reasons import Reason
 
 _WHOLE_SECONDS = re.compile(r"[1-9]|[1-5][0-9]|60")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Up to 18 digits, which a seq of 64 bits can hold with room to spare.
 _SEQ = re.compile(r"[0-9]{1,18}")
-
-
-class MissingKey(Exception):
-    """No API key was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,8 @@ class Caller:
     exchange: Exchange
     # How long the caller waits, if the header said so.
     wait_s: int | None
+    # When it began to wait (time.monotonic's).
+    asked_at: float
     prefers: Preferences
     # `Accept: text/event-stream`.
     takes_events: bool
@@ -44,30 +41,35 @@ class Caller:
     def __repr__(self) -> str:
         return f"<Caller {self.exchange.request_id}>"
 
+    def left_s(self, most_s: float) -> float:
+        """Of the time for all that is looked up for this request, so much or less as the header says, what is left."""
+        return max(0.0, self.asked_at + min(most_s, self.wait_s or most_s) - monotonic())
+
 
 async def read_caller(request: Request) -> Caller:
-    """Raises MissingKey; OpenlineError for a key that no broker would take; RequestValidationError."""
+    """Raises RequestValidationError. That a key is shown was seen to before: see `edge`."""
     headers = request.headers
-    key = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
-    if not key:
-        raise MissingKey
-    if not is_token(key):
-        raise OpenlineError(error(Reason.UNAUTHENTICATED, "not a key"))
     wait = headers.get("x-request-timeout")
     if wait is not None and not _WHOLE_SECONDS.fullmatch(wait):
         wrong = {"type": "value_error", "loc": ("header", "X-Request-Timeout"), "msg": "must be 1..60 whole seconds"}
         raise RequestValidationError([wrong])
     traceparent = headers.get("traceparent", "")
     return Caller(
-        api_key=key,
+        api_key=shown_key(headers),
         exchange=Exchange.of(request.scope),
         wait_s=int(wait) if wait else None,
+        asked_at=monotonic(),
         prefers=read_preferences(headers.getlist("prefer")) if "prefer" in headers else NONE,
         takes_events="text/event-stream" in headers.get("accept", "").lower(),
         idempotency_key=headers.get("idempotency-key", ""),
         # As the specification has it, one that cannot be read is as good as none.
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
     )
+
+
+def shown_key(headers: Headers) -> str:
+    """The caller's key; empty for none."""
+    return headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
 
 
 def read_last_event_id(request: Request) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.answers import as_text, instant, timings_answer
+from gateway.answers import as_text, correlation_id_of, instant, timings_answer
 from gateway.command_models import CommandAnswer, CommandListed, End, FailureAnswer, LinksAnswer, OutputAnswer, State
 from gateway.cursors import Cursor, write_cursor
 from gateway.digests import digest_of, is_cut
@@ -63,7 +63,7 @@ def done(result: command_pb2.CommandResult, request: ExecuteRequest) -> command_
         command_id=result.command_id or request.command_id,
         cluster_id=request.cluster_id or result.cluster_id,
         session_id=request.session_id,
-        correlation_id=request.correlation_id,
+        correlation_id=correlation_id_of(result, request),
         state=command_pb2.COMMAND_STATE_DONE,
         argv=request.argv,
         created_at=result.created_at if result.HasField("created_at") else None,

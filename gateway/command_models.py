@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.models import BOUNDED, TRUNCATED, Argument, CancelOnDisconnect, TimingsAnswer, Token, WaitForCluster
+from gateway.models import (
+    BOUNDED,
+    TRUNCATED,
+    Argument,
+    CancelOnDisconnect,
+    CorrelationId,
+    Text,
+    TimingsAnswer,
+    WaitForCluster,
+)
 from gateway.shaping_models import UNCHANGED_SINCE, Digest, ShapingAnswer, ShapingFields
 from openline.limits import DEFAULT_TIMEOUT_S, MAX_ARGUMENTS, MAX_ARGV_BYTES, MAX_TIMEOUT_S
 
@@ -23,12 +32,12 @@ class Words(BaseModel):
     argv: Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGUMENTS)] | None = Field(
         None, description="Without the program."
     )
-    command: Annotated[str, Field(min_length=1, max_length=MAX_ARGV_BYTES)] | None = Field(
+    command: Annotated[Text, Field(min_length=1, max_length=MAX_ARGV_BYTES)] | None = Field(
         None, description="Split once, as a shell splits words; a leading `kubectl` is left out."
     )
     timeout_seconds: Annotated[float, Field(ge=1, le=MAX_TIMEOUT_S, allow_inf_nan=False)] = DEFAULT_TIMEOUT_S
     wait_for_cluster_s: WaitForCluster = 0.0
-    correlation_id: Token | None = None
+    correlation_id: CorrelationId | None = None
     cancel_on_disconnect: CancelOnDisconnect = False
     max_output_bytes: Annotated[int, Field(ge=1, le=MOST_OUTPUT_BYTES)] | None = Field(
         None, description="How much of the output is kept, head and tail; the broker's own limit bounds it."
@@ -50,7 +59,7 @@ class CommandBody(Words, ShapingFields):
         }
     )
 
-    session_id: Annotated[str, Field(max_length=200)] | None = None
+    session_id: Annotated[Text, Field(max_length=200)] | None = None
     unchanged_since: Digest | None = Field(None, description=UNCHANGED_SINCE)
 
 

@@ -21,12 +21,10 @@ from gateway.requests import command_request
 from gateway.resuming import resume
 from gateway.shaping_models import LookFields
 from gateway.showing import show
-from gateway.stubs import TIMEOUT_S, Stubs
-from openline.errors import OpenlineError, error
-from openline.ids import is_cluster_id, is_command_id
+from gateway.stubs import Stubs
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
+from openline.lookups import TIMEOUT_S
 from openline.pipes import Pipes
-from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest, ExecuteResponse
 
@@ -40,10 +38,14 @@ Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the 
 def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     routes = APIRouter(tags=["commands"], responses=COMMAND_PROBLEMS)
 
+    async def check(command_id: str, caller: Caller) -> None:
+        await stubs.check_command_id(command_id, caller)
+        caller.exchange.facts["command_id"] = command_id
+
     async def find(command_id: str, caller: Caller, http: Request, wait_s: float) -> command_pb2.Command:
-        _check(command_id, caller)
+        await check(command_id, caller)
         async with while_there(http.receive):
-            return await stubs.get_command(command_id, caller, wait_s=min(wait_s, caller.wait_s or wait_s))
+            return await stubs.get_command(command_id, caller, wait_s=wait_s)
 
     @routes.post(
         "/v1/clusters/{cluster_id}/commands",
@@ -62,13 +64,13 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         wish = Wish(shaping=body.shaping("body"), unchanged_since=body.unchanged_since)
         request = command_request(cluster_id, body, caller)
         caller.exchange.facts.update(cluster_id=cluster_id, command_id=request.command_id)
-        if not is_cluster_id(cluster_id):
-            raise await stubs.no_such_cluster(cluster_id, caller)
+        await stubs.check_ids(request, caller)
         if caller.takes_events:
             return await CommandStream.open(
                 run_live(pipes, request, caller),
                 http,
                 text=EventText(request.command_id),
+                request=request,
                 end=partial(_end, request, wish),
                 ping_s=ping_s,
             )
@@ -131,7 +133,7 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     )
     async def watch_command(command_id: CommandId, caller: Asking, http: Request) -> Response:
         """Attaches to a command: its events from the beginning, or after `Last-Event-ID`, to its result."""
-        _check(command_id, caller)
+        await check(command_id, caller)
         text = EventText(command_id)
         seen = read_last_event_id(http)
         return await CommandStream.open(
@@ -150,20 +152,13 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     )
     async def cancel_command(command_id: CommandId, caller: Asking, response: Response) -> CancelAnswer:
         """Stops a command: 202 while it runs, 200 when it is done, and then nothing changes. May be repeated."""
-        _check(command_id, caller)
+        await check(command_id, caller)
         request = CancelCommandRequest(command_id=command_id, why="cancelled by its caller")
-        state = await pipes.cancel(request, api_key=caller.api_key, timeout_s=TIMEOUT_S)
+        state = await pipes.cancel(request, api_key=caller.api_key, timeout_s=caller.left_s(TIMEOUT_S))
         response.status_code = 200 if state == command_pb2.COMMAND_STATE_DONE else 202
         return CancelAnswer(command_id=command_id, state=state_name(state))
 
     return routes
-
-
-def _check(command_id: str, caller: Caller) -> None:
-    """Raises COMMAND_UNKNOWN for what cannot be an id: a broker would call it malformed."""
-    if not is_command_id(command_id):
-        raise OpenlineError(error(Reason.COMMAND_UNKNOWN, "no such command"))
-    caller.exchange.facts["command_id"] = command_id
 
 
 async def _end(request: ExecuteRequest, wish: Wish, result: command_pb2.CommandResult) -> CommandAnswer:

@@ -5,15 +5,14 @@ from fastapi import APIRouter, Request, Response
 from gateway.answers import check_answerable, execute_answer, session_answer
 from gateway.callers import Asking
 from gateway.deferring import run_or_leave
-from gateway.documentation import EVENTS
+from gateway.documentation import EVENTS, LOCATION
 from gateway.event_text import EventText
 from gateway.executing import REPLAYED, answer_headers, run, run_live
 from gateway.following import CommandStream
 from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionAnswer, SessionBody
-from gateway.problems import PROBLEMS, problem
+from gateway.problems import EXECUTE_PROBLEMS, PROBLEMS, RETRY_AFTER, problem
 from gateway.requests import execute_request, session_request
 from gateway.stubs import Stubs
-from openline.ids import is_cluster_id
 from openline.pipes import Pipes
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteResponse
@@ -22,7 +21,7 @@ from openline.v1.command_service_pb2 import ExecuteResponse
 def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     routes = APIRouter(prefix="/debug", tags=["debug"], responses=PROBLEMS)
 
-    @routes.post("/execute", operation_id="execute", response_model=ExecuteAnswer, responses=EVENTS)
+    @routes.post("/execute", operation_id="execute", response_model=ExecuteAnswer, responses=EVENTS | EXECUTE_PROBLEMS)
     async def execute(body: ExecuteBody, caller: Asking, http: Request) -> Response:
         """Runs a kubectl command in a cluster and answers with its output.
 
@@ -33,8 +32,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         request = execute_request(body, caller)
         facts = caller.exchange.facts
         facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
-        if not is_cluster_id(request.cluster_id):
-            raise await stubs.no_such_cluster(request.cluster_id, caller)
+        await stubs.check_ids(request, caller)
         if caller.takes_events:
 
             async def end(result: command_pb2.CommandResult) -> ExecuteAnswer:
@@ -44,6 +42,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
                 run_live(pipes, request, caller),
                 http,
                 text=EventText(request.command_id),
+                request=request,
                 end=end,
                 ping_s=ping_s,
             )
@@ -61,14 +60,18 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
             )
         return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))
 
-    @routes.post("/execute/async", operation_id="execute_async", status_code=202)
+    @routes.post(
+        "/execute/async",
+        operation_id="execute_async",
+        status_code=202,
+        responses={202: {"headers": {"Location": LOCATION, "Retry-After": RETRY_AFTER}}},
+    )
     async def execute_async(body: ExecuteBody, caller: Asking, http: Request, response: Response) -> OperationAnswer:
         """Runs a kubectl command and answers as soon as an executor has it; the result can be fetched."""
         request = execute_request(body, caller)
         request.cancel_on_disconnect = False
         caller.exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
-        if not is_cluster_id(request.cluster_id):
-            raise await stubs.no_such_cluster(request.cluster_id, caller)
+        await stubs.check_ids(request, caller)
         begun = await run_or_leave(pipes, request, caller, http, wait_s=0)
         told = begun.result if isinstance(begun, ExecuteResponse) else begun
         if isinstance(told, command_pb2.CommandResult):

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse
 from gateway.command_models import CommandAnswer
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
+from gateway.problems import RETRY_AFTER
 from gateway.rate_limits import RATE_LIMIT_HEADERS
 
 _SECURITY_SCHEMES = {
@@ -16,8 +17,15 @@ _SECURITY_SCHEMES = {
 }
 
 _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "X-Request-Timeout": ("Seconds to wait; wins over the body.", {"type": "integer", "minimum": 1, "maximum": 60}),
-    "X-Correlation-ID": ("Ties together the calls of one AI agent; wins over the body. Echoed.", {"type": "string"}),
+    "X-Request-Timeout": (
+        "Seconds to wait, all told, for the cluster (half of it at most) and for the command; wins over the body.",
+        {"type": "integer", "minimum": 1, "maximum": 60},
+    ),
+    "X-Correlation-ID": (
+        "Ties together the calls of one AI agent; wins over the body. Echoed, with what is not visible ASCII "
+        "percent-encoded, and no longer than 200 characters.",
+        {"type": "string"},
+    ),
     "X-Request-ID": ("Names this request in the logs. Echoed.", {"type": "string"}),
     "Prefer": (
         "RFC 7240. `respond-async, wait=5` on /v1: 202 for a command that takes longer. `handling=strict` on "
@@ -25,12 +33,34 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "string"},
     ),
     "Idempotency-Key": (
-        "The same key and request again give the same command, with `Idempotency-Replayed: true`; another request with "
-        "the key of an earlier one is a 422. Keys are the caller's own, and forgotten with the result.",
+        "The same key and request (cluster, session and words) again give the same command, with "
+        "`Idempotency-Replayed: true`; another request with the key of an earlier one is a 422. Keys are the caller's "
+        "own, and forgotten with the result.",
         {"type": "string"},
     ),
     "traceparent": ("W3C trace context, passed on.", {"type": "string"}),
 }
+
+# On every answer.
+_IDS = {
+    "X-Request-ID": {"description": "As it was given, or made.", "required": True, "schema": {"type": "string"}},
+    "X-Correlation-ID": {
+        "description": "As it was given, with what is not visible ASCII percent-encoded and no more than 200 "
+        "characters; or made.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+LOCATION = {"description": "Where it is found.", "schema": {"type": "string"}}
+_PREFERENCE_APPLIED = {"description": "What of `Prefer` was followed.", "schema": {"type": "string"}}
+_REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "`true`: this is the command of an earlier request with the same key.",
+        "schema": {"type": "string"},
+    }
+}
+# Where a command may have run, and so may have been run before.
+_RAN = frozenset({"200", "202", "499", "504"})
 
 # What a route answers to `Accept: text/event-stream`.
 EVENTS: dict[int | str, dict[str, Any]] = {
@@ -70,9 +100,9 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         "model": CommandAnswer,
         "description": "It runs on (with `Prefer: respond-async`).",
         "headers": {
-            "Location": {"description": "Where it is found.", "schema": {"type": "string"}},
-            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
-            "Preference-Applied": {"schema": {"type": "string"}},
+            "Location": LOCATION,
+            "Retry-After": RETRY_AFTER,
+            "Preference-Applied": _PREFERENCE_APPLIED,
         },
     }
 }
@@ -154,8 +184,14 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
                 # FastAPI takes every model for plain JSON.
                 if response.get("content", {}).get("application/json", {}).get("schema") == _PROBLEM:
                     response["content"] = {"application/problem+json": {"schema": _PROBLEM}}
+                response.setdefault("headers", {}).update(_IDS)
+            if operation["operationId"] in _RUNNING:
+                for status in _RAN & operation["responses"].keys():
+                    operation["responses"][status]["headers"].update(_REPLAYED)
+            if operation["operationId"] == "execute":
+                operation["responses"]["504"]["headers"]["Preference-Applied"] = _PREFERENCE_APPLIED
             if operation["operationId"] in _COUNTED:
-                operation["responses"]["200"].setdefault("headers", {}).update(RATE_LIMIT_HEADERS)
+                operation["responses"]["200"]["headers"].update(RATE_LIMIT_HEADERS)
             if OPEN_TAG not in operation["tags"]:
                 operation["security"] = [{scheme: []} for scheme in _SECURITY_SCHEMES]
                 taken = [

@@ -9,17 +9,24 @@ import time
 from collections.abc import Mapping
 
 import structlog
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.callers import shown_key
 from gateway.exchange import Exchange
 from gateway.problems import problem
 from gateway.traffic import Traffic
+from openline.calls import broker_unavailable
+from openline.errors import error
+from openline.ids import is_token
+from openline.reasons import NO, Reason
+from openline.v1 import command_pb2
 
 log = structlog.get_logger()
 
 MAX_BODY_BYTES = 1 << 20
+LARGE_HEAD = "The request's head is too large"
 # From the end of the head to the end of the body; a client that needs longer is not talking to us.
 BODY_TIMEOUT_S = 10.0
 
@@ -27,16 +34,35 @@ BODY_TIMEOUT_S = 10.0
 MAX_DISCARDED_BYTES = 32 << 20
 DISCARD_S = 3.0
 
-# Asked every few seconds by whatever watches the gateway: their lines are of interest only when something is wrong.
+# Asked every few seconds by whatever watches the gateway: their lines are of interest only when something is wrong, and
+# they are answered however many others ask.
 _WATCHED = frozenset({"/health", "/healthz", "/metrics"})
+# Where GET works, HEAD does.
+_PAGES = _WATCHED | {"/docs", "/openapi.json"}
+# Whatever is below these asks for a key before anything else.
+_KEYED = ("/debug/", "/admin/", "/cluster/", "/api/", "/v1/", "/audit")
+
+_CROWDED = "openline.crowded"
+_LARGE_HEAD = "openline.large_head"
+
+
+def crowd(scope: Scope) -> None:
+    """This request came on a connection beyond those that are served."""
+    scope[_CROWDED] = True
+
+
+def large_head(scope: Scope) -> None:
+    """This request's head is beyond its bound."""
+    scope[_LARGE_HEAD] = True
 
 
 class _Refused(Exception):
-    """The body was not taken."""
+    """The request is not passed on, nor its body taken; `failure` says why, where there is a reason in the table."""
 
-    def __init__(self, status: int, why: str) -> None:
+    def __init__(self, status: int, why: str, *, failure: command_pb2.Error | None = None) -> None:
         super().__init__(why)
         self.status = status
+        self.failure = failure
 
 
 class _Gone(Exception):
@@ -62,6 +88,7 @@ class Edge:
         status = 499
         head_s: float | None = None
         is_event_stream = False
+        asked = scope
 
         async def answer(message: Message) -> None:
             nonlocal status, head_s, is_event_stream
@@ -77,19 +104,25 @@ class Edge:
 
         traffic.in_flight += 1
         try:
+            _check(scope)
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 body = await _read_body(headers, receive)
                 _say_json(scope)
                 receive = _replay(body, receive)
-            await self._app(scope, receive, answer)
+            if scope["method"] == "HEAD" and scope["path"] in _PAGES:
+                # The server leaves the body out: it knows what was asked.
+                asked = {**scope, "method": "GET"}
+            await self._app(asked, receive, answer)
         except _Gone:
             pass
         except _Refused as refused:
-            response = problem(scope, refused.status, str(refused), headers={"Connection": "close"})
+            response = problem(
+                scope, refused.status, str(refused), failure=refused.failure, headers={"Connection": "close"}
+            )
             await _refuse(response, scope, receive, answer)
         finally:
             took_s = time.perf_counter() - began_at
-            route = getattr(scope.get("route"), "path", None)
+            route = getattr(asked.get("route"), "path", None)
             traffic.in_flight -= 1
             traffic.event_streams -= is_event_stream
             traffic.count(
@@ -110,6 +143,23 @@ class Edge:
                 **({"correlation_id": exchange.correlation_id} if exchange.is_agent_call else {}),
                 **exchange.facts,
             )
+
+
+def _check(scope: Scope) -> None:
+    """What is refused whatever the body says. Raises _Refused."""
+    path = scope["path"]
+    if _CROWDED in scope and path not in _WATCHED:
+        full = broker_unavailable("the gateway has as many connections open as it takes", executed=NO).error
+        raise _Refused(503, full.message, failure=full)
+    if _LARGE_HEAD in scope:
+        raise _Refused(431, LARGE_HEAD)
+    if path.startswith(_KEYED):
+        key = shown_key(Headers(scope=scope))
+        if not is_token(key):
+            why = "Invalid API key" if key else "Missing API key"
+            raise _Refused(401, why, failure=error(Reason.UNAUTHENTICATED, why))
+    if "\0" in path:
+        raise _Refused(404, "Not Found")
 
 
 async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gateway.cluster_examples import CLUSTER_EXAMPLES
+
 _ID = "01a223f6-56f4-77ec-8c7b-86651edb4bd4"
 _TIMINGS = {
     "queue_ms": 0.0,
@@ -50,18 +52,8 @@ _LISTED: dict[str, Any] = {
         "events": f"/v1/commands/{_ID}/events",
     },
 }
-_SESSION = {
-    "session_id": "01a223f6-6000-7000-8000-000000000001",
-    "cluster_id": "prod-east",
-    "status": "active",
-    "created_at": "2026-11-28T21:01:16Z",
-    "expires_at": "2026-11-28T21:06:16Z",
-    "ttl_seconds": 300,
-    "correlation_id": None,
-    "service_identity": None,
-}
 
-EXAMPLES: dict[str, dict[str, Any]] = {
+EXAMPLES: dict[str, dict[str, Any]] = CLUSTER_EXAMPLES | {
     "CommandAnswer": _LISTED
     | {
         "digest": _DIGEST,
@@ -166,43 +158,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         ],
         "labels_unknown": [],
     },
-    "ClusterShown": {
-        "cluster_id": "prod-east",
-        "is_connected": True,
-        "is_active": True,
-        "active_for_seconds": 60,
-        "has_active_session": False,
-        "last_seen": _NOW,
-        "labels": {"env": "prod", "region": "eu"},
-        "replicas": ["broker-a"],
-        "executors": [
-            {
-                "executor_id": "executor-0",
-                "replica_id": "broker-a",
-                "connected_at": "2026-11-28T21:01:15.269400Z",
-                "is_moving": False,
-                "running": 1,
-                "max_concurrency": 8,
-                "verbs": ["describe", "get", "logs"],
-                "policy": {
-                    "digest": "5d0f7c1b2a9e4f63",
-                    "resources": {"allowed": None, "denied": ["configmaps"]},
-                    "namespaces": {"allowed": ["shop", "team-*"], "denied": []},
-                    "max_output_bytes": 1048576,
-                    "masks_secrets": True,
-                    "masks_values": True,
-                },
-                "streaming": True,
-                "labels": {"env": "prod", "region": "eu"},
-                "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": ""},
-            }
-        ],
-    },
-    "SessionAnswer": _SESSION,
-    "SessionPage": {
-        "sessions": [_SESSION | {"user_id": "ana", "last_used_at": _NOW, "command_count": 3}],
-        "count": 1,
-        "next_cursor": None,
+    "CancelAnswer": {"command_id": _ID, "state": "running"},
+    "HealthAnswer": {
+        "status": "healthy",
+        "brokers": [{"address": "broker-0:50051", "connected": True, "replica_id": "broker-a", "degraded": False}],
+        "version": "0.1.0",
     },
     "AuditAnswer": {
         "entries": [
@@ -227,35 +187,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         ],
         "count": 1,
         "next_cursor": None,
-    },
-    "TokenAnswer": {
-        "token": "qTr4v9n0Zc2mJx7bW5kLhS8dYf1gPa3eUoIiRtEwQyM",
-        "clusterId": "prod-east",
-        "createdAt": _NOW,
-    },
-    "AgentsAnswer": {
-        "clusters": [
-            {"id": "prod-east", "connected": True, "lastSeen": _NOW},
-            {"id": "prod-west", "connected": False, "lastSeen": None},
-        ],
-        "count": 2,
-    },
-    "AgentStatusAnswer": {
-        "id": "prod-east",
-        "connected": True,
-        "status": "connected",
-        "lastSeen": _NOW,
-        "version": "0.1.0",
-        "kubernetesVersion": "v1.37.1",
-        "capabilities": {
-            "executor_id": "executor-0",
-            "verbs": ["describe", "get", "logs"],
-            "streaming": True,
-            "labels": {"env": "prod"},
-            "max_concurrency": 8,
-            "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": "v1.37.1"},
-        },
-        "mode": "readOnly",
     },
     "Problem": _PROBLEM,
 }

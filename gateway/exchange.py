@@ -6,12 +6,14 @@ The middleware in `edge` makes it; routes add what they learn.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
+from urllib.parse import quote
 
 from starlette.types import Scope
 
-from openline.ids import is_token, new_id
+from openline.ids import MAX_TOKEN_CHARACTERS, is_token, new_id
 
 _KEY = "openline.exchange"
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 @dataclass(slots=True)
@@ -19,7 +21,7 @@ class Exchange:
     """Mutable, since the body may bring the correlation id after the headers did not."""
 
     request_id: str
-    # Shown to the caller: as given, or made.
+    # Shown to the caller: as given (see `visible`), or made.
     correlation_id: str
     # The caller gave it: the request is an agent call.
     is_agent_call: bool
@@ -28,7 +30,7 @@ class Exchange:
 
     @classmethod
     def begin(cls, scope: Scope, headers: Mapping[bytes, bytes]) -> Self:
-        given = _acceptable(headers.get(b"x-correlation-id"))
+        given = visible(headers.get(b"x-correlation-id", b""))
         exchange = cls(
             request_id=_acceptable(headers.get(b"x-request-id")) or new_id(),
             correlation_id=given or new_id(),
@@ -49,8 +51,17 @@ class Exchange:
     def offer_correlation_id(self, from_body: str | None) -> None:
         """Takes the body's where the headers had none: the header wins."""
         if from_body and not self.is_agent_call:
-            self.correlation_id = from_body
+            self.correlation_id = visible(from_body.encode())
             self.is_agent_call = True
+
+
+def visible(correlation_id: bytes) -> str:
+    """A caller's correlation id as it travels: in headers, in logs, to the brokers.
+
+    What is not visible ASCII is percent-encoded, and what is longer than an id can be is cut: nobody's id is refused or
+    exchanged for another, and the same one always becomes the same.
+    """
+    return quote(correlation_id, safe=_VISIBLE)[:MAX_TOKEN_CHARACTERS]
 
 
 def _acceptable(value: bytes | None) -> str:

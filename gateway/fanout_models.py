@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.command_models import Words
-from gateway.models import TimingsAnswer
+from gateway.models import Text, TimingsAnswer
 from gateway.selectors import MAX_SELECTOR_CHARS
 from gateway.shaping_models import ShapingAnswer, ShapingFields
 
@@ -32,10 +32,10 @@ class FanoutBody(Words, ShapingFields):
         }
     )
 
-    clusters: Annotated[list[Annotated[str, Field(max_length=253)]], Field(min_length=1, max_length=MAX_CLUSTERS)] | (
+    clusters: Annotated[list[Annotated[Text, Field(max_length=253)]], Field(min_length=1, max_length=MAX_CLUSTERS)] | (
         None
     ) = None
-    selector: Annotated[str, Field(min_length=1, max_length=MAX_SELECTOR_CHARS)] | None = Field(
+    selector: Annotated[Text, Field(min_length=1, max_length=MAX_SELECTOR_CHARS)] | None = Field(
         None,
         description="On the labels of connected executors, as kubectl's `-l`: `env=prod,region in (eu, us),!spot`.",
     )

@@ -18,12 +18,14 @@ from gateway.answers import check_answerable
 from gateway.command_answers import NO_NEWS
 from gateway.event_text import TIME_IS_UP, EventText, said
 from gateway.exchange import Exchange
+from gateway.executing import REPLAYED
 from gateway.leaving import while_there
 from gateway.problems import problem_of
 from gateway.sse import EventStream
 from openline.errors import OpenlineError
 from openline.events import CommandEvents
 from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import ExecuteRequest
 
 # So long the answer's head waits for news of the command.
 HEAD_WAIT_S = 1.0
@@ -43,6 +45,7 @@ class CommandStream(EventStream):
         self._for_s = for_s
         # What came before the head was sent.
         self._first: deque[command_pb2.CommandEvent] = deque()
+        self._heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._head_waits = True
         self._beginning = asyncio.create_task(self._begin(), name="events-begin")
 
@@ -56,15 +59,19 @@ class CommandStream(EventStream):
         end: End,
         ping_s: float,
         for_s: float | None = None,
+        request: ExecuteRequest | None = None,
     ) -> Self:
         """Waits for news, for a moment. Raises OpenlineError for a command that does not get as far, and CallerGone.
 
-        `for_s` ends the stream early, without an end of the command.
+        `for_s` ends the stream early, without an end of the command. Of a `request` with an idempotency key it is known
+        from its first event on whether the command is an earlier one's; the head says so, and waits for that.
         """
         stream = cls(events, text=text, end=end, ping_s=ping_s, for_s=for_s)
         try:
             async with while_there(http.receive):
                 await asyncio.wait({stream._beginning}, timeout=HEAD_WAIT_S)
+                if request is not None and request.idempotency_key:
+                    await asyncio.wait({stream._beginning, stream._heard}, return_when=asyncio.FIRST_COMPLETED)
             if stream._beginning.done():
                 stream._beginning.result()
                 if stream._first and stream._first[-1].HasField("result"):
@@ -73,6 +80,9 @@ class CommandStream(EventStream):
             await stream.close()
             raise
         stream._head_waits = False
+        if request is not None and (earlier := stream._earlier_than(request)):
+            Exchange.of(http.scope).facts["command_id"] = earlier
+            stream.headers.update(REPLAYED)
         return stream
 
     async def tell(self, scope: Scope, send: Send) -> None:
@@ -95,8 +105,18 @@ class CommandStream(EventStream):
         """Fetches events until there is news, or nobody waits for it any more."""
         async for event in self._events:
             self._first.append(event)
+            if not self._heard.done():
+                self._heard.set_result(None)
             if not self._head_waits or event.WhichOneof("event") != "state" or event.state not in NO_NEWS:
                 return
+
+    def _earlier_than(self, request: ExecuteRequest) -> str:
+        """The id of the command that is shown, if it is not this request's; else empty."""
+        for event in self._first:
+            for command_id in (event.command_id, event.output.command_id, event.result.command_id):
+                if command_id not in ("", request.command_id):
+                    return command_id
+        return ""
 
     async def _all(self) -> CommandEvents:
         while self._first:

@@ -9,8 +9,8 @@ from gateway.cluster_answers import session_shown
 from gateway.cluster_models import SessionPage
 from gateway.command_answers import command_listed
 from gateway.command_models import CommandPage
+from gateway.exchange import visible
 from gateway.problems import PROBLEMS
-from gateway.requests import check_session_id
 from gateway.stubs import Stubs
 from gateway.times import Instant, stamp
 from gateway.v1 import MAX_PAGE, PAGE, SessionId
@@ -18,7 +18,6 @@ from openline.v1.command_service_pb2 import ListCommandsRequest
 from openline.v1.session_service_pb2 import ListSessionsRequest
 
 ClusterName = Annotated[str, Query(max_length=253, description="Only of this cluster.")]
-Name = Annotated[str, Query(max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many at most.")]
 # A page goes on behind an id.
 Cursor = Annotated[
@@ -39,8 +38,8 @@ def listing_routes(stubs: Stubs) -> APIRouter:
     async def list_commands(
         caller: Asking,
         cluster_id: ClusterName = "",
-        session_id: Name = "",
-        correlation_id: Name = "",
+        session_id: Annotated[str, Query(max_length=200)] = "",
+        correlation_id: Annotated[str, Query(description="As it was given, or as it was told back.")] = "",
         since: Since = None,
         limit: Limit = PAGE,
         cursor: Cursor = "",
@@ -53,7 +52,7 @@ def listing_routes(stubs: Stubs) -> APIRouter:
         request = ListCommandsRequest(
             cluster_id=cluster_id,
             session_id=session_id,
-            correlation_id=correlation_id,
+            correlation_id=visible(correlation_id.encode()),
             since=stamp(since),
             page_size=limit,
             page_token=cursor,
@@ -65,7 +64,7 @@ def listing_routes(stubs: Stubs) -> APIRouter:
         session_id: SessionId, caller: Asking, since: Since = None, limit: Limit = PAGE, cursor: Cursor = ""
     ) -> CommandPage:
         """Lists the commands of a session, newest first, also when it has ended. An admin may see those of others."""
-        check_session_id(session_id)
+        await stubs.check_session_id(session_id, caller)
         request = ListCommandsRequest(session_id=session_id, since=stamp(since), page_size=limit, page_token=cursor)
         return await page(request, caller)
 

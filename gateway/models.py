@@ -1,32 +1,49 @@
 """The shapes of the drop-in surface, as today's AI agents know them: names, bounds, and what is always present."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.argv import DEFAULT_NAMESPACE, Verb
-from openline.ids import is_token
+from openline.ids import is_name
 from openline.limits import MAX_ARGUMENT_BYTES, MAX_WAIT_FOR_CLUSTER_S
+
+# NUL, and half of a surrogate pair, which JSON can say and UTF-8 cannot.
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+
+
+def _text(text: str) -> str:
+    if _UNFIT.search(text):
+        raise ValueError("must not contain NUL, nor half of a surrogate pair")
+    return text
 
 
 def _argument(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not contain NUL")
+    _text(text)
     if len(text.encode()) > MAX_ARGUMENT_BYTES:
         raise ValueError(f"must have at most {MAX_ARGUMENT_BYTES} bytes")
     return text
 
 
-def _token(text: str) -> str:
-    if text and not is_token(text):
-        raise ValueError("must be 1..200 visible ASCII characters")
+def _name(text: str) -> str:
+    if text and not is_name(text):
+        raise ValueError("must be 1..200 characters without control characters")
     return text
 
 
+Text = Annotated[str, AfterValidator(_text)]
 Argument = Annotated[str, AfterValidator(_argument)]
 # Empty counts as absent, as it always did.
-Token = Annotated[str, AfterValidator(_token)]
+Name = Annotated[str, AfterValidator(_name)]
+CorrelationId = Annotated[
+    Text,
+    Field(
+        description="Any text. It is told back, and found in logs, with what is not visible ASCII percent-encoded, and "
+        "no longer than 200 characters."
+    ),
+]
 
 # Beyond the old API.
 WaitForCluster = Annotated[
@@ -56,7 +73,7 @@ class ExecuteBody(BaseModel):
         }
     )
 
-    cluster_id: Annotated[str, Field(min_length=1, max_length=253)]
+    cluster_id: Annotated[Text, Field(min_length=1, max_length=253)]
     command_type: Verb = Field(
         Verb.GET, description="The verb. Where it is left out and `args` begins with a verb, that is the verb."
     )
@@ -66,8 +83,8 @@ class ExecuteBody(BaseModel):
         description="`-n` or `-A` in the arguments wins over the default; two different namespaces are refused.",
     )
     timeout_seconds: Annotated[int, Field(ge=1, le=300)] | None = 10
-    session_id: Annotated[str, Field(max_length=200)] | None = None
-    correlation_id: Token | None = None
+    session_id: Annotated[Text, Field(max_length=200)] | None = None
+    correlation_id: CorrelationId | None = None
     extra_args: Annotated[list[Argument], Field(max_length=40)] | None = None
     wait_for_cluster_s: WaitForCluster = 0.0
     cancel_on_disconnect: CancelOnDisconnect = False
@@ -129,9 +146,9 @@ class SessionBody(BaseModel):
 
     cluster_id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     ttl_seconds: Annotated[int, Field(ge=60, le=3600)] = 300
-    user_id: Token | None = None
-    correlation_id: Token | None = None
-    service_identity: Token | None = None
+    user_id: Name | None = None
+    correlation_id: CorrelationId | None = None
+    service_identity: Name | None = None
 
 
 class SessionAnswer(BaseModel):

@@ -42,5 +42,4 @@ def not_yet(scope: Scope, command: command_pb2.Command) -> ProblemResponse:
         409,
         f"The command has not ended; its output so far is at /v1/commands/{command.command_id}/events",
         executed=YES if runs else UNKNOWN,
-        headers={"Retry-After": "1"},
     )

@@ -7,6 +7,7 @@ import http
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
@@ -22,7 +23,7 @@ from gateway.leaving import CallerGone
 from gateway.models import Problem
 from gateway.rate_limits import RATE_LIMIT_HEADERS, headers_of_error
 from openline.errors import OpenlineError
-from openline.reasons import EXECUTED_TEXT, MEANING, NO, Reason, reason_of
+from openline.reasons import EXECUTED_TEXT, MEANING, NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_pb2
 
 # What the old API said, word for word; its callers compare. CLUSTER_UNKNOWN names the clusters that there are.
@@ -32,6 +33,7 @@ DROP_IN_DETAIL: dict[Reason, str] = {
     Reason.SESSION_MISMATCH: "Session cluster mismatch",
 }
 
+RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer"}}
 # For the documentation of routes: what each of them may answer instead.
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
@@ -44,15 +46,16 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "The body is too large.",
         422: "The request is not valid.",
         429: "The cluster is busy, or a quota of the key is used up.",
+        431: "The request's head is too large.",
         500: "A defect of the gateway's or the broker's.",
         501: "The broker does not do this yet.",
         502: "Its executor is lost, or could not start the command.",
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
     }.items()
 }
-PROBLEMS[429]["headers"] = {
-    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
-} | RATE_LIMIT_HEADERS
+PROBLEMS[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+PROBLEMS[429]["headers"] = {"Retry-After": RETRY_AFTER} | RATE_LIMIT_HEADERS
+PROBLEMS[503]["headers"] = {"Retry-After": RETRY_AFTER}
 COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     status: {"model": Problem, "description": description}
     for status, description in {
@@ -63,9 +66,25 @@ COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
     }.items()
 }
 
+# Of /debug/execute, where a command that was stopped is an ordinary answer as a rule.
+EXECUTE_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        410: "The result of the command that has this idempotency key has expired.",
+        499: "The command was cancelled before there was anything to stream.",
+        504: "The command ran out of time (with `Prefer: handling=strict`).",
+    }.items()
+}
+
 TOKEN_PROBLEMS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "The cluster has this very token, or had it."}
 }
+
+# Where a caller wrote what a broker finds wrong, if not under the same name in the body.
+_PLACES = {"idempotency_key": ("header", "Idempotency-Key"), "page_token": ("query", "cursor")}
+
+# What a path may have in it unencoded (RFC 3986, 3.3).
+_IN_PATHS = "/:@!$&'()*+,;=~"
 
 Detail = str | list[dict[str, Any]]
 
@@ -99,7 +118,7 @@ def problem(
         "title": _title(status, reason),
         "status": status,
         "detail": detail,
-        "instance": scope["path"],
+        "instance": quote(scope["path"], safe=_IN_PATHS),
         "reason": reason,
         "executed": EXECUTED_TEXT.get(told.executed, "unknown"),
         "retryable": retryable,
@@ -109,6 +128,9 @@ def problem(
     out = dict(headers or {})
     if reason:
         exchange.facts["reason"] = reason
+    if told.executed == UNKNOWN and "command_id" in exchange.facts:
+        # Where to look whether it ran; the broker that would have said so may not have answered.
+        content["command_id"] = exchange.facts["command_id"]
     if reason is Reason.CLUSTER_OFFLINE:
         content["last_seen"] = told.metadata.get("last_seen")
     if retryable:
@@ -130,7 +152,7 @@ def problem_of(scope: Scope, failure: OpenlineError) -> ProblemResponse:
     if reason is Reason.CLUSTER_UNKNOWN:
         detail = _no_cluster(failure.error)
     if status == 422:
-        wrong = [_wrong(("body", v.field), v.description) for v in failure.error.violations]
+        wrong = [_wrong(_PLACES.get(v.field, ("body", v.field)), v.description) for v in failure.error.violations]
         return _invalid(scope, wrong or [_wrong(("body",), failure.error.message)], failure=failure.error)
     return problem(scope, status, detail, failure=failure.error)
 
@@ -142,11 +164,6 @@ async def on_openline_error(request: Request, failure: OpenlineError) -> Problem
 async def on_caller_gone(_request: Request, _failure: CallerGone) -> Response:
     """For the log line: nobody reads it."""
     return Response(status_code=499)
-
-
-async def on_missing_key(request: Request, _failure: Exception) -> ProblemResponse:
-    failure = command_pb2.Error(reason=Reason.UNAUTHENTICATED, executed=NO)
-    return problem(request.scope, 401, "Missing API key", failure=failure)
 
 
 async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemResponse:

@@ -7,18 +7,23 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from http import HTTPStatus
+from typing import Any, cast
 
 import httptools
 import uvicorn
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.edge import LARGE_HEAD, crowd, large_head
 from gateway.exchange import Exchange
 from gateway.problems import problem
 
-# Connections beyond this many are answered 503 at once; each costs a few tens of KiB.
+# What is asked on connections beyond this many is answered 503 at once, health excepted: see `edge`. Each costs a few
+# tens of KiB.
 MAX_CONNECTIONS = 4096
+# Those beyond these are closed unheard.
+MOST_CONNECTIONS = MAX_CONNECTIONS + 256
 BACKLOG = 2048
 # Longer than the minute after which load balancers close an idle connection, so that it is never us who close first.
 KEEP_ALIVE_S = 65
@@ -96,7 +101,10 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.parser = PlainParser(self)
         super().connection_made(transport)
-        self._await_head()
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
@@ -119,6 +127,12 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.is_head_to_read_again:
             self._head_done()
+            scope = cast(Scope, self.scope)
+            if len(self.connections) > MAX_CONNECTIONS:
+                crowd(scope)
+            # One that came in a single piece has not been counted.
+            if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+                large_head(scope)
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -130,16 +144,20 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.close()
+                self._refuse(431, LARGE_HEAD)
 
     def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, why: str) -> None:
         """A problem with its ids, as every other refusal is, though there is no request that it could name."""
         scope: Scope = {"type": "http", "method": "", "path": "", "headers": []}
         exchange = Exchange.begin(scope, {})
         ids = {"X-Request-ID": exchange.request_id, "X-Correlation-ID": exchange.correlation_id}
-        answer = problem(scope, 400, msg, headers={**ids, "Connection": "close"})
+        answer = problem(scope, status, why, headers={**ids, "Connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(answer.body)))
+        line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+        self.transport.write(b"%b%b\r\n%b" % (line, head, bytes(answer.body)))
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -180,7 +198,6 @@ def make_server(app: ASGIApp) -> Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gateway.argv import Unacceptable
 from gateway.cursors import MAX_CURSOR_CHARS, BadCursor, Cursor, read_cursor
+from gateway.models import Text
 from gateway.patterns import MAX_PATTERN_CHARS, BadPattern, Pattern
 from gateway.selecting import MAX_QUERY_CHARS, BadQuery, check_query
 from gateway.shaping import WHOLE, Amount, Shaped, Shaping, Shown
@@ -18,12 +19,12 @@ MAX_SHOWN = 1 << 30
 class ShapingFields(BaseModel):
     """What is wanted of the output. All counts of what is left out are in the answer's `shaping`."""
 
-    jsonpath: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)] | None = Field(
+    jsonpath: Annotated[Text, Field(min_length=1, max_length=MAX_QUERY_CHARS)] | None = Field(
         None,
         description="Of JSON on stdout, these values (RFC 9535), each as JSON on a line of its own. A path as kubectl "
         "has it, `{.items[*].metadata.name}`, is understood as well.",
     )
-    grep: Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = Field(
+    grep: Annotated[Text, Field(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = Field(
         None, description="Of stdout, the lines that have this in them: a pattern in RE2's syntax."
     )
     grep_context: Annotated[int, Field(ge=0, le=MAX_GREP_CONTEXT)] = Field(
@@ -57,7 +58,7 @@ class ShapingFields(BaseModel):
         )
 
 
-Digest = Annotated[str, Field(max_length=100)]
+Digest = Annotated[Text, Field(max_length=100)]
 UNCHANGED_SINCE = (
     "An answer's `digest`. If the output is the same again, the answer is `not_modified` and comes without it."
 )

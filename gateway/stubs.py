@@ -1,20 +1,20 @@
 """Sessions, clusters, tokens, looks and lists: unary calls, asked of one replica after the other until one answers.
 
 None of them runs a command; a session that was made twice expires unused, and a token that was made twice nobody has.
-So each may be asked again, for as long as one answer may take.
+All that one request looks up has the time of one lookup together.
 """
 
 from collections.abc import Callable
-from time import monotonic
 from typing import TypeVar
 
 import grpc
 
 from gateway.callers import Caller
 from openline.errors import OpenlineError, error
-from openline.lookups import call, first_answer
+from openline.ids import is_cluster_id, is_command_id, is_token
+from openline.lookups import MAX_PAGES, TIMEOUT_S, Lookups
 from openline.pipes import Pipes
-from openline.reasons import NO, UNKNOWN, Reason
+from openline.reasons import Reason
 from openline.v1 import (
     admin_service_pb2,
     cluster_service_pb2,
@@ -27,10 +27,6 @@ from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-# For each replica: these calls are a look into Redis, so one that needs longer is not well.
-TIMEOUT_S = 3.0
-# A thousand clusters a page.
-MAX_PAGES = 100
 # In an error message, for a person or a model to choose from.
 MAX_NAMES = 100
 
@@ -130,17 +126,38 @@ class Stubs:
         metadata = {"cluster_id": cluster_id, "available": ",".join(available[:MAX_NAMES])}
         return OpenlineError(error(Reason.CLUSTER_UNKNOWN, f"no cluster {cluster_id!r}", metadata=metadata))
 
+    async def check_ids(self, request: command_service_pb2.ExecuteRequest, caller: Caller) -> None:
+        """Raises CLUSTER_UNKNOWN or SESSION_UNKNOWN for what cannot be an id, which a broker would call malformed."""
+        if not is_cluster_id(request.cluster_id):
+            raise await self.no_such_cluster(request.cluster_id, caller)
+        if request.session_id:
+            await self.check_session_id(request.session_id, caller)
+
+    async def check_session_id(self, session_id: str, caller: Caller) -> None:
+        """Raises SESSION_UNKNOWN for what cannot be one."""
+        if not is_token(session_id):
+            await self._check_key(caller)
+            raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))
+
+    async def check_command_id(self, command_id: str, caller: Caller) -> None:
+        """Raises COMMAND_UNKNOWN for what cannot be one."""
+        if not is_command_id(command_id):
+            await self._check_key(caller)
+            raise OpenlineError(error(Reason.COMMAND_UNKNOWN, "no such command"))
+
     async def get_command(self, command_id: str, caller: Caller, *, wait_s: float = 0.0) -> command_pb2.Command:
-        """A command, running or done; `wait_s` waits for its end."""
-        ends_at = monotonic() + wait_s
+        """A command, running or done; `wait_s` waits for its end, and where the header says less, not as long."""
+        left_s = caller.left_s(wait_s + TIMEOUT_S)
+        wait_s = min(wait_s, max(left_s - TIMEOUT_S, left_s / 2))
+        return await self._lookups(caller).get_command(command_id, wait_s=wait_s, timeout_s=left_s - wait_s)
 
-        async def look(channel: grpc.aio.Channel) -> command_pb2.Command:
-            left_s = max(0.0, ends_at - monotonic())
-            request = command_service_pb2.GetCommandRequest(command_id=command_id, wait_s=left_s)
-            method = CommandServiceStub(channel).GetCommand
-            return (await call(method, request, api_key=caller.api_key, timeout_s=left_s + TIMEOUT_S)).command
-
-        return await first_answer(self._pipes, look, ends_at=ends_at + TIMEOUT_S, executed=UNKNOWN)
+    async def _check_key(self, caller: Caller) -> None:
+        """Raises UNAUTHENTICATED, which comes before anything else: by a question that has no other purpose."""
+        try:
+            await self.list_clusters(caller, page_size=1)
+        except OpenlineError as failure:
+            if failure.reason is not Reason.SCOPE_MISSING:
+                raise
 
     async def _ask(
         self,
@@ -148,10 +165,7 @@ class Stubs:
         request: Q,
         caller: Caller,
     ) -> A:
-        timeout_s = min(TIMEOUT_S, caller.wait_s or TIMEOUT_S)
-        return await first_answer(
-            self._pipes,
-            lambda channel: call(method(channel), request, api_key=caller.api_key, timeout_s=timeout_s),
-            ends_at=monotonic() + timeout_s,
-            executed=NO,
-        )
+        return await self._lookups(caller).ask(method, request, timeout_s=caller.left_s(TIMEOUT_S))
+
+    def _lookups(self, caller: Caller) -> Lookups:
+        return Lookups(self._pipes, api_key=caller.api_key, correlation_id=caller.exchange.given_correlation_id)

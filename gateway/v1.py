@@ -7,9 +7,10 @@ from fastapi import APIRouter, Path, Query, Response
 from gateway.callers import Asking
 from gateway.cluster_answers import cluster_shown, session_shown
 from gateway.cluster_models import ClusterPage, ClusterShown, SessionShown
+from gateway.documentation import LOCATION
 from gateway.models import SessionBody
 from gateway.problems import PROBLEMS
-from gateway.requests import check_session_id, session_request
+from gateway.requests import session_request
 from gateway.stubs import Stubs
 from openline.ids import is_cluster_id
 
@@ -44,7 +45,13 @@ def v1_routes(stubs: Stubs) -> APIRouter:
             raise await stubs.no_such_cluster(cluster_id, caller)
         return cluster_shown(await stubs.get_cluster(cluster_id, caller))
 
-    @routes.post("/sessions", operation_id="create_session_v1", status_code=201, tags=["sessions"])
+    @routes.post(
+        "/sessions",
+        operation_id="create_session_v1",
+        status_code=201,
+        tags=["sessions"],
+        responses={201: {"headers": {"Location": LOCATION}}},
+    )
     async def create_session(body: SessionBody, caller: Asking, response: Response) -> SessionShown:
         """Begins a session: a record that commands may name, and that lives on while they do."""
         session = await stubs.create_session(session_request(body, caller), caller)
@@ -55,13 +62,11 @@ def v1_routes(stubs: Stubs) -> APIRouter:
     @routes.get("/sessions/{session_id}", operation_id="get_session_v1", tags=["sessions"])
     async def get_session(session_id: SessionId, caller: Asking) -> SessionShown:
         """Shows a session. Looking at it does not prolong it."""
-        check_session_id(session_id)
         return session_shown(await stubs.get_session(session_id, caller))
 
     @routes.delete("/sessions/{session_id}", operation_id="delete_session_v1", status_code=204, tags=["sessions"])
     async def delete_session(session_id: SessionId, caller: Asking) -> None:
         """Ends a session. Commands that run in it run on."""
-        check_session_id(session_id)
         await stubs.delete_session(session_id, caller)
 
     return routes

@@ -15,7 +15,6 @@ from gateway.policies import judge_by_all, policies_of
 from gateway.problems import PROBLEMS
 from gateway.requests import command_request
 from gateway.stubs import Stubs
-from openline.ids import is_cluster_id
 from openline.policy import Denied, Policy
 
 
@@ -44,8 +43,7 @@ def validating_routes(stubs: Stubs) -> APIRouter:
         """
         request = command_request(cluster_id, body, caller)
         caller.exchange.facts.update(cluster_id=cluster_id)
-        if not is_cluster_id(cluster_id):
-            raise await stubs.no_such_cluster(cluster_id, caller)
+        await stubs.check_ids(request, caller)
         own = policies_of(await stubs.get_cluster(cluster_id, caller))
         verdict = judge_by_all(
             list(request.argv), own or [Policy()], streamed=caller.takes_events, remaining_s=request.timeout_s

@@ -5,6 +5,7 @@ import heapq
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,10 +16,11 @@ from broker.core.tokens import Token
 from broker.draining import Draining
 from broker.registry import Registry
 from broker.rpc.audit import AuditEntries
-from broker.rpc.service import credential
+from broker.rpc.service import credential, shown
 from broker.tokens import Tokens
 from openline import errors
 from openline.ids import is_cluster_id
+from openline.lookups import CORRELATION_ID
 from openline.reasons import Reason
 from openline.v1 import admin_service_pb2 as pb
 
@@ -123,13 +125,15 @@ class AdminService:
         """What is done within goes into the audit trail, done or refused. Raises UNAUTHENTICATED, SCOPE_MISSING."""
         caller = self._credentials.caller(credential(context))
         action = Action(detail)
+        correlation_id = shown(context, CORRELATION_ID) or ""
+        tell = partial(self._audit.admin, name, caller, cluster_id=cluster_id, correlation_id=correlation_id)
         try:
             caller.require("admin")
             yield action
         except errors.OpenlineError as refusal:
-            self._audit.admin(name, caller, cluster_id=cluster_id, detail=action.detail, error=refusal.error)
+            tell(detail=action.detail, error=refusal.error)
             raise
-        self._audit.admin(name, caller, cluster_id=cluster_id, detail=action.detail)
+        tell(detail=action.detail)
 
 
 def _check(*fields: tuple[str, object, str]) -> None:

@@ -11,7 +11,7 @@ from broker.registry import Registry
 from broker.rpc.service import credential
 from broker.store.store import Store
 from openline import errors
-from openline.ids import is_token, new_id
+from openline.ids import is_name, is_token, new_id
 from openline.reasons import Reason
 from openline.v1 import session_service_pb2
 
@@ -64,10 +64,12 @@ class SessionService:
         caller.require("session")
         ttl_s = request.ttl_s or DEFAULT_TTL_S
         wrong = [
-            (name, "must be 1..200 visible ASCII characters")
-            for name in ("user_id", "correlation_id", "service_identity")
-            if (value := getattr(request, name)) and not is_token(value)
+            (name, "must be 1..200 characters without control characters")
+            for name in ("user_id", "service_identity")
+            if (value := getattr(request, name)) and not is_name(value)
         ]
+        if request.correlation_id and not is_token(request.correlation_id):
+            wrong.append(("correlation_id", "must be 1..200 visible ASCII characters"))
         if ttl_s not in TTL_RANGE_S:
             wrong.append(("ttl_s", f"must be {TTL_RANGE_S.start}..{TTL_RANGE_S.stop - 1}"))
         if wrong:

@@ -8,7 +8,10 @@ from uuid_utils import uuid7
 # DNS labels, as the drop-in API has them for cluster ids; at most 100 characters.
 _CLUSTER_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
 # Correlation, session and executor ids are shown in logs and headers: printable ASCII without spaces.
-_TOKEN = re.compile(r"[!-~]{1,200}")
+MAX_TOKEN_CHARACTERS = 200
+_TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN_CHARACTERS}}}")
+# Neither control characters nor what else ends a line.
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,200}")
 
 
 def new_id() -> str:
@@ -48,3 +51,8 @@ def is_cluster_id(text: str) -> bool:
 def is_token(text: str) -> bool:
     """Whether it can stand as an id of the caller's choice: 1..200 visible ASCII characters."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether it can stand as what somebody calls a person or a program: 1..200 characters, all on one line."""
+    return _NAME.fullmatch(text) is not None

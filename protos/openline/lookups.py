@@ -25,6 +25,10 @@ TIMEOUT_S = 3.0
 PAUSE_S = 0.25
 # A broker waits no longer for a command's end, and is asked again.
 MAX_WAIT_S = 60.0
+# What is left of a wait is not shared out any further below this.
+SHORTEST_WAIT_S = 0.5
+# Metadata of calls whose request has no field for it.
+CORRELATION_ID = "x-correlation-id"
 # Of a thousand each.
 MAX_PAGES = 100
 
@@ -33,11 +37,13 @@ A = TypeVar("A")
 
 
 class Lookups:
-    """For one key. Every method raises OpenlineError."""
+    """For one key, and one conversation, which the audit trail names. Every method raises OpenlineError."""
 
-    def __init__(self, pipes: Pipes, *, api_key: str) -> None:
+    def __init__(self, pipes: Pipes, *, api_key: str, correlation_id: str = "") -> None:
         self._pipes = pipes
-        self._api_key = api_key
+        self._metadata = [("authorization", f"Bearer {api_key}")]
+        if correlation_id:
+            self._metadata.append((CORRELATION_ID, correlation_id))
 
     async def ask(
         self,
@@ -50,25 +56,38 @@ class Lookups:
         ends_at = monotonic() + timeout_s
 
         async def ask(channel: grpc.aio.Channel) -> A:
-            return await call(method(channel), request, api_key=self._api_key, timeout_s=self._patience_s(ends_at))
+            return await self._call(method(channel), request, timeout_s=self._patience_s(ends_at))
 
         return await first_answer(self._pipes, ask, ends_at=ends_at, executed=NO)
 
-    async def get_command(self, command_id: str, *, wait_s: float = 0.0) -> command_pb2.Command:
-        """A command, running or done; `wait_s` waits for its end."""
+    async def get_command(
+        self, command_id: str, *, wait_s: float = 0.0, timeout_s: float = TIMEOUT_S
+    ) -> command_pb2.Command:
+        """A command, running or done; `wait_s` waits for its end, and `timeout_s` after that for the answer."""
         wait_until = monotonic() + wait_s
+        ends_at = wait_until + timeout_s
 
         async def look(channel: grpc.aio.Channel) -> command_pb2.Command:
-            left_s = min(MAX_WAIT_S, max(0.0, wait_until - monotonic()))
+            left_s = max(0.0, wait_until - monotonic())
+            # One that is frozen must not take the whole of a wait, the rest of which may be waited anywhere.
+            if len(self._pipes.replicas) > 1 and left_s > SHORTEST_WAIT_S:
+                left_s /= 2
+            left_s = min(MAX_WAIT_S, left_s)
             request = GetCommandRequest(command_id=command_id, wait_s=left_s)
-            timeout_s = left_s + self._patience_s(monotonic() + TIMEOUT_S)
+            patience_s = min(self._patience_s(ends_at), left_s + TIMEOUT_S)
             method = CommandServiceStub(channel).GetCommand
-            return (await call(method, request, api_key=self._api_key, timeout_s=timeout_s)).command
+            return (await self._call(method, request, timeout_s=patience_s)).command
 
         while True:
-            command = await first_answer(self._pipes, look, ends_at=wait_until + TIMEOUT_S, executed=UNKNOWN)
+            command = await first_answer(self._pipes, look, ends_at=ends_at, executed=UNKNOWN)
             if command.HasField("result") or monotonic() >= wait_until:
                 return command
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, timeout_s: float) -> A:
+        try:
+            return await method(request, metadata=self._metadata, timeout=timeout_s)
+        except grpc.RpcError as status:
+            raise from_rpc_error(status) from status
 
     def _patience_s(self, ends_at: float) -> float:
         return patience_s(ends_at - monotonic(), replicas=len(self._pipes.replicas))
@@ -95,14 +114,6 @@ async def first_answer(
         if (left_s := ends_at - monotonic()) <= 0:
             raise broker_unavailable("no broker replica answers", executed=executed)
         await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
-
-
-async def call(method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, api_key: str, timeout_s: float) -> A:
-    """One unary call with a caller's key. Raises OpenlineError."""
-    try:
-        return await method(request, metadata=(("authorization", f"Bearer {api_key}"),), timeout=timeout_s)
-    except grpc.RpcError as status:
-        raise from_rpc_error(status) from status
 
 
 def patience_s(left_s: float, *, replicas: int) -> float:

@@ -214,3 +214,15 @@ async def test_a_policy_that_cannot_be_used_is_bad_usage(tmp_path: Path, stub_ku
         log = await ended(process)
         assert (process.returncode, log.count("\n")) == (2, 1)
         assert "--policy: " in log
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["an API that answers", "an API that does not"])
+async def test_the_first_hello_tells_the_clusters_version(broker: Any, stub_kubectl: Any, answers: bool) -> None:
+    """As soon as there is a line it is known what is at its end; and there is one where that cannot be known."""
+    server = """echo '{"serverVersion":{"gitVersion":"v1.98.0"}}'""" if answers else "exec sleep 30"
+    client = """if [ "$2" = --client ]; then echo '{"clientVersion":{"gitVersion":"v1.99.0"}}'; exit 0; fi\n"""
+    process = await start(kubectl=stub_kubectl(client + server), broker=broker.address)
+    hello = await (await broker.connection()).welcome()
+    assert (hello.versions.kubectl, hello.versions.kubernetes) == ("v1.99.0", "v1.98.0" if answers else "")
+    process.kill()
+    await ended(process)

@@ -225,6 +225,8 @@ class ScriptedBroker(CommandServiceServicer):
         # What GetCommand finds.
         self.commands: dict[str, command_pb2.Command] = {}
         self.looked_up: list[pb.GetCommandRequest] = []
+        # GetCommand finds nothing and does not say so.
+        self.is_frozen = False
         self.fleet = ScriptedClusters()
         self._writing = asyncio.Lock()
         self._context: Any = None
@@ -271,6 +273,8 @@ class ScriptedBroker(CommandServiceServicer):
 
     async def GetCommand(self, request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:  # type: ignore[override]  # noqa: N802
         self.looked_up.append(request)
+        if self.is_frozen:
+            await asyncio.sleep(PATIENCE_S)
         if (command := self.commands.get(request.command_id)) is None:
             status = errors.to_status(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
             trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)

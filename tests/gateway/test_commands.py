@@ -139,7 +139,7 @@ async def test_a_command_is_split_once_and_not_by_a_shell(stage: Any, command: s
         ({**BODY, "wait_for_cluster_s": 301}, "wait_for_cluster_s"),
         ({**BODY, "max_output_bytes": 0}, "max_output_bytes"),
         ({**BODY, "session_id": "x" * 201}, "session_id"),
-        ({**BODY, "correlation_id": "two words"}, "correlation_id"),
+        ({**BODY, "correlation_id": "a\0b"}, "correlation_id"),
     ],
 )
 async def test_what_is_not_valid_is_422(api: httpx.AsyncClient, body: Json, named: str) -> None:
@@ -355,7 +355,8 @@ async def test_a_command_that_runs_has_no_output_to_fetch_yet(stage: Any) -> Non
     async with stage(silent) as scene:
         scene.broker.commands[command_id] = running(command_id)
         response = await scene.api.get(f"/v1/commands/{command_id}/output")
-    assert (response.status_code, response.headers["Retry-After"], response.json()["executed"]) == (409, "1", "yes")
+    assert (response.status_code, response.json()["retryable"], response.json()["executed"]) == (409, False, "yes")
+    assert "Retry-After" not in response.headers
     assert f"/v1/commands/{command_id}/events" in response.json()["detail"]
 
 
@@ -393,3 +394,42 @@ async def test_the_key_is_asked_for_everywhere(api: httpx.AsyncClient) -> None:
         content = json.dumps(BODY) if method == "POST" else None
         response = await api.request(method, where, content=content, headers={"X-API-Key": ""})
         assert (response.status_code, response.json()["detail"]) == (401, "Missing API key")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/commands/nope"),
+        ("GET", "/v1/commands/nope/output"),
+        ("GET", "/v1/commands/nope/events"),
+        ("DELETE", "/v1/commands/nope"),
+        ("GET", "/v1/clusters/No_Such"),
+        ("GET", "/v1/sessions/a%20b"),
+        ("DELETE", "/debug/session/a%20b"),
+        ("GET", "/v1/sessions/a%20b/commands"),
+        ("POST", "/debug/execute"),
+    ],
+)
+async def test_a_wrong_key_comes_before_a_wrong_id(api: httpx.AsyncClient, method: str, path: str) -> None:
+    """What cannot be an id is 404 for a good key, and a wrong one is 401 there as everywhere."""
+    body = {"json": {"cluster_id": "local", "session_id": "a b"}} if method == "POST" else {}
+    assert (await api.request(method, path, **body)).status_code == 404
+    wrong = await api.request(method, path, headers={"X-API-Key": "wrong"}, **body)
+    assert (wrong.status_code, wrong.json()["detail"]) == (401, "Invalid API key")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "place"),
+    [
+        ("POST", "/v1/clusters/local/commands", ["header", "Idempotency-Key"]),
+        ("GET", "/v1/commands?cursor=00000000-0000-0000-0000-000000000000", ["query", "cursor"]),
+        ("GET", "/v1/commands?cursor=x", ["query", "cursor"]),
+    ],
+)
+async def test_what_is_wrong_is_said_to_be_where_it_is(
+    api: httpx.AsyncClient, method: str, path: str, place: list[str]
+) -> None:
+    """Also where it is a broker that finds it, which knows of no headers."""
+    body = {"json": {"argv": ["get", "pods"]}} if method == "POST" else {}
+    answer = await api.request(method, path, headers={"Idempotency-Key": "two words"}, **body)
+    assert (answer.status_code, [each["loc"] for each in answer.json()["errors"]]) == (422, [place])

@@ -19,7 +19,15 @@ MODELS: dict[str, type[BaseModel]] = {
     "OperationAnswer": models.OperationAnswer,
     "FanoutAnswer": fanout_models.FanoutAnswer,
     "ClusterShown": cluster_models.ClusterShown,
+    "ClusterPage": cluster_models.ClusterPage,
+    "ClustersAnswer": models.ClustersAnswer,
+    "ClusterAnswer": models.ClusterAnswer,
+    "ClusterStatusAnswer": models.ClusterStatusAnswer,
+    "CapabilitiesAnswer": cluster_models.CapabilitiesAnswer,
+    "CancelAnswer": command_models.CancelAnswer,
+    "HealthAnswer": models.HealthAnswer,
     "SessionAnswer": models.SessionAnswer,
+    "SessionShown": cluster_models.SessionShown,
     "TokenAnswer": admin_models.TokenAnswer,
     "AgentsAnswer": admin_models.AgentsAnswer,
     "AgentStatusAnswer": admin_models.AgentStatusAnswer,
@@ -121,3 +129,24 @@ async def test_docs_escape_what_they_show() -> None:
     operation: dict[str, Any] = {"operationId": "x", "tags": ["<i>"], "description": "<u>", "responses": {}}
     page = bytes(docs_page({"info": info, "paths": {"/<s>": {"get": operation}}, "components": {"schemas": {}}}).body)
     assert not any(tag in page for tag in (b"<b>", b"<script>", b"<i>", b"<u>", b"<s>"))
+
+
+async def test_the_headers_of_answers_are_documented(api: httpx.AsyncClient) -> None:
+    """The ids are on every answer; the others where they come."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    answers = {
+        (operation["operationId"], status): set(answer["headers"])
+        for path in paths.values()
+        for operation in path.values()
+        for status, answer in operation["responses"].items()
+    }
+    assert all(headers >= {"X-Request-ID", "X-Correlation-ID"} for headers in answers.values())
+    assert answers["execute", "504"] >= {"Preference-Applied", "Idempotency-Replayed"}
+    assert {"410", "499"} <= {status for name, status in answers if name == "execute"}
+    assert answers["run_command", "202"] >= {"Location", "Retry-After", "Preference-Applied", "Idempotency-Replayed"}
+    assert answers["execute_async", "202"] >= {"Location", "Retry-After", "Idempotency-Replayed"}
+    assert "Location" in answers["create_session_v1", "201"]
+    replayed = {name for (name, _), headers in answers.items() if "Idempotency-Replayed" in headers}
+    assert replayed == {"execute", "execute_async", "run_command", "fan_out"}
+    later = {status for (_, status), headers in answers.items() if "Retry-After" in headers}
+    assert later == {"202", "429", "503"}

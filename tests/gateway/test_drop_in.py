@@ -71,7 +71,7 @@ AUDITED: dict[str, Kind] = {
 }  # fmt: skip
 NO_REASON: dict[str, Kind] = {"reason": NULL}
 CAPABILITIES: dict[str, Kind] = {"clusterId": str, "capabilities": (dict, NULL), "available": bool}
-TOKEN: dict[str, Kind] = {"token": str, "clusterId": str, "createdAt": Instant}
+TOKEN: dict[str, Kind] = {"token": str, "tokenId": str, "clusterId": str, "createdAt": Instant}
 AGENT: dict[str, Kind] = {"id": str, "connected": bool, "lastSeen": (Instant, NULL)}
 AGENT_STATUS: dict[str, Kind] = {
     "id": str, "connected": bool, "status": str, "lastSeen": (Instant, NULL), "version": (str, NULL),
@@ -511,7 +511,9 @@ async def test_agents(api: httpx.AsyncClient, new_cluster: str) -> None:
     assert [each["id"] for each in told["clusters"]] == ["east", "local", new_cluster, "west"]
     assert told["count"] == 4
     assert [each["connected"] for each in told["clusters"]] == [False, True, False, False]
-    assert [each["lastSeen"] is None for each in told["clusters"]] == [True, False, True, True]
+    seen = {each["id"]: each["lastSeen"] is not None for each in told["clusters"]}
+    # East's executor comes and goes in another module.
+    assert (seen["local"], seen[new_cluster], seen["west"]) == (True, False, False)
 
 
 async def test_agent_status(api: httpx.AsyncClient) -> None:
@@ -552,8 +554,11 @@ async def test_delete_token(api: httpx.AsyncClient, new_cluster: str) -> None:
 async def test_delete_one_token(api: httpx.AsyncClient, new_cluster: str) -> None:
     """Beyond the old API: by its id, which there must be."""
     path = f"/admin/agents/{new_cluster}/token"
-    await api.post(path)
+    first, second = [(await api.post(path)).json() for _ in range(2)]
     check_problem(await api.delete(path, params={"token_id": "no-such-id"}), 404, "TOKEN_UNKNOWN")
+    assert first["tokenId"] != second["tokenId"]
+    assert (await api.delete(path, params={"token_id": first["tokenId"]})).status_code == 204
+    check_problem(await api.delete(path, params={"token_id": first["tokenId"]}), 404, "TOKEN_UNKNOWN")
     assert (await api.get(f"/admin/agents/{new_cluster}/status")).status_code == 200
 
 
@@ -613,7 +618,8 @@ async def test_audit_of_a_refusal(api: httpx.AsyncClient) -> None:
 async def test_audit_of_an_admin(api: httpx.AsyncClient, new_cluster: str) -> None:
     """A token made, and one that could not be: who, which, and never the token."""
     path = f"/admin/agents/{new_cluster}/token"
-    token = (await api.post(path, json={"token": CHOSEN})).json()["token"]
+    said = {"X-Correlation-ID": "rotation-7"}
+    token = (await api.post(path, json={"token": CHOSEN}, headers=said)).json()["token"]
     assert (await api.post(path, json={"token": CHOSEN})).status_code == 409
     while len(told := await audit(api, cluster_id=new_cluster)) < 2:
         pass  # until the second one is written, too
@@ -621,6 +627,7 @@ async def test_audit_of_an_admin(api: httpx.AsyncClient, new_cluster: str) -> No
         check(entry, AUDITED)
     assert [(entry["action"], entry["owner"]) for entry in told] == [("create_executor_token", "me")] * 2
     assert [entry["reason"] for entry in told] == ["TOKEN_EXISTS", None]
+    assert [entry["correlation_id"] for entry in told] == [None, "rotation-7"]
     assert told[1]["detail"].startswith("token ")
     assert token not in str(told)
 

@@ -46,10 +46,36 @@ async def test_the_bodys_correlation_id_is_echoed_too(api: httpx.AsyncClient) ->
 @pytest.mark.parametrize("given", [None, b"", b"two words", b"x" * 201, b"\xc3\xa4"])
 async def test_ids_are_made_where_none_is_acceptable(api: httpx.AsyncClient, given: bytes | None) -> None:
     """Every answer has both ids, an error as well."""
-    headers = {"X-Request-ID": given, "X-Correlation-ID": given} if given is not None else {}
+    headers = {"X-Request-ID": given} if given is not None else {}
     for response in (await api.get("/healthz", headers=headers), await api.get("/nowhere", headers=headers)):
         assert is_command_id(response.headers["X-Request-ID"])
         assert is_command_id(response.headers["X-Correlation-ID"])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("incident 7", "incident%207"),
+        ("Störung/7%", "St%C3%B6rung/7%"),
+        ("tab\there", "tab%09here"),
+        ("x" * 300, "x" * 200),
+    ],
+    ids=["a space", "not ASCII", "a control character", "too long"],
+)
+async def test_no_correlation_id_is_refused_or_replaced(api: httpx.AsyncClient, given: str, told: str) -> None:
+    """It is told back as it travels, the same from the header and from the body, and commands are found by either."""
+    by_header = await api.post("/debug/execute", json=BODY, headers={"X-Correlation-ID": given.encode()})
+    by_body = await api.post("/debug/execute", json={**BODY, "correlation_id": given})
+    session = await api.post("/debug/session", json={"cluster_id": "local", "correlation_id": given})
+    for answer in (by_header, by_body, session):
+        assert answer.headers["X-Correlation-ID"] == answer.json()["correlation_id"] == told
+    ids = {by_header.json()["command_id"], by_body.json()["command_id"]}
+    async with asyncio.timeout(10):
+        while True:
+            found = (await api.get("/v1/commands", params={"correlation_id": given})).json()["commands"]
+            if ids <= {command["command_id"] for command in found}:
+                break
+            await asyncio.sleep(0.02)
 
 
 async def test_an_agent_call_is_logged_with_its_correlation_id(api: httpx.AsyncClient) -> None:
@@ -108,7 +134,7 @@ async def test_a_client_that_leaves_in_its_body_costs_nothing(gateway: Address, 
     """The line says 499, and the next request is served."""
     with structlog.testing.capture_logs() as lines:
         _, writer = await asyncio.open_connection(gateway.host, gateway.port)
-        writer.write(b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(b"POST /debug/execute HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\nContent-Length: 100\r\n\r\n{")
         await writer.drain()
         await asyncio.sleep(0.05)
         writer.transport.abort()
@@ -127,8 +153,27 @@ async def test_a_head_that_does_not_come_is_cut_off(gateway: Address, monkeypatc
 
 
 async def test_a_head_without_end_is_cut_off(gateway: Address) -> None:
-    """A head beyond its bound is not collected."""
-    assert await raw(gateway, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * (1 << 20)) == b""
+    """A head beyond its bound is not collected; whoever still sends may not see why."""
+    told = await raw(gateway, b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * (1 << 20))
+    assert told == b"" or told.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "pieces"),
+    [(63 << 10, 200, 1), (63 << 10, 200, 8), (65 << 10, 431, 1), (65 << 10, 431, 8), (90 << 10, 431, 1)],
+)
+async def test_a_head_has_64_kib(gateway: Address, size: int, status: int, pieces: int) -> None:
+    """Whether it comes at once or in pieces."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: %b\r\n\r\n" % (b"x" * size)
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    for start in range(0, len(head), step := -(-len(head) // pieces)):
+        writer.write(head[start : start + step])
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        told = await reader.read()
+    writer.close()
+    assert told.startswith(b"HTTP/1.1 %d " % status)
+    assert b"x-request-id: " in told.lower()
 
 
 async def test_garbage_is_400(gateway: Address) -> None:
@@ -251,3 +296,74 @@ async def test_what_is_no_http_is_a_problem_as_well(gateway: Address, sent: byte
     assert headers["connection"] == "close"
     assert (told["status"], told["executed"], told["retryable"]) == (400, "no", False)
     assert (headers["x-request-id"], headers["x-correlation-id"]) == (told["request_id"], told["correlation_id"])
+
+
+async def test_a_crowd_is_told_to_come_later(
+    gateway: Address, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 as every other refusal, counted and logged, and nothing has run; whatever watches the gateway is answered."""
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 0)
+    with structlog.testing.capture_logs() as lines:
+        refused = await api.post("/debug/execute", json=BODY)
+    told = refused.json()
+    assert (refused.status_code, told["reason"], told["executed"]) == (503, "BROKER_UNAVAILABLE", "no")
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert (told["retryable"], refused.headers["Retry-After"], refused.headers["Connection"]) == (True, "1", "close")
+    assert refused.headers["X-Request-ID"] == told["request_id"]
+    assert (lines[0]["status"], lines[0]["reason"]) == (503, "BROKER_UNAVAILABLE")
+    for path in ("/health", "/healthz", "/metrics"):
+        assert (await api.get(path)).status_code == 200
+    monkeypatch.setattr(serving, "MOST_CONNECTIONS", 0)
+    assert await raw(gateway, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/debug/execute", b"{no json"),
+        ("POST", "/v1/fanout", b"[]"),
+        ("POST", "/v1/clusters/local/commands", b"x" * (edge.MAX_BODY_BYTES + 1)),
+        ("GET", "/v1/commands/nope", b""),
+        ("GET", "/audit?limit=0", b""),
+        ("GET", "/v1/nowhere", b""),
+    ],
+)
+async def test_the_key_is_asked_for_first(api: httpx.AsyncClient, method: str, path: str, body: bytes) -> None:
+    """Whoever shows none hears of nothing else that is wrong."""
+    answer = await api.request(method, path, content=body, headers={"X-API-Key": ""})
+    assert (answer.status_code, answer.json()["detail"]) == (401, "Missing API key")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_every_route_that_takes_a_key_asks_for_it(api: httpx.AsyncClient) -> None:
+    """As the document has it."""
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            answer = await api.request(
+                method, path.format(cluster_id="x", command_id="x", session_id="x"), headers={"X-API-Key": ""}
+            )
+            assert (answer.status_code == 401) == ("security" in operation), path
+
+
+@pytest.mark.parametrize("path", ["/v1/clusters/a%00b", "/debug/session/%00", "/nowhere%00"])
+async def test_nul_in_a_path_is_404(api: httpx.AsyncClient, path: str) -> None:
+    """And is not told back as it came."""
+    answer = await api.get(path)
+    assert answer.status_code == 404
+    assert "\0" not in answer.text
+    assert "\\u0000" not in answer.text
+    assert answer.json()["instance"] == path
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/metrics", "/docs", "/openapi.json"])
+async def test_head_works_where_get_does(api: httpx.AsyncClient, path: str) -> None:
+    """The same head, and no body."""
+    asked, got = await api.head(path), await api.get(path)
+    assert (asked.status_code, asked.headers["Content-Type"]) == (got.status_code, got.headers["Content-Type"])
+    assert asked.content == b""
+
+
+async def test_a_slash_too_many_is_404(api: httpx.AsyncClient) -> None:
+    """Nobody is sent elsewhere: many clients leave their key behind on the way."""
+    assert (await api.get("/debug/clusters/")).status_code == 404

@@ -160,7 +160,7 @@ async def test_what_kubectl_is_asked(api: httpx.AsyncClient, body: Json, argv: s
         ({"namespace": "a\0b"}, "namespace"),
         ({"namespace": "shop", "args": ["pods", "-n", "web"]}, "namespace"),
         ({"namespace": "shop", "extra_args": ["-nweb"]}, "namespace"),
-        ({"correlation_id": "two words"}, "correlation_id"),
+        ({"correlation_id": "a\0b"}, "correlation_id"),
         ({"session_id": "x" * 201}, "session_id"),
     ],
 )

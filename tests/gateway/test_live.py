@@ -176,6 +176,21 @@ async def test_a_replayed_stream_names_the_command_that_there_is(api: httpx.Asyn
     names = {event["command_id"] for events in told for event in events if "command_id" in event}
     assert len(names) == 1
     assert all("state" in events[0] for events in told)
+    later = await api.post(POST, json=body, headers=headers)
+    replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, again, later)]
+    assert sorted(replayed, key=str) == [None, "true", "true"]
+    assert replayed[2]
+
+
+@pytest.mark.parametrize("path", [POST, "/debug/execute"])
+async def test_a_replay_has_the_first_ones_correlation_id(api: httpx.AsyncClient, path: str) -> None:
+    """It is the same command; the head has that of this very request."""
+    body = {"argv": ["get", "pods"]} if path == POST else {"cluster_id": "local", "args": ["pods"]}
+    key = {"Idempotency-Key": new_id()}
+    await api.post(path, json=body, headers={"X-Correlation-ID": "first", **key})
+    again = await api.post(path, json=body | {"timeout_seconds": 20}, headers={"X-Correlation-ID": "second", **key})
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (again.json()["correlation_id"], again.headers["X-Correlation-ID"]) == ("first", "second")
 
 
 async def test_waiting_for_an_absent_cluster_is_apart_from_the_run(api: httpx.AsyncClient) -> None:

@@ -198,3 +198,54 @@ async def test_one_replica_that_does_not_know_a_command_is_enough(stage: Any) ->
         assert len(scene.brokers[0].looked_up) == 1
         assert scene.brokers[1].looked_up == []
         assert scene.brokers[1].asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [("/debug/execute", {}), (POST, SSE), (POST, {"Prefer": "respond-async"})],
+    ids=["whole", "events", "later"],
+)
+async def test_what_may_have_run_is_named(stage: Any, path: str, wanted: dict[str, str]) -> None:
+    """Nobody answers, so nobody knows whether it ran: the problem says under which id to look."""
+    body = BODY if path == POST else {"cluster_id": "local", "args": ["pods"]}
+
+    async def breaking_off(_frame: pb.CallerFrame, say: Any) -> None:
+        await say.reply(error=error(Reason.BROKER_UNAVAILABLE, "gone"))
+
+    async with stage(breaking_off) as scene:
+        answer = await scene.api.post(path, json=body, headers={"X-Request-Timeout": "1", **wanted})
+        asked = scene.broker.asked[0]
+    told = answer.json() if answer.status_code == 503 else json.loads(answer.text.split("data: ")[-1])
+    assert (told["reason"], told["executed"]) == ("BROKER_UNAVAILABLE", "unknown")
+    assert told["command_id"] == getattr(asked, str(asked.WhichOneof("frame"))).command_id
+
+
+@pytest.mark.parametrize("path", ["/debug/execute", POST])
+async def test_the_timeout_of_the_header_is_all_told(stage: Any, path: str) -> None:
+    """The wait for the cluster is within it, and leaves half of it to the command."""
+    body = (BODY if path == POST else {"cluster_id": "local", "args": ["pods"]}) | {"wait_for_cluster_s": 300}
+    async with stage(answering) as scene:
+        await scene.api.post(path, json=body, headers={"X-Request-Timeout": "20"})
+        await scene.api.post(path, json=body | {"wait_for_cluster_s": 4}, headers={"X-Request-Timeout": "20"})
+        await scene.api.post(path, json=body | {"timeout_seconds": 30})
+        asked = [(frame.execute.timeout_s, frame.execute.wait_for_cluster_s) for frame in scene.broker.asked]
+    assert asked == [(10, 10), (16, 4), (30, 300)]
+
+
+async def test_a_frozen_replica_takes_half_of_what_the_caller_waits(stage: Any) -> None:
+    """A look is answered by the other one within the time of the header, its own wait included; or not at all."""
+    command = command_pb2.Command(command_id=new_id(), state=command_pb2.COMMAND_STATE_RUNNING)
+    clock = asyncio.get_running_loop().time
+    async with stage(mute, mute) as scene:
+        first, second = scene.brokers
+        first.is_frozen = True
+        second.commands[command.command_id] = command
+        path, headers = f"/v1/commands/{command.command_id}?wait=1", {"X-Request-Timeout": "2"}
+        found = await scene.api.get(path, headers=headers)
+        second.is_frozen = True
+        began = clock()
+        lost = await scene.api.get(path, headers=headers)
+        took_s = clock() - began
+    assert (found.status_code, found.json()["state"]) == (200, "running")
+    assert (lost.status_code, lost.json()["reason"]) == (503, "BROKER_UNAVAILABLE")
+    assert took_s < 3

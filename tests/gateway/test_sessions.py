@@ -103,7 +103,7 @@ async def test_a_session_needs_a_known_cluster(api: httpx.AsyncClient) -> None:
         ({"ttl_seconds": 59}, "ttl_seconds"),
         ({"ttl_seconds": 3601}, "ttl_seconds"),
         ({"ttl_seconds": None}, "ttl_seconds"),
-        ({"user_id": "two words"}, "user_id"),
+        ({"user_id": "two\nlines"}, "user_id"),
     ],
 )
 async def test_what_is_not_valid_is_422(api: httpx.AsyncClient, change: dict[str, object], where: str) -> None:
@@ -111,3 +111,14 @@ async def test_what_is_not_valid_is_422(api: httpx.AsyncClient, change: dict[str
     response = await api.post("/debug/session", json={"cluster_id": "local", **change})
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["body", where]
+
+
+async def test_people_have_names(api: httpx.AsyncClient) -> None:
+    """Any text on one line, with spaces and of any script, is who asks."""
+    for path in ("/debug/session", "/v1/sessions"):
+        names = {"user_id": "Jane Doe", "service_identity": "Störungsdienst №1"}
+        made = await api.post(path, json={"cluster_id": "local", **names})
+        assert (made.status_code, made.json()["service_identity"]) == (201, names["service_identity"])
+        for wrong in ("two\nlines", "bell\a", "x" * 201):
+            refused = await api.post(path, json={"cluster_id": "local", "user_id": wrong})
+            assert (refused.status_code, refused.json()["reason"]) == (422, "INVALID_COMMAND")

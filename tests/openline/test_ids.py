@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openline.ids import is_cluster_id, is_command_id, is_token, made_at, new_id
+from openline.ids import is_cluster_id, is_command_id, is_name, is_token, made_at, new_id
 
 GOOD_ID = "01a22410-98dd-7667-b37d-b9bf5344cb38"
 
@@ -46,3 +46,15 @@ def test_tokens_can_stand_in_a_log_line_and_a_header(text: str) -> None:
         assert text.isprintable()
         assert " " not in text
         assert 1 <= len(text) <= 200
+
+
+@pytest.mark.parametrize("text", ["Jane Doe", "Störungsdienst №1", "松本", "a\u00a0b", "x" * 200])
+def test_names_may_be_any_text(text: str) -> None:
+    """With spaces, in any script."""
+    assert is_name(text)
+
+
+@pytest.mark.parametrize("text", ["", "two\nlines", "two\u2028lines", "bell\a", "nul\0", "x" * 201, "\x9b", "\ud800"])
+def test_a_name_is_on_one_line(text: str) -> None:
+    """What a terminal would act on is in none."""
+    assert not is_name(text)

@@ -91,13 +91,22 @@ async def test_what_a_replica_answers_is_final() -> None:
         assert (caught.value.reason, len(replicas[1].asked)) == (Reason.COMMAND_UNKNOWN, 0)
 
 
-async def test_one_that_is_frozen_leaves_time_for_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_is_frozen_leaves_time_for_another_one() -> None:
     """Half of what there is."""
-    monkeypatch.setattr(lookups, "TIMEOUT_S", 1.0)
     async with asking(frozen, done) as (found, _):
         begun = time.monotonic()
-        assert (await found.get_command("the-id")).result.stdout == b"x"
+        assert (await found.get_command("the-id", timeout_s=1.0)).result.stdout == b"x"
         assert 0.4 < time.monotonic() - begun < 10
+
+
+async def test_one_that_is_frozen_takes_half_of_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait is shared out as well: the second one is asked while there is half of it left."""
+    monkeypatch.setattr(lookups, "TIMEOUT_S", 0.2)
+    async with asking(frozen, done) as (found, [first, second]):
+        assert (await found.get_command("the-id", wait_s=2.0, timeout_s=0.2)).result.stdout == b"x"
+    [held], [asked] = first.asked, second.asked
+    assert 0.9 < held.wait_s <= 1.0
+    assert 0 < asked.wait_s < 0.6
 
 
 async def test_a_command_is_asked_for_until_it_is_done() -> None:
@@ -123,13 +132,12 @@ async def test_a_look_without_a_wait_is_one_look() -> None:
         assert [asked.wait_s for asked in replica.asked] == [0.0]
 
 
-async def test_nobody_who_answers_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_who_answers_is_told_in_time() -> None:
     """Of a command that is looked for nothing is known; what runs nothing did not run."""
-    monkeypatch.setattr(lookups, "TIMEOUT_S", 0.5)
     async with asking(broken, broken) as (found, replicas):
         begun = time.monotonic()
         with pytest.raises(OpenlineError) as looked:
-            await found.get_command("the-id")
+            await found.get_command("the-id", timeout_s=0.5)
         assert 0.4 < time.monotonic() - begun < 10
         assert all(len(replica.asked) > 1 for replica in replicas)
     async with asking(broken) as (found, _):
