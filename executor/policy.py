@@ -10,12 +10,12 @@ from executor.policy_file import PolicyUnusable, read_policy
 from openline.policy import Allowed, Denied, Policy
 from openline.policy import judge as judge_by
 
-# How long a change may go unnoticed. A look at a file takes microseconds.
+# A change is taken over at the second look after it. A look at a file takes microseconds.
 LOOK_EVERY_S = 1.0
 
 log = structlog.get_logger()
 
-# What tells one state of a file from another: Kubernetes replaces a mounted file by another one.
+# What tells one state of a file from another: Kubernetes replaces a mounted file by another one. None without a file.
 Mark = tuple[int, int, int] | None
 
 
@@ -24,8 +24,9 @@ class PolicyInForce:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self._mark = self._look()
-        self.policy = Policy() if file is None else read_policy(file)
+        # Of the state that was taken or refused last, and of the one that was there at the last look.
+        self._mark = self._seen = self._look()
+        self.policy = Policy() if file is None else self._read(file)
 
     def judge(self, argv: Sequence[str], *, streamed: bool, remaining_s: float) -> Allowed | Denied:
         """Decides by the policy of this moment; see `openline.policy.judge`."""
@@ -35,18 +36,24 @@ class PolicyInForce:
         """Looks at the file until it is cancelled by its owner, and calls `changed` after each change of the policy."""
         while self._file is not None:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._read_again(self._file):
+            if self.read_again():
                 changed(self.policy)
 
-    def _read_again(self, file: Path) -> bool:
-        """Takes over what the file says, if that is new and can be used; otherwise the policy stays as it is."""
-        mark = self._look()
-        if mark == self._mark:
+    def read_again(self) -> bool:
+        """Looks once, and takes over what is new and can be used; otherwise the policy stays as it is.
+
+        Not before it has stayed the same for two looks: the first part of a file may be a wider policy than the whole.
+        """
+        if self._file is None:
+            return False
+        mark, before = self._look(), self._seen
+        self._seen = mark
+        if mark == self._mark or mark != before:
             return False
         # Before it is read: what is written meanwhile is read the next time.
         self._mark = mark
         try:
-            policy = read_policy(file)
+            policy = self._read(self._file)
         except PolicyUnusable as problem:
             log.error("policy.refused", why=str(problem), digest=self.policy.digest)
             return False
@@ -55,6 +62,13 @@ class PolicyInForce:
         self.policy = policy
         log.info("policy.changed", digest=policy.digest)
         return True
+
+    def _read(self, file: Path) -> Policy:
+        """What the file says in the state in which it was seen last; raises PolicyUnusable for any other."""
+        policy = read_policy(file)
+        if self._look() != self._seen:
+            raise PolicyUnusable(f"{file} was written while it was read")
+        return policy
 
     def _look(self) -> Mark:
         """None for a file that cannot be looked at."""

@@ -3,21 +3,26 @@
 Whatever it says: only verbs and flags of the tables run, secrets are never read, numbers stay below the bounds here.
 """
 
+import os
+import stat
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openline.capture import MOST_OUTPUT_BYTES
 from openline.policy import Masking, Output, Policy, Selection
 from openline.policy.denial import nearest, shown
-from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT
+from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT, is_among
 from openline.policy.tables import VERBS
 from openline.policy.wire import capabilities_of
 
 MAX_FILE_BYTES = 64 << 10
+# Of lists and mappings in each other; a policy has three.
+MAX_NESTING = 8
 # Brokers take capabilities of 16 KiB, labels included.
 MAX_SUMMARY_BYTES = 12 << 10
 
@@ -33,25 +38,25 @@ class _Loader(yaml.SafeLoader):
     """Refuses a name that is there twice: YAML would take the last one, and who signs the file may read the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [name.value for name, _ in node.value]
-        for name in names:
-            if isinstance(name, str) and names.count(name) > 1:
+        names = Counter(name.value for name, _ in node.value if isinstance(name.value, str))
+        for name, count in names.items():
+            if count > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"{shown(name)} is there twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_policy(file: Path) -> Policy:
-    """The policy that a file says, the default where it says nothing. Raises PolicyUnusable."""
+    """The policy that a file says; what it does not mention is as in the default. Raises PolicyUnusable.
+
+    A file that says nothing at all is refused: it may have been emptied by mistake, or be about to be written.
+    """
+    text = _read(file)
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as problem:
-        raise PolicyUnusable(f"cannot read {file}: {problem.strerror}") from None
-    if len(text) > MAX_FILE_BYTES:
-        raise PolicyUnusable(f"{file} is longer than {MAX_FILE_BYTES} bytes")
-    try:
+        _check_nesting(text)
         said = yaml.load(text, Loader=_Loader)  # noqa: S506  (it is the safe one)
-        policy = _File.model_validate({} if said is None else said).policy()
+        if said is None:
+            raise PolicyUnusable(f"{file} says nothing; for the default policy write {{}}")
+        policy = _File.model_validate(said).policy()
     except ValidationError as mistakes:
         first = mistakes.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -61,6 +66,36 @@ def read_policy(file: Path) -> Policy:
     if capabilities_of(policy).ByteSize() > MAX_SUMMARY_BYTES:
         raise PolicyUnusable(f"its names have more than {MAX_SUMMARY_BYTES} bytes together")
     return policy
+
+
+def _read(file: Path) -> str:
+    """The text of a regular file. Never waits, not even for a named pipe."""
+    try:
+        with open(file, "rb", opener=_open_at_once) as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise PolicyUnusable(f"{file} is not a regular file")
+            data = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as problem:
+        raise PolicyUnusable(f"cannot read {file}: {problem.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise PolicyUnusable(f"{file} is longer than {MAX_FILE_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as problem:
+        raise PolicyUnusable(f"{file} is not UTF-8 at byte {problem.start}") from None
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    return os.open(file, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _check_nesting(text: str) -> None:
+    """Before anything is built that calls itself for every level; raises PolicyUnusable, or what YAML raises."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_NESTING:
+            raise PolicyUnusable(f"more than {MAX_NESTING} lists and mappings are in each other")
 
 
 def _verbs(names: Sequence[str]) -> Sequence[str]:
@@ -93,10 +128,19 @@ _Namespace = Annotated[str, Field(pattern=r"^[a-z0-9*][a-z0-9*-]{0,62}$")]
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def nothing_is_left_blank(cls, said: Any) -> Any:
+        """`allow:` with nothing behind it would mean that all is allowed; it is rather a file that was cut."""
+        for name, value in said.items() if isinstance(said, dict) else ():
+            if value is None:
+                raise ValueError(f"nothing is said after {shown(str(name))}")
+        return said
+
 
 class _Types(_Part):
     allow: Annotated[list[_Type], Field(min_length=1), AfterValidator(_not_always_denied)] | None = None
-    deny: list[_Type] = list(DENIED_BY_DEFAULT)
+    deny: list[_Type] = []
 
 
 class _Namespaces(_Part):
@@ -125,12 +169,17 @@ class _File(_Part):
     def policy(self) -> Policy:
         return Policy(
             verbs=tuple(self.verbs),
-            types=_selection(self.resources),
-            namespaces=_selection(self.namespaces),
+            types=_selection(self.resources.allow, [*self.resources.deny, *self._denied_by_default()]),
+            namespaces=_selection(self.namespaces.allow, self.namespaces.deny),
             output=Output(**self.output.model_dump()),
             masking=Masking(**self.masking.model_dump()),
         )
 
+    def _denied_by_default(self) -> list[str]:
+        """Whatever `deny` says, but for what `allow` names."""
+        allow = tuple(self.resources.allow or ())
+        return [name for name in DENIED_BY_DEFAULT if not is_among(name, allow)]
 
-def _selection(said: _Types | _Namespaces) -> Selection:
-    return Selection(None if said.allow is None else tuple(sorted(set(said.allow))), tuple(sorted(set(said.deny))))
+
+def _selection(allow: Sequence[str] | None, deny: Sequence[str]) -> Selection:
+    return Selection(None if allow is None else tuple(sorted(set(allow))), tuple(sorted(set(deny))))

@@ -53,6 +53,8 @@ def finished(command: Command, end: Ended | NotStarted | None, now: float) -> wi
         frame.stdout_summary.CopyFrom(_summary(end.stdout))
         frame.stderr_summary.CopyFrom(_summary(end.stderr))
         frame.masked_values = end.masked_values
+        if command.allowed is not None:
+            frame.bounded.extend(command.allowed.bounded)
     if command.stop is not None:
         frame.outcome = _OUTCOME[command.stop.reason]
         executed = YES if command.executed else NO

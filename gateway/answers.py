@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway.digests import is_cut
 from gateway.models import (
     ClusterAnswer,
     ClusterFlags,
@@ -69,10 +70,11 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         stdout=stdout,
         stderr=stderr,
         exit_code=result.exit_code if exited else None,
-        truncated=bool(result.stdout_summary.cut_bytes or result.stderr_summary.cut_bytes),
+        truncated=is_cut(result),
         total_bytes=result.stdout_summary.total_bytes + result.stderr_summary.total_bytes,
         encoding_replaced=stdout_replaced or stderr_replaced,
         masked_values=result.masked_values,
+        bounded=list(result.bounded),
         execution_time_ms=round(result.timings.run_s * 1000),
         executed_at=instant(result.observed_at) or instant(result.created_at) or datetime.now(UTC),
         timings=timings_answer(result.timings),

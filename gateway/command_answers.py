@@ -100,6 +100,7 @@ def command_answer(command: command_pb2.Command, wish: Wish = ALL) -> CommandAns
         truncated=is_cut(result) if result else None,
         encoding_replaced=output.is_replaced if output else None,
         masked_values=result.masked_values if result else None,
+        bounded=list(result.bounded) if result else None,
         stdout_summary=_summary(result.stdout_summary) if result else None,
         stderr_summary=_summary(result.stderr_summary) if result else None,
         timings=timings_answer(result.timings) if result else None,

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.models import Argument, CancelOnDisconnect, CorrelationId, Text, TimingsAnswer, WaitForCluster
+from gateway.models import (
+    BOUNDED,
+    TRUNCATED,
+    Argument,
+    CancelOnDisconnect,
+    CorrelationId,
+    Text,
+    TimingsAnswer,
+    WaitForCluster,
+)
 from gateway.shaping_models import UNCHANGED_SINCE, Digest, ShapingAnswer, ShapingFields
 from openline.limits import DEFAULT_TIMEOUT_S, MAX_ARGUMENTS, MAX_ARGV_BYTES, MAX_TIMEOUT_S
 
@@ -95,7 +104,7 @@ class CommandListed(BaseModel):
     success: bool | None = Field(description="It ended by itself, with exit code 0.")
     error: FailureAnswer | None
     executor_id: str | None = Field(description="Who ran it.")
-    truncated: bool | None
+    truncated: bool | None = Field(description=TRUNCATED)
     timings: TimingsAnswer | None
     created_at: datetime | None
     observed_at: datetime | None = Field(description="When the executor saw it end.")
@@ -126,6 +135,7 @@ class CommandAnswer(CommandListed):
     masked_values: int | None = Field(
         description="How many values the executor has masked in the output: data of Secrets, credentials."
     )
+    bounded: list[str] | None = Field(description=BOUNDED)
     stdout_summary: OutputAnswer | None
     stderr_summary: OutputAnswer | None
 

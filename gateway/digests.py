@@ -15,5 +15,13 @@ def digest_of(result: command_pb2.CommandResult) -> str:
 
 
 def is_cut(result: command_pb2.CommandResult) -> bool:
-    """Then two outputs with the same digest may still differ, in what was not kept."""
-    return bool(result.stdout_summary.cut_bytes or result.stderr_summary.cut_bytes)
+    """Some output was not kept, or a log is as long as the executor lets it be, so that there may be more of it.
+
+    Then two outputs with the same digest may still differ, in what is not there.
+    """
+    written = result.stdout_summary
+    most = {"--tail": written.total_lines, "--limit-bytes": written.total_bytes}
+    for name, _, value in (flag.partition("=") for flag in result.bounded):
+        if name in most and value.isdecimal() and most[name] >= int(value):
+            return True
+    return bool(written.cut_bytes or result.stderr_summary.cut_bytes)

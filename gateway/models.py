@@ -101,6 +101,10 @@ class TimingsAnswer(BaseModel):
     total_ms: float = Field(description="From the request's arrival at a broker to its answer.")
 
 
+BOUNDED = "The flags by which the executor made the command smaller than it was asked for, as they ran: `--tail=20000`."
+TRUNCATED = "Some of the output was not kept, or a log is as long as one of `bounded` lets it be."
+
+
 class ExecuteAnswer(BaseModel):
     """How a command ended. All keys are always present."""
 
@@ -115,10 +119,11 @@ class ExecuteAnswer(BaseModel):
     stdout: str
     stderr: str
     exit_code: int | None = Field(description="None for a command that was stopped before it ended.")
-    truncated: bool
+    truncated: bool = Field(description=TRUNCATED)
     total_bytes: int = Field(description="What the command wrote, kept or not.")
     encoding_replaced: bool = Field(description="Some bytes were not UTF-8 and stand as U+FFFD in the text.")
     masked_values: int = Field(description="How many values the executor has masked: data of Secrets, credentials.")
+    bounded: list[str] = Field(description=BOUNDED)
     execution_time_ms: int
     executed_at: datetime
     timings: TimingsAnswer

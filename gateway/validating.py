@@ -23,7 +23,8 @@ class ValidateAnswer(BaseModel):
 
     allowed: bool
     rule: str | None = Field(description="Which rule denies it; null if it is allowed.")
-    detail: str | None = Field(description="Why, and what is allowed instead.")
+    detail: str | None = Field(description="Why: what the denial would say if it were run.")
+    instead: str | None = Field(description="What is allowed instead; there it is `allowed`.")
     argv: list[str] | None = Field(description="What would be run, without the program; null if it is denied.")
     policy: Literal["cluster", "default"] = Field(
         description="Whose: the cluster's own, or the default one where no executor is connected that says its own."
@@ -49,7 +50,14 @@ def validating_routes(stubs: Stubs) -> APIRouter:
         )
         whose: Literal["cluster", "default"] = "cluster" if own else "default"
         if isinstance(verdict, Denied):
-            return ValidateAnswer(allowed=False, rule=verdict.rule, detail=verdict.detail, argv=None, policy=whose)
-        return ValidateAnswer(allowed=True, rule=None, detail=None, argv=list(verdict.argv), policy=whose)
+            return ValidateAnswer(
+                allowed=False,
+                rule=verdict.rule,
+                detail=verdict.message,
+                instead=verdict.allowed,
+                argv=None,
+                policy=whose,
+            )
+        return ValidateAnswer(allowed=True, rule=None, detail=None, instead=None, argv=list(verdict.argv), policy=whose)
 
     return routes

@@ -14,6 +14,10 @@ from openline.capture import Kept
 from openline.reasons import NO, UNKNOWN, YES, Reason
 from openline.v1 import command_pb2, executor_service_pb2
 
+# Of what an executor says it has bounded: far more than there are, and longer than they are.
+MAX_BOUNDED = 8
+MAX_BOUNDED_CHARACTERS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -173,6 +177,7 @@ class Command:
         result.outcome = finished.outcome
         result.exit_code = finished.exit_code
         result.masked_values = finished.masked_values
+        result.bounded.extend(flag[:MAX_BOUNDED_CHARACTERS] for flag in finished.bounded[:MAX_BOUNDED])
         if 0 < finished.finished_at.seconds <= MAX_TIMESTAMP_S and 0 <= finished.finished_at.nanos < 10**9:
             result.observed_at.CopyFrom(finished.finished_at)
         _summarise(result.stdout_summary, finished.stdout_summary, stdout)

@@ -60,3 +60,24 @@ def test_cut_output_is_said() -> None:
         stderr_summary=command_pb2.OutputSummary(total_bytes=100, cut_bytes=90),
     )
     assert (told.truncated, told.total_bytes) == (True, 103)
+
+
+@pytest.mark.parametrize(
+    ("bounded", "truncated"),
+    [
+        ([], False),
+        (["--tail=20"], True),
+        (["--limit-bytes=100"], True),
+        (["--limit-bytes=101", "--tail=21"], False),
+        (["--chunk-size=5", "--timeout=9s", "--tail", "--tail=²", "=", ""], False),
+    ],
+    ids=range(5),
+)
+def test_a_log_that_is_as_long_as_it_may_be_is_called_cut(bounded: list[str], truncated: bool) -> None:
+    """There may be more of it; that it was bounded is said in any case."""
+    told = answer(
+        outcome=command_pb2.OUTCOME_EXITED,
+        stdout_summary=command_pb2.OutputSummary(total_bytes=100, total_lines=20),
+        bounded=bounded,
+    )
+    assert (told.truncated, told.bounded) == (truncated, bounded)

@@ -48,7 +48,7 @@ EXECUTED: dict[str, Kind] = {
     "command_id": str, "session_id": (str, NULL), "cluster_id": str, "status": str, "correlation_id": (str, NULL),
     "output": str, "error": (str, NULL), "execution_time_ms": int, "executed_at": Instant,
     "stdout": str, "stderr": str, "exit_code": (int, NULL), "success": bool, "truncated": bool, "total_bytes": int,
-    "encoding_replaced": bool, "masked_values": int, "timings": dict, "executor_id": (str, NULL),
+    "encoding_replaced": bool, "masked_values": int, "bounded": list, "timings": dict, "executor_id": (str, NULL),
     "observed_at": (Instant, NULL),
 }  # fmt: skip
 SESSION: dict[str, Kind] = {
@@ -177,8 +177,7 @@ async def test_execute_command_types(api: httpx.AsyncClient, verb: str) -> None:
     """Each verb of the old API is understood, and is the first word."""
     args = {"top": ["pods"], "rollout": ["status", "deploy/web"], "explain": ["pods"], "logs": ["web-0"]}.get(verb, [])
     told = (await execute(api, {"command_type": verb, "args": args})).json()
-    once = ["--watch=false"] if verb == "rollout" else []
-    assert told["stdout"].split() == [verb, *args, "--namespace=default", *once]
+    assert told["stdout"].split() == [verb, *args, "--namespace=default"]
 
 
 async def test_execute_argv(api: httpx.AsyncClient) -> None:

@@ -35,6 +35,7 @@ async def test_what_would_run_is_shown(api: httpx.AsyncClient) -> None:
                 "allowed": True,
                 "rule": None,
                 "detail": None,
+                "instead": None,
                 "argv": ["get", "pods", "--namespace=shop", "--request-timeout=10s"],
                 "policy": "cluster",
             },
@@ -44,7 +45,8 @@ async def test_what_would_run_is_shown(api: httpx.AsyncClient) -> None:
 async def test_a_denial_says_the_rule_and_what_is_allowed(api: httpx.AsyncClient) -> None:
     answer = (await api.post(LOCAL, json={"argv": ["get", "secrets"]})).json()
     assert (answer["allowed"], answer["rule"], answer["argv"]) == (False, "resource", None)
-    assert "every other type" in answer["detail"]
+    assert answer["detail"] == "'secrets' may not be read here"
+    assert answer["instead"].startswith("every type but secrets, ")
 
 
 async def test_it_is_what_the_executor_answers(api: httpx.AsyncClient) -> None:
@@ -53,7 +55,7 @@ async def test_it_is_what_the_executor_answers(api: httpx.AsyncClient) -> None:
         said = (await api.post(LOCAL, json={"argv": argv})).json()
         ran = await api.post("/v1/clusters/local/commands", json={"argv": argv})
         assert (ran.status_code, ran.json()["reason"], ran.json()["executed"]) == (403, "POLICY_DENIED", "no")
-        assert said["detail"].startswith(ran.json()["detail"])
+        assert (said["detail"], said["instead"]) == (ran.json()["detail"], ran.json()["allowed"])
         assert ran.json()["rule"] == said["rule"]
 
 

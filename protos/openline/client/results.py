@@ -94,12 +94,11 @@ class Result:
     observed_at: datetime | None
     session_id: str = ""
     correlation_id: str = ""
-    # How many values of the output the executor has masked: data of Secrets, and what looks like a credential.
-    masked_values: int = 0
+    masked_values: int = 0  # how many the executor has masked: data of Secrets, and what looks like a credential
+    bounded: tuple[str, ...] = ()  # flags by which its policy made the command smaller, as they ran: "--tail=20000"
     # The answer is an earlier one, given again for the same idempotency key.
     replayed: bool = False
-    # Redis was out of reach: the broker keeps the result in memory until it is back.
-    degraded: bool = False
+    degraded: bool = False  # Redis was out of reach: the broker keeps the result in memory until it is back
     # Why there is no exit code.
     error: OpenlineError | None = field(default=None, compare=False)
 
@@ -198,6 +197,7 @@ def read_result(
         session_id=result.session_id,
         correlation_id=result.correlation_id,
         masked_values=result.masked_values,
+        bounded=tuple(result.bounded),
         replayed=replayed,
         degraded=degraded,
         error=failure,

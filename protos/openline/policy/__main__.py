@@ -7,17 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from openline.policy.resources import ALIASES, ALWAYS_DENIED, DENIED_BY_DEFAULT, MAX_TYPES
-from openline.policy.tables import BEFORE, CLAMPS, DENIED, GLOBAL, SHORT, SHORT_IN, STREAMING, VERBS, Kind, Takes
-from openline.policy.templates import (
-    MAX_CHARACTERS,
-    MAX_COLUMNS,
+from openline.policy.go_templates import (
+    FUNCTIONS,
+    LISTS,
+    MAX_ACTIONS,
     MAX_DEPTH,
-    MAX_DESCENTS,
     MAX_PRINTED,
-    MAX_RANGES,
-    MAX_UNIONS,
+    MAX_RANGES_DEEP,
+    PRINTING,
 )
+from openline.policy.resources import ALIASES, ALWAYS_DENIED, CLUSTER_SCOPED, DENIED_BY_DEFAULT, MAX_TYPES
+from openline.policy.tables import BEFORE, CLAMPS, DENIED, GLOBAL, SHORT, SHORT_IN, STREAMING, VERBS, Kind, Takes
+from openline.policy.templates import MAX_CHARACTERS, MAX_COLUMNS, MAX_DESCENTS, MAX_PATHS, MAX_RANGES, MAX_UNIONS
 
 BEGIN = "<!-- from here on: python -m openline.policy docs/policy.md -->"
 END = "<!-- up to here -->"
@@ -88,11 +89,16 @@ def _numbers() -> Iterator[str]:
     yield ""
     yield f"- Always denied: {', '.join(ALWAYS_DENIED)}."
     yield f"- Denied unless a policy file says otherwise: {', '.join(DENIED_BY_DEFAULT)}."
+    yield f"- Without a namespace, so that none need be named: {', '.join(CLUSTER_SCOPED)}."
     yield f"- Short names that are known: {', '.join(f'`{short}` {plural}' for short, plural in ALIASES.items())}."
     yield f"- At most {MAX_TYPES} types in a list, and {MAX_COLUMNS} custom columns."
-    yield f"- A template has at most {MAX_CHARACTERS} characters. A JSONPath has at most {MAX_DESCENTS} times `..`,"
-    yield f"  {MAX_UNIONS} commas in brackets and {MAX_RANGES} ranges; a Go template at most {MAX_DEPTH} of `range`,"
-    yield f"  `if` and `with` in each other, and {MAX_PRINTED} values that are printed in one action."
+    yield f"- A template has at most {MAX_CHARACTERS} characters."
+    yield f"- A JSONPath has at most {MAX_PATHS} paths in braces, {MAX_DESCENTS} times `..`, {MAX_UNIONS} commas in"
+    yield f"  brackets and {MAX_RANGES} ranges."
+    yield f"- A Go template has at most {MAX_ACTIONS} actions with fields, {MAX_DEPTH} of `range`, `if` and `with` in"
+    yield f"  each other, {MAX_RANGES_DEEP} of them `range`, and {MAX_PRINTED} values that are printed in one action."
+    yield f"- Its functions: {' '.join(f'`{name}`' for name in sorted(FUNCTIONS | PRINTING))}."
+    yield f"- Behind these fields `index` takes a number: {' '.join(f'`{name}`' for name in sorted(LISTS))}."
 
 
 if __name__ == "__main__":

@@ -33,10 +33,6 @@ class Denied:
     message: str
     allowed: str
 
-    @property
-    def detail(self) -> str:
-        return f"{self.message}; allowed: {self.allowed}"
-
 
 class Refused(Exception):
     """Carries a denial out of the parser; `judge` lets none escape."""

@@ -7,7 +7,7 @@ argument begins with `-` and every flag has its `=`, so that nothing is left to 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from openline.limits import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_ARGV_BYTES
 from openline.policy import resources
@@ -15,7 +15,7 @@ from openline.policy.denial import Denied, Refused, Rule, shown
 from openline.policy.lexer import Lexed, kinds, lex
 from openline.policy.policy import Policy
 from openline.policy.questions import check_field, check_question
-from openline.policy.tables import STREAMING, VERBS, Takes, Verb
+from openline.policy.tables import CLAMPS, STREAMING, VERBS, Takes, Verb
 from openline.policy.values import check_value, clamp
 
 
@@ -23,11 +23,13 @@ from openline.policy.values import check_value, clamp
 class Allowed:
     """It may run, with these arguments instead of those that were given; the program's name is not among them.
 
-    `policy` is the one that allowed it, and says what holds for its output.
+    `policy` is the one that allowed it, and says what holds for its output. `bounded` are those of the flags that make
+    it smaller than it was asked for; the time that a request has is only among them where the caller gave one.
     """
 
     argv: tuple[str, ...]
     policy: Policy
+    bounded: tuple[str, ...] = field(default=(), compare=False)
 
 
 def judge(argv: Sequence[str], policy: Policy, *, streamed: bool, remaining_s: float) -> Allowed | Denied:
@@ -43,17 +45,22 @@ def judge(argv: Sequence[str], policy: Policy, *, streamed: bool, remaining_s: f
             raise Refused(Rule.VERB, message, allowed=", ".join(policy.verbs))
         verb = VERBS[lexed.verb]
         flags = _read(lexed)
-        for named in _types(verb, lexed, flags):
+        types = list(_types(verb, lexed, flags))
+        for named in types:
             resources.check_type(named, policy.types)
-        _check_namespace(verb, flags, policy)
-        _check_streaming(flags, streamed=streamed)
+        if verb.is_namespaced and not (types and all(map(resources.is_cluster_scoped, types))):
+            _check_namespace(flags, policy)
+        _check_streaming(lexed.verb, flags, streamed=streamed)
     except Refused as refused:
         return refused.denied
-    given = [
-        f"--{name}={clamp(name, value, output=policy.output, streamed=streamed, remaining_s=remaining_s)}"
+    runs = {
+        name: clamp(name, value, output=policy.output, streamed=streamed, remaining_s=remaining_s)
         for name, value in sorted(_complete(lexed.verb, flags, streamed=streamed).items())
-    ]
-    return Allowed((*lexed.verb.split(), *lexed.positionals, *given), policy)
+    }
+    written = {name: f"--{name}={value}" for name, value in runs.items()}
+    asked = {"request-timeout": runs["request-timeout"], **flags}
+    bounded = tuple(written[name] for name in runs if name in CLAMPS and asked.get(name) != runs[name])
+    return Allowed((*lexed.verb.split(), *lexed.positionals, *written.values()), policy, bounded)
 
 
 def _check_form(argv: Sequence[str]) -> None:
@@ -115,9 +122,9 @@ def _types(verb: Verb, lexed: Lexed, flags: Mapping[str, str]) -> Iterator[str]:
             raise Refused(Rule.ARGUMENTS, message, allowed=f"{lexed.verb} and flags")
 
 
-def _check_namespace(verb: Verb, flags: Mapping[str, str], policy: Policy) -> None:
+def _check_namespace(flags: Mapping[str, str], policy: Policy) -> None:
     """Where a policy knows namespaces, every command must name one: nobody here knows what kubectl's default is."""
-    if not verb.is_namespaced or policy.namespaces.is_everything:
+    if policy.namespaces.is_everything:
         return
     allow, deny = policy.namespaces.allow, policy.namespaces.deny
     allowed = f"-n with one of {', '.join(allow)}" if allow is not None else f"-n with any but {', '.join(deny)}"
@@ -130,9 +137,9 @@ def _check_namespace(verb: Verb, flags: Mapping[str, str], policy: Policy) -> No
         raise Refused(Rule.NAMESPACE, message, allowed=allowed)
 
 
-def _check_streaming(flags: Mapping[str, str], *, streamed: bool) -> None:
+def _check_streaming(verb: str, flags: Mapping[str, str], *, streamed: bool) -> None:
     for name in STREAMING & flags.keys():
-        if flags[name] == "true" and not streamed:
+        if flags[name] == "true" and not streamed and verb != "rollout status":
             message = f"--{name} makes a command that goes on until it is stopped: streaming calls only"
             raise Refused(Rule.STREAMING, message, allowed=f"the same without --{name}, or a streaming call")
 
@@ -142,8 +149,6 @@ def _complete(verb: str, flags: Mapping[str, str], *, streamed: bool) -> dict[st
     added = {"request-timeout": "0"}
     if verb == "rollout status":
         added["timeout"] = "0"
-        if not streamed:
-            added["watch"] = "false"
     if verb == "logs" and not streamed:
         added["limit-bytes"] = "0"
         # With a selector kubectl takes ten lines of each pod.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from openline.policy.denial import Refused, Rule, nearest, shown
-from openline.policy.tables import BEFORE, BOOL, DENIED, GLOBAL, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
+from openline.policy.tables import BEFORE, BOOL, DENIED, GLOBAL, INSTEAD, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
 
 # Switches in one word, such as the two in -Aw: far more than there are.
 MAX_LETTERS = 16
@@ -130,8 +130,11 @@ def _no_such_verb(before: str, word: str) -> Refused:
         said = f"{before} {shown(word)} is not allowed" if word else f"{before} needs a second word"
         meant = f"; did you mean `{before} {guess}`?" if guess else ""
         return Refused(Rule.SUB_VERB, said + meant, allowed=", ".join(f"{before} {each}" for each in second))
+    allowed = ", ".join(sorted(VERBS))
     guess = nearest(word, _FIRST_WORDS)
     said = f"the verb {shown(word)} is not allowed" if word else "there is no verb"
+    if word in INSTEAD:
+        return Refused(Rule.VERB, f"the verb {word} is not allowed; nearest to it: {INSTEAD[word]}", allowed=allowed)
     if word == "kubectl":
         said = "the program's name is not part of the arguments"
-    return Refused(Rule.VERB, said + (f"; did you mean {guess}?" if guess else ""), allowed=", ".join(sorted(VERBS)))
+    return Refused(Rule.VERB, said + (f"; did you mean {guess}?" if guess else ""), allowed=allowed)

@@ -1,7 +1,9 @@
 """Types of objects: how kubectl may be told one, and which of them a policy lets be named.
 
 A type is known by its plural. For the built-in ones every other name is in ALIASES; for others singular and plural are
-guessed as Kubernetes does, and their short names are unknown here, so that a policy should rather list what it allows.
+guessed as Kubernetes does, and their short names are unknown here, but for those of types that are denied by default.
+A category, which stands for several types, cannot be told from such a name: so a policy should rather list what it
+allows.
 """
 
 import re
@@ -31,7 +33,7 @@ _SHORT = {
     "certificatesigningrequests": "csr", "componentstatuses": "cs", "configmaps": "cm", "cronjobs": "cj",
     "customresourcedefinitions": "crd crds", "daemonsets": "ds", "deployments": "deploy", "endpoints": "ep",
     "events": "ev", "horizontalpodautoscalers": "hpa", "ingresses": "ing", "ipaddresses": "ip",
-    "limitranges": "limits", "namespaces": "ns", "networkpolicies": "netpol", "nodes": "no",
+    "limitranges": "limits", "machineconfigs": "mc", "namespaces": "ns", "networkpolicies": "netpol", "nodes": "no",
     "persistentvolumeclaims": "pvc", "persistentvolumes": "pv", "poddisruptionbudgets": "pdb", "pods": "po",
     "priorityclasses": "pc", "replicasets": "rs", "replicationcontrollers": "rc", "resourcequotas": "quota",
     "serviceaccounts": "sa", "services": "svc", "statefulsets": "sts", "storageclasses": "sc",
@@ -42,6 +44,16 @@ ALIASES = {short: plural for plural, shorts in _SHORT.items() for short in short
 ALL = (
     "cronjobs", "daemonsets", "deployments", "horizontalpodautoscalers", "jobs", "pods", "replicasets",
     "replicationcontrollers", "services", "statefulsets",
+)  # fmt: skip
+# Built-in types whose objects are in no namespace, by the names that mean them wherever they are asked for.
+CLUSTER_SCOPED = (
+    "apiservices", "certificatesigningrequests", "clusterrolebindings", "clusterroles", "clustertrustbundles",
+    "componentstatuses", "csidrivers", "csinodes", "customresourcedefinitions", "deviceclasses", "flowschemas",
+    "ingressclasses", "ipaddresses", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations", "namespaces", "nodes", "persistentvolumes", "priorityclasses",
+    "prioritylevelconfigurations", "resourceslices", "runtimeclasses", "servicecidrs", "storageclasses",
+    "validatingadmissionpolicies", "validatingadmissionpolicybindings", "validatingwebhookconfigurations",
+    "volumeattachments", "volumeattributesclasses",
 )  # fmt: skip
 
 
@@ -82,12 +94,24 @@ def check_name(name: str) -> None:
 def check_type(written: str, types: Selection) -> None:
     """Raises Refused for a type that the policy does not let be named, in any spelling."""
     base = written.partition(".")[0].lower()
-    denied = _all_spellings((*ALWAYS_DENIED, *types.deny))
+    denied = (*ALWAYS_DENIED, *types.deny)
     named = [base, *ALL] if base == "all" else [base]
-    is_listed = types.allow is None or not _spellings(base).isdisjoint(_all_spellings(types.allow))
-    if not is_listed or any(not _spellings(name).isdisjoint(denied) for name in named):
-        allowed = "every other type" if types.allow is None else ", ".join(types.allow)
-        raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed)
+    is_listed = types.allow is None or is_among(base, types.allow)
+    if not is_listed or any(is_among(name, denied) for name in named):
+        allowed = f"every type but {', '.join(denied)}"
+        if types.allow is not None:
+            allowed = ", ".join(name for name in types.allow if not is_among(name, denied))
+        raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed or "no type")
+
+
+def is_cluster_scoped(written: str) -> bool:
+    """Whether it is a built-in type without namespaces. With a group it may be somebody's own of the same name."""
+    return "." not in written and is_among(written.lower(), CLUSTER_SCOPED)
+
+
+def is_among(name: str, names: tuple[str, ...]) -> bool:
+    """Whether a type, in lower case and without its group, may be one of these, however each is spelled."""
+    return not _spellings(name).isdisjoint(_all_spellings(names))
 
 
 @lru_cache(maxsize=64)

@@ -35,6 +35,7 @@ class Clamp(Enum):
     """What bounds a number from above, where the caller's own is larger or none."""
 
     REMAINING = auto()  # the time that is left until the deadline
+    WAITING = auto()  # a little less, so that kubectl ends by itself and says that it has waited in vain
     LOG_LINES = auto()  # the policy's `output.max_log_lines`
     LOG_BYTES = auto()  # the policy's `output.max_log_bytes`
     CHUNK = auto()
@@ -156,16 +157,22 @@ VERBS = {
 # Other names of sub-verbs.
 SUB_VERB_ALIASES = {"top": {"pod": "pods", "po": "pods", "node": "nodes", "no": "nodes"}}
 
-# These make a command go on until somebody stops it: only for callers who read along.
+# These make a command go on until somebody stops it: only for callers who read along. `rollout status` is no such
+# command, although it watches: it has a --timeout, and without watching it would call an unfinished rollout a success.
 STREAMING = frozenset({"follow", "watch", "watch-only"})
 # Flags whose value is bounded from above; `judge` adds those that make a command end where they were not given.
 CLAMPS = {
     "chunk-size": Clamp.CHUNK, "limit-bytes": Clamp.LOG_BYTES, "max-log-requests": Clamp.REQUESTS,
     "pod-running-timeout": Clamp.REMAINING, "request-timeout": Clamp.REMAINING, "tail": Clamp.LOG_LINES,
-    "timeout": Clamp.REMAINING,
+    "timeout": Clamp.WAITING,
 }  # fmt: skip
 MAX_CHUNK = 500
 MAX_LOG_REQUESTS = 20
+# What comes nearest to a verb that is not allowed, where its name does not tell.
+INSTEAD = {
+    "config": "auth whoami says who the executor is, cluster-info which cluster it asks",
+    "wait": "rollout status --timeout=…, or get again after a while, or get --watch on a streaming call",
+}
 
 _FILE, _ENDPOINT = "it names a file", "it names an endpoint, and the executor has one"
 _IDENTITY = "it names an identity or a credential, and the executor has one"

@@ -19,6 +19,9 @@ from openline.policy.tables import (
 )
 from openline.policy.templates import check_path, check_template
 
+# What kubectl has to start, and to say how it ended, before it is killed at the deadline.
+END_S = 1.0
+
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _PART = re.compile(r"([0-9.]+)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -45,6 +48,9 @@ def clamp(name: str, value: str, *, output: Output, streamed: bool, remaining_s:
     match CLAMPS.get(name):
         case Clamp.REMAINING:
             most_s = max(1, math.ceil(remaining_s))
+            return value if 0 < _seconds(value) <= most_s else f"{most_s}s"
+        case Clamp.WAITING:
+            most_s = max(1, math.floor(remaining_s - END_S))
             return value if 0 < _seconds(value) <= most_s else f"{most_s}s"
         case Clamp.LOG_LINES if not streamed:
             return value if 0 <= int(value) <= output.max_log_lines else str(output.max_log_lines)

@@ -371,6 +371,7 @@ class CommandResult(_message.Message):
     OBSERVED_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     MASKED_VALUES_FIELD_NUMBER: _builtins.int
+    BOUNDED_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     cluster_id: _builtins.str
     executor_id: _builtins.str
@@ -401,6 +402,10 @@ class CommandResult(_message.Message):
     def error(self) -> Global___Error:
         """Set for every outcome but OUTCOME_EXITED."""
 
+    @_builtins.property
+    def bounded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As the executor says it in Finished."""
+
     def __init__(
         self,
         *,
@@ -420,10 +425,11 @@ class CommandResult(_message.Message):
         observed_at: _timestamp_pb2.Timestamp | None = ...,
         error: Global___Error | None = ...,
         masked_values: _builtins.int = ...,
+        bounded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "observed_at", b"observed_at", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "error", b"error", "executor_id", b"executor_id", "exit_code", b"exit_code", "masked_values", b"masked_values", "observed_at", b"observed_at", "outcome", b"outcome", "session_id", b"session_id", "stderr", b"stderr", "stderr_summary", b"stderr_summary", "stdout", b"stdout", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded", b"bounded", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "error", b"error", "executor_id", b"executor_id", "exit_code", b"exit_code", "masked_values", b"masked_values", "observed_at", b"observed_at", "outcome", b"outcome", "session_id", b"session_id", "stderr", b"stderr", "stderr_summary", b"stderr_summary", "stdout", b"stdout", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -752,6 +752,7 @@ class Finished(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     MASKED_VALUES_FIELD_NUMBER: _builtins.int
+    BOUNDED_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     outcome: _command_pb2.Outcome.ValueType
     exit_code: _builtins.int
@@ -771,6 +772,10 @@ class Finished(_message.Message):
     def error(self) -> _command_pb2.Error:
         """Set for every outcome but OUTCOME_EXITED."""
 
+    @_builtins.property
+    def bounded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The flags by which the policy made the command smaller than it was asked for, as they ran: "--tail=20000"."""
+
     def __init__(
         self,
         *,
@@ -783,10 +788,11 @@ class Finished(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         error: _command_pb2.Error | None = ...,
         masked_values: _builtins.int = ...,
+        bounded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finished_at", b"finished_at", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "masked_values", b"masked_values", "outcome", b"outcome", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded", b"bounded", "command_id", b"command_id", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "masked_values", b"masked_values", "outcome", b"outcome", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,13 @@ def test_output_is_kept_in_order_and_apart(running: Callable[..., Command]) -> N
     assert (result.stdout, result.stderr) == (b"one two", b"err")
 
 
+def test_what_was_bounded_is_handed_on_and_is_short(running: Callable[..., Command]) -> None:
+    """An executor may say anything."""
+    assert finish(running(), bounded=["--tail=7"]).bounded == ["--tail=7"]
+    many = finish(running(), bounded=["x" * 9000] * 900).bounded
+    assert (len(many), {*map(len, many)}) == (8, {64})
+
+
 def test_output_that_was_had_before_changes_nothing(running: Callable[..., Command]) -> None:
     """After a reconnect the executor sends everything again."""
     command = running()
