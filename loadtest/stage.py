@@ -103,6 +103,7 @@ class Stage:
         await self.script(
             name, "openline-broker",
             "--listen", address, "--replica-id", name, "--redis-url", redis_url, "--rebalance", "0",
+            "--metrics-listen", free_address(),
             OPENLINE_API_KEYS=f"loadtest:{KEY}:{SCOPES}",
             OPENLINE_EXECUTOR_TOKENS=",".join(f"{cluster}:{token}" for cluster in clusters),
         )  # fmt: skip
