@@ -28,8 +28,8 @@ class Span:
     end: int
     before: bytes = b""
     after: bytes = b""
-    # Of a value that may go on below its first line: lines behind this column belong to it.
-    column: int | None = None
+    # Of a value that may go on below its first line: what belongs to it there.
+    below: re.Pattern[bytes] | None = None
     # Of a private key: its end has not been seen.
     is_open: bool = False
 

@@ -50,7 +50,8 @@ NAMED = {
     "YAML with spaces": (b"DB_PASSWORD: correct horse\nuser: me\n", b"DB_PASSWORD: " + M + b"\nuser: me\n"),
     "YAML in quotes": (b"apiKey: 'a: b'\n", b"apiKey: " + M + b"\n"),
     "YAML block": (b"token: |\n  a\n  b\nuser: me\n", b"token: " + M + b"\nuser: me\n"),
-    "YAML folded": (b"token: a\n  b\nuser: me\n", b"token: " + M + b"\nuser: me\n"),
+    "YAML folded": (b"token: " + b"word " * 15 + b"end\n  b\nuser: me\n", b"token: " + M + b"\nuser: me\n"),
+    "YAML in quotes, folded": (b"token: 'a\n\n  b'\nuser: me\n", b"token: " + M + b"\nuser: me\n"),
     "JSON": (b'  "clientSecret": "a\\"b",\n', b'  "clientSecret": "' + M + b'",\n'),
     "JSON number": (b'{"password": 1234, "x": 1}', b'{"password": "' + M + b'", "x": 1}'),
     "JSON in a string": (b'"{\\"token\\":\\"abc\\"}"', b'"{\\"token\\":\\"' + M + b'\\"}"'),
@@ -60,7 +61,7 @@ NAMED = {
     "flag": (b"run --password=x1 --other", b"run --password=" + M + b" --other"),
     "flag with a space": (b"run --api-key x1 --other", b"run --api-key " + M + b" --other"),
     "arguments in YAML": (b"- --token\n- x1\n- b\n", b"- --token\n- " + M + b"\n- b\n"),
-    "arguments in JSON": (b'"--token",\n    "x1",\n', b'"--token",\n    "' + M + b'",\n'),
+    "arguments in JSON": (b'  "--token",\n  "x1",\n', b'  "--token",\n  "' + M + b'",\n'),
     "env in YAML": (b"- name: DB_PASSWORD\n  value: x1\n", b"- name: DB_PASSWORD\n  value: " + M + b"\n"),
     "env in JSON": (
         b'"name": "DB_PASSWORD",\n    "value": "x1"\n',
