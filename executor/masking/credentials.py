@@ -30,7 +30,12 @@ class Credentials:
         text = self._go_on(self._kept + block)
         cut = lead_from(text)
         self._kept = text[cut:]
-        return self._mask(text[:cut])
+        told = self._mask(text[:cut])
+        if self._in_key and not self._kept:  # blanks may be part of it, too
+            self._kept = told[len(told.rstrip()) :]
+            told = told[: len(told) - len(self._kept)]
+            self._in_key = len(self._kept) <= shapes.MOST_BLANKS
+        return told
 
     def finish(self) -> bytes:
         """What is still held back."""
@@ -43,8 +48,6 @@ class Credentials:
             rest = shapes.rest_of_key(text, 0)
             self._in_key = rest.is_open
             text = text[rest.end :]
-            if rest.end:  # the marker has its line end already
-                text = text.removeprefix(b"\r").removeprefix(b"\n")
         if self._below is not None:
             end = below.end_of(self._below, text, 0)
             if end < len(text):
@@ -74,7 +77,7 @@ class Credentials:
             start = candidate.start()
             if start < done:
                 continue
-            span = self._span(text, lower, start, candidate[0])
+            span = self._span(text, lower, start, candidate[0], done)
             if span is not None and span.start >= done:
                 done = span.end
                 yield span
@@ -87,13 +90,13 @@ class Credentials:
         self._list = None if text[done:].strip(b" \t\r\n,") else items
         return values, done
 
-    def _span(self, text: bytes, lower: bytes, start: int, word: bytes) -> Span | None:
+    def _span(self, text: bytes, lower: bytes, start: int, word: bytes, done: int) -> Span | None:
         shape = SHAPES.get(word)
         if shape is not None:
             found = shape.match(text, start)
             return Span(*found.span("value")) if found else None
         if word == shapes.KEY_ENDS:
-            key = shapes.private_key(text, start)
+            key = shapes.private_key(text, start, done)
             self._in_key = key is not None and key.is_open
             return key
         return named.find_value(text, lower, start)

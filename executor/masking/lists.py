@@ -8,36 +8,45 @@ from executor.masking.shapes import Span
 from executor.masking.values import NUMBER, QUOTE, STRING
 
 _NAME = re.compile(rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|key)s?+")
-_IN_BRACKETS = re.compile(rb"(?P<quote>" + QUOTE + rb")?+[ \t]{0,8}+:[ \t]{0,8}+\[")
-_BELOW = re.compile(rb"[\"']?:[ \t]{0,8}+\r?\n(?P<indent> *+)- ")
+_IN_BRACKETS = re.compile(rb"(?:(?P<quote>" + QUOTE + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n))")
+_BELOW = re.compile(rb"[\"']?:[ \t]{0,8}+\r?\n")
+_DASH = re.compile(rb" *+(?=- )")
 _ITEM = re.compile(
     rb"[\s,]{0,200}+(?:" + STRING + QUOTE + rb"(?![ \t]*:)|(?P<number>" + NUMBER + rb")|" + QUOTE + QUOTE + rb"|true|false|null)"
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Items:
-    """A list that is being read: in brackets, with the quote of its name, or else with dashes in a column."""
+    """A list that is being read: in brackets, with the quote of its name, or with dashes, from some column on."""
 
     quote: bytes = b'"'
-    column: int | None = None
+    least_column: int | None = None
+    column: int | None = None  # where the dashes are, when one has been seen
 
     def take(self, text: bytes, start: int) -> tuple[list[Span], int]:
         """The values from here on, and where they are over."""
-        return self._strings(text, start) if self.column is None else self._scalars(text, start, self.column)
+        return self._strings(text, start) if self.least_column is None else self._scalars(text, start, self.least_column)
 
     def _strings(self, text: bytes, start: int) -> tuple[list[Span], int]:
         values = []
         while found := _ITEM.match(text, start):
             group = found.lastgroup
+            if group not in (None, "number") and not text.startswith(self.quote, found.start(group or 0) - len(self.quote)):
+                break
             if group is not None:
                 quote = self.quote if group == "number" else b""
                 values.append(Span(*found.span(group), before=quote, after=quote))
             start = found.end()
         return values, start
 
-    def _scalars(self, text: bytes, start: int, column: int) -> tuple[list[Span], int]:
-        values = []
+    def _scalars(self, text: bytes, start: int, least_column: int) -> tuple[list[Span], int]:
+        values: list[Span] = []
+        if self.column is None and (dash := _DASH.match(text, start)):
+            self.column = dash.end() - start
+        if self.column is None or self.column < least_column:
+            return values, start
+        column = self.column
         while text.startswith(b" " * column + b"- ", start):
             value = below.item(text, start, column)
             if value is not None:
@@ -57,7 +66,4 @@ def find_list(text: bytes, lower: bytes, start: int) -> tuple[Items, int] | None
         return Items(found["quote"] or b'"'), found.end()
     lead = below.line_before(text, start)
     found = _BELOW.match(text, name.end())
-    if found is None or lead is None:
-        return None
-    is_deep_enough = len(found["indent"]) >= len(lead) - len(lead.lstrip(b" "))
-    return (Items(column=len(found["indent"])), found.start("indent")) if is_deep_enough else None
+    return (Items(least_column=len(lead) - len(lead.lstrip(b" "))), found.end()) if found and lead is not None else None

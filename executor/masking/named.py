@@ -29,9 +29,11 @@ NAME = (
 _NAME = re.compile(NAME)
 _TO = rb"[ \t]{0,8}+[:=][ \t]{0,8}+"
 
-# "token": "…" and "token": 7
+# "token": "…"
+_SAME_QUOTES = re.compile(rb"(?P<quote>" + QUOTE + rb")" + _TO + rb"(?=(?P=quote))" + STRING)
+# "token": 7, and 'token': "…"
 _AFTER_QUOTE = re.compile(
-    rb"(?P<quote>" + QUOTE + rb")(?:" + _TO + rb"(?:" + STRING + rb"|(?P<bare>" + NUMBER + rb"))|[:=][ \t]{0,4}+" + SPOKEN + rb")"
+    rb"(?P<quote>" + QUOTE + rb")(?:" + _TO + rb"(?:" + QUOTED + rb"|(?P<bare>" + NUMBER + rb"))|[:=][ \t]{0,4}+" + SPOKEN + rb")"
 )
 # TOKEN=… and token = …
 _AFTER_EQUALS = re.compile(rb"(?:=|[ \t]{1,8}+=[ \t]{1,8}+)(?!=)(?:" + QUOTED + rb"|" + WORD + rb")")
@@ -82,7 +84,7 @@ def _value(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
             return _span(_AFTER_EQUALS.match(text, end))
         case b":":
             return _behind_colon(text, start, end, lead)
-        case b'"' | b"'" | b"\\" if found := _AFTER_QUOTE.match(text, end):
+        case b'"' | b"'" | b"\\" if found := _SAME_QUOTES.match(text, end) or _AFTER_QUOTE.match(text, end):
             # On these two JSON and YAML agree.
             return _span(found) if found.lastgroup in ("double", "bare") else _in_yaml(text, start, end) or _span(found)
         case b'"' | b"'" | b"\\" | b" " | b"\t" | b"\n" | b"\r":
@@ -111,7 +113,8 @@ def _behind_colon(text: bytes, start: int, end: int, lead: bytes) -> Span | None
             return below.scalar(text, blanks.end(), len(key_lead))
     if blanks is not None:
         return _span(_SPOKEN.match(text, end))
-    if (opened := lead.rfind(b"map[")) >= 0 and b"]" not in lead[opened:]:
+    opened = lead.rfind(b"map[", lead.rfind(b"\n") + 1)
+    if opened >= 0 and b"]" not in lead[opened:]:
         return _span(_IN_MAP.match(text, end))
     name = text[max(0, start - NEAR_BYTES) + len(lead) : end]
     return None if lead.endswith((b"/", b":", b"@")) or b"-" in name else _span(_CLOSE.match(text, end))

@@ -8,7 +8,8 @@ KEY_ENDS = b"private key-----"
 _BEGIN = b"-----BEGIN "
 _KIND_BYTES = 32
 # A line end, also as it is written inside of strings, then what `kubectl logs` may put before a line.
-_BREAK = rb"(?:\s|\\{1,7}[nrt])*+(?:\[[^\]\n]{1,200}\] |\d{4}-[0-9T:.Z+-]{10,40} )?+"
+MOST_BLANKS = 200
+_BREAK = rb"(?:\s|\\{1,7}[nrt]){0,%d}+(?:\[[^\]\n]{1,200}\] |\d{4}-[0-9T:.Z+-]{10,40} )?+" % MOST_BLANKS
 # Lines that look like the body of a key: one that does not ends it, so that nothing else is swallowed without an end.
 _REST = re.compile(
     rb"(?:"
@@ -18,6 +19,8 @@ _REST = re.compile(
     + _BREAK
     + rb"-----END[A-Z0-9 ]{0,40}-----(?P<over>))?+"
 )
+
+_BLANKS = re.compile(rb"\s*+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class Span:
     is_open: bool = False
 
 
-def private_key(text: bytes, start: int) -> Span | None:
-    """The key whose first line ends with the words at `start`."""
+def private_key(text: bytes, start: int, done: int) -> Span | None:
+    """The key whose first line ends with the words at `start`; not what comes before `done`."""
     begin = text.rfind(_BEGIN, max(0, start - _KIND_BYTES - len(_BEGIN)), start)
     if begin < 0:
         return None
     rest = rest_of_key(text, start + len(KEY_ENDS))
-    return Span(begin, rest.end, is_open=rest.is_open)
+    return Span(max(begin, done), rest.end, is_open=rest.is_open)
 
 
 def rest_of_key(text: bytes, start: int) -> Span:
@@ -48,4 +51,4 @@ def rest_of_key(text: bytes, start: int) -> Span:
     rest = _REST.match(text, start)
     end = start if rest is None else rest.end()
     seen = rest is not None and rest["over"] is not None
-    return Span(start, end, is_open=not seen and not text[end : end + 3].strip())
+    return Span(start, end, is_open=not seen and _BLANKS.match(text, end) is not None)

@@ -26,8 +26,9 @@ def _in_quotes(opens: bytes) -> bytes:
         # A quote in single quotes in YAML.
         rb"|''" + opens + NOTHING + rb"(?P<doubled>[^'\"\\\n]++)(?='')"
         # Inside of a string of JSON, where what follows a backslash is escaped once more; and inside of that.
-        rb"|\\\"" + opens + NOTHING + rb"(?P<inner>(?:[^\"\\\n]|\\\\(?:\\\\|\\\"|[^\"\\\n]))++)"
-        rb"|(?:\\{7}|\\{3})\"" + opens + NOTHING + rb"(?P<innermost>[^\"\\\n]++))"
+        rb"|\\\"" + opens + NOTHING
+        + rb"(?:(?P<inner>(?:[^\"\\\n]|\\\\(?:\\\\|\\\"|[^\"\\\n]))++)(?=\\\")|(?P<cut_inner>[^\"'\\\r\n]++))"
+        rb"|(?:\\{7}|\\{3})\"" + opens + NOTHING + rb"(?P<innermost>[^\"'\\\r\n]++))"
     )  # fmt: skip
 
 
