@@ -12,7 +12,7 @@ from executor.masking.held import lead_from
 from executor.masking.lists import Items, find_list
 from executor.masking.marker import MARKER
 from executor.masking.shapes import Span
-from executor.masking.words import CANDIDATE, NAMES, SHAPES
+from executor.masking.words import BEFORE_WORD, CANDIDATE, NAMES, SHAPES
 
 
 class Credentials:
@@ -93,7 +93,7 @@ class Credentials:
     def _span(self, text: bytes, lower: bytes, start: int, word: bytes, done: int) -> Span | None:
         shape = SHAPES.get(word)
         if shape is not None:
-            found = shape.match(text, start)
+            found = shape.match(text, max(0, start - BEFORE_WORD.get(word, 0)))
             return Span(*found.span("value")) if found else None
         if word == shapes.KEY_ENDS:
             key = shapes.private_key(text, start, done)

@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 
 from executor.masking import below
+from executor.masking.named import KEY
 from executor.masking.shapes import Span
 from executor.masking.values import NUMBER, QUOTE, STRING
 
-_NAME = re.compile(rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|key)s?+")
+_NAME = re.compile(rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|" + KEY + rb")s?+")
 _IN_BRACKETS = re.compile(rb"(?:(?P<quote>" + QUOTE + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n))")
 _BELOW = re.compile(rb"[\"']?:[ \t]{0,8}+\r?\n")
 _DASH = re.compile(rb" *+(?=- )")
@@ -64,6 +65,6 @@ def find_list(text: bytes, lower: bytes, start: int) -> tuple[Items, int] | None
         return None
     if found := _IN_BRACKETS.match(text, name.end()):
         return Items(found["quote"] or b'"'), found.end()
-    lead = below.line_before(text, start)
     found = _BELOW.match(text, name.end())
+    lead = below.line_before(text, start) if found else None
     return (Items(least_column=len(lead) - len(lead.lstrip(b" "))), found.end()) if found and lead is not None else None

@@ -19,11 +19,11 @@ _SECRET_KEYS = (
     b"api", b"access", b"account", b"admin", b"encrypt", b"encryption", b"hmac", b"jwt", b"master", b"private", b"secret",
     b"session", b"shared", b"signing", b"storage",
 )  # fmt: skip
-_KEY = b"(?:" + b"|".join(b"(?<=%b%b)" % (of, dash) for of in _SECRET_KEYS for dash in (b"", b"[_-]")) + b")key"
+KEY = b"(?:" + b"|".join(b"(?<=%b%b)" % (of, dash) for of in _SECRET_KEYS for dash in (b"", b"[_-]")) + b")key"
 # The end of a name, in lower case, from one of the words that are looked for on.
 NAME = (
     rb"(?:passw(?:or)?d|passphrase|passcode|(?<![a-z])pass|(?<![a-z0-9])pwd|secret|token|credentials?|(?<![a-z0-9_-])auth|"
-    + _KEY
+    + KEY
     + rb")(?:[_-]?(?:data|value|hash|b64|base64))?+[0-9]{0,3}+"
 )
 _NAME = re.compile(NAME)
@@ -74,8 +74,8 @@ def find_value(text: bytes, lower: bytes, start: int) -> Span | None:
     if value is None:
         return None
     whole = lower[near + len(lead) : name.end()]
-    told = text[value.start : value.end].strip().strip(_QUOTE_BYTES)
-    return value if is_credential(whole, told) else None
+    first_line = text[value.start : value.end].lstrip().partition(b"\n")[0]
+    return value if is_credential(whole, first_line.rstrip().strip(_QUOTE_BYTES)) else None
 
 
 def _value(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
@@ -94,8 +94,8 @@ def _value(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
 
 def _in_yaml(text: bytes, start: int, end: int) -> Span | None:
     """The value of a key in quotes that a line begins with."""
-    key = _QUOTED_KEY.match(below.line_before(text, start) or b"")
     blanks = _BLANKS.match(text, end + 1)
+    key = _QUOTED_KEY.match(below.line_before(text, start) or b"") if blanks else None
     if key is None or blanks is None or not text.startswith(key["quote"], end):
         return None
     return below.scalar(text, blanks.end(), len(key["lead"]))
