@@ -21,7 +21,9 @@ class Credentials:
     def __init__(self) -> None:
         self.masked = 0
         self._kept = b""  # a line that names the value on the next one
-        self._below: re.Pattern[bytes] | None = None  # a value on several lines is being left out, as long as this matches
+        self._below: re.Pattern[bytes] | None = (
+            None  # a value on several lines is being left out, as long as this matches
+        )
         self._list: Items | None = None  # a list of values is being read
         self._in_key = False  # and so is a private key
 
@@ -87,7 +89,7 @@ class Credentials:
 
     def _items(self, items: Items, text: bytes, start: int) -> tuple[list[Span], int]:
         values, done = items.take(text, start)
-        self._list = None if text[done:].strip(b" \t\r\n,") else items
+        self._list = items if done == len(text) else None
         return values, done
 
     def _span(self, text: bytes, lower: bytes, start: int, word: bytes, done: int) -> Span | None:

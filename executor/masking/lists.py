@@ -11,10 +11,20 @@ from executor.masking.values import NUMBER, QUOTE, STRING
 _NAME = re.compile(rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|" + KEY + rb")s?+")
 _IN_BRACKETS = re.compile(rb"(?:(?P<quote>" + QUOTE + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n))")
 _BELOW = re.compile(rb"[\"']?:[ \t]{0,8}+\r?\n")
+_KEY = re.compile(rb" *+(?:- )*+[\"']?[\w./-]*+")
 _DASH = re.compile(rb" *+(?=- )")
 _ITEM = re.compile(
-    rb"[\s,]{0,200}+(?:" + STRING + QUOTE + rb"(?![ \t]*:)|(?P<number>" + NUMBER + rb")|" + QUOTE + QUOTE + rb"|true|false|null)"
+    rb"[\s,]{0,200}+(?:"
+    + STRING
+    + QUOTE
+    + rb"(?![ \t]*:)|(?P<number>"
+    + NUMBER
+    + rb")|"
+    + QUOTE
+    + QUOTE
+    + rb"|true|false|null)"
 )
+_BLANKS = re.compile(rb"[\s,]{0,200}+")
 
 
 @dataclass(slots=True)
@@ -27,19 +37,24 @@ class Items:
 
     def take(self, text: bytes, start: int) -> tuple[list[Span], int]:
         """The values from here on, and where they are over."""
-        return self._strings(text, start) if self.least_column is None else self._scalars(text, start, self.least_column)
+        return (
+            self._strings(text, start) if self.least_column is None else self._scalars(text, start, self.least_column)
+        )
 
     def _strings(self, text: bytes, start: int) -> tuple[list[Span], int]:
         values = []
         while found := _ITEM.match(text, start):
             group = found.lastgroup
-            if group not in (None, "number") and not text.startswith(self.quote, found.start(group or 0) - len(self.quote)):
+            if group not in (None, "number") and not text.startswith(
+                self.quote, found.start(group or 0) - len(self.quote)
+            ):
                 break
             if group is not None:
                 quote = self.quote if group == "number" else b""
                 values.append(Span(*found.span(group), before=quote, after=quote))
             start = found.end()
-        return values, start
+        blanks = _BLANKS.match(text, start)
+        return values, blanks.end() if blanks else start
 
     def _scalars(self, text: bytes, start: int, least_column: int) -> tuple[list[Span], int]:
         values: list[Span] = []
@@ -66,5 +81,7 @@ def find_list(text: bytes, lower: bytes, start: int) -> tuple[Items, int] | None
     if found := _IN_BRACKETS.match(text, name.end()):
         return Items(found["quote"] or b'"'), found.end()
     found = _BELOW.match(text, name.end())
-    lead = below.line_before(text, start) if found else None
-    return (Items(least_column=len(lead) - len(lead.lstrip(b" "))), found.end()) if found and lead is not None else None
+    line = below.line_before(text, start) if found else None
+    if found is None or line is None or not _KEY.fullmatch(line):
+        return None
+    return Items(least_column=len(line) - len(line.lstrip(b" "))), found.end()

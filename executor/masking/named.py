@@ -33,7 +33,17 @@ _TO = rb"[ \t]{0,8}+[:=][ \t]{0,8}+"
 _SAME_QUOTES = re.compile(rb"(?P<quote>" + QUOTE + rb")" + _TO + rb"(?=(?P=quote))" + STRING)
 # "token": 7, and 'token': "…"
 _AFTER_QUOTE = re.compile(
-    rb"(?P<quote>" + QUOTE + rb")(?:" + _TO + rb"(?:" + QUOTED + rb"|(?P<bare>" + NUMBER + rb"))|[:=][ \t]{0,4}+" + SPOKEN + rb")"
+    rb"(?P<quote>"
+    + QUOTE
+    + rb")(?:"
+    + _TO
+    + rb"(?:"
+    + QUOTED
+    + rb"|(?P<bare>"
+    + NUMBER
+    + rb"))|[:=][ \t]{0,4}+"
+    + SPOKEN
+    + rb")"
 )
 # TOKEN=… and token = …
 _AFTER_EQUALS = re.compile(rb"(?:=|[ \t]{1,8}+=[ \t]{1,8}+)(?!=)(?:" + QUOTED + rb"|" + WORD + rb")")
@@ -51,7 +61,15 @@ _ITS_VALUE = re.compile(STRING + rb"|(?P<bare>" + NUMBER + rb")|(?P<word>" + NOT
 _ARGUMENT = re.compile(rb"[ \t]{1,8}+(?!-)(?:" + QUOTED + rb"|" + WORD + rb")")
 # "--token","…"
 _NEXT_STRING = re.compile(
-    rb"(?P<quote>" + QUOTE + rb"), ?(?=(?P=quote))(?!" + QUOTE + rb"-)" + QUOTED + rb"(?=(?P=quote))" + QUOTE + rb"(?![ \t]*:)"
+    rb"(?P<quote>"
+    + QUOTE
+    + rb"), ?(?=(?P=quote))(?!"
+    + QUOTE
+    + rb"-)"
+    + QUOTED
+    + rb"(?=(?P=quote))"
+    + QUOTE
+    + rb"(?![ \t]*:)"
 )
 # 'password': …, as the key that a line of YAML begins with
 _QUOTED_KEY = re.compile(rb"(?P<lead> *+(?:- )*+)(?P<quote>[\"'])[^\"'\\]*+\Z")

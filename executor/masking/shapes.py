@@ -14,7 +14,9 @@ _BREAK = rb"(?:\s|\\{1,7}[nrt]){0,%d}+(?:\[[^\]\n]{1,200}\] |\d{4}-[0-9T:.Z+-]{1
 _REST = re.compile(
     rb"(?:"
     + _BREAK
-    + rb"(?:(?:Proc-Type|DEK-Info):[^\n\\]*+|[A-Za-z0-9+/]++={0,2}+(?![A-Za-z0-9:.\"_[-])))*+"
+    + rb"(?:(?:Proc-Type|DEK-Info):[^\n\\]*+|[A-Za-z0-9+/]++={0,2}+(?=[ \t]{0,8}+(?:[\r\n]|\Z|-----END)|\\{1,7}+[nrt])"
+    # Where spaces stand for line ends, a word must be longer.
+    + rb"|[A-Za-z0-9+/]{16,}+={0,2}+(?=[ \t])))*+"
     + rb"(?:"
     + _BREAK
     + rb"-----END[A-Z0-9 ]{0,40}-----(?P<over>))?+"
