@@ -8,9 +8,14 @@ from executor.masking.named import KEY
 from executor.masking.shapes import Span
 from executor.masking.values import NUMBER, QUOTE, STRING
 
-_NAME = re.compile(rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|" + KEY + rb")s?+")
-_IN_BRACKETS = re.compile(rb"(?:(?P<quote>" + QUOTE + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n))")
-_BELOW = re.compile(rb"[\"']?:[ \t]{0,8}+\r?\n")
+# In lower case: the name, and what begins a list behind it.
+_BEGINS = re.compile(
+    rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|"
+    + KEY
+    + rb")s?+(?:(?P<quote>"
+    + QUOTE
+    + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n)|(?P<below>[\"']?:[ \t]{0,8}+\r?\n))"
+)
 _KEY = re.compile(rb" *+(?:- )*+[\"']?[\w./-]*+")
 _DASH = re.compile(rb" *+(?=- )")
 _ITEM = re.compile(
@@ -75,13 +80,12 @@ class Items:
 
 def find_list(text: bytes, lower: bytes, start: int) -> tuple[Items, int] | None:
     """The list that the name has which ends in the word at `start`, and where its items begin."""
-    name = _NAME.match(lower, start)
-    if name is None:
+    found = _BEGINS.match(lower, start)
+    if found is None:
         return None
-    if found := _IN_BRACKETS.match(text, name.end()):
+    if found["below"] is None:
         return Items(found["quote"] or b'"'), found.end()
-    found = _BELOW.match(text, name.end())
-    line = below.line_before(text, start) if found else None
-    if found is None or line is None or not _KEY.fullmatch(line):
+    line = below.line_before(text, start)
+    if line is None or not _KEY.fullmatch(line):
         return None
     return Items(least_column=len(line) - len(line.lstrip(b" "))), found.end()

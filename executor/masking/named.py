@@ -16,8 +16,8 @@ _QUOTE_BYTES = b"\\\"'"
 
 # Of the many things called key, those that are secret; a look-behind has one width.
 _SECRET_KEYS = (
-    b"api", b"access", b"account", b"admin", b"encrypt", b"encryption", b"hmac", b"jwt", b"master", b"private", b"secret",
-    b"session", b"shared", b"signing", b"storage",
+    b"api", b"access", b"account", b"admin", b"encrypt", b"encryption", b"hmac", b"jwt", b"master", b"private",
+    b"secret", b"session", b"shared", b"signing", b"storage",
 )  # fmt: skip
 KEY = b"(?:" + b"|".join(b"(?<=%b%b)" % (of, dash) for of in _SECRET_KEYS for dash in (b"", b"[_-]")) + b")key"
 # The end of a name, in lower case, from one of the words that are looked for on.
@@ -29,6 +29,7 @@ NAME = (
 _NAME = re.compile(NAME)
 _TO = rb"[ \t]{0,8}+[:=][ \t]{0,8}+"
 
+_IS_KEY = re.compile(QUOTE + _TO)
 # "token": "…"
 _SAME_QUOTES = re.compile(rb"(?P<quote>" + QUOTE + rb")" + _TO + rb"(?=(?P=quote))" + STRING)
 # "token": 7, and 'token': "…"
@@ -102,11 +103,15 @@ def _value(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
             return _span(_AFTER_EQUALS.match(text, end))
         case b":":
             return _behind_colon(text, start, end, lead)
-        case b'"' | b"'" | b"\\" if found := _SAME_QUOTES.match(text, end) or _AFTER_QUOTE.match(text, end):
-            # On these two JSON and YAML agree.
-            return _span(found) if found.lastgroup in ("double", "bare") else _in_yaml(text, start, end) or _span(found)
+        case b'"' | b"'" | b"\\" if key := _IS_KEY.match(text, end):
+            if text.startswith(b"{", key.end()):
+                return None  # by far the most, in pods
+            found = _SAME_QUOTES.match(text, end) or _AFTER_QUOTE.match(text, end)
+            if found and found.lastgroup in ("double", "bare"):
+                return _span(found)  # on these JSON and YAML agree
+            return _in_yaml(text, start, end) or _span(found)
         case b'"' | b"'" | b"\\" | b" " | b"\t" | b"\n" | b"\r":
-            return _in_yaml(text, start, end) or _behind_space(text, start, end, lead)
+            return _behind_space(text, start, end, lead)
     return None
 
 

@@ -130,13 +130,16 @@ UNTOUCHED = {
     b'error syncing secret "db-password": secrets "db-password" not found\n',
     "a stack trace": b"Secret: db-creds rejected\n    at com.acme.Main\n    at com.acme.Other\n",
     "what became of it": b"Token: expired at 12\ntoken: expired\nPassword: must be changed\n",
-    "references by name": b'secret: web-tls\nsecretName: x\nsecretRef: web-tls\n"secret": "web-tls",\nsecret="shop/web-tls"\n',
-    "a path to a file": b"GOOGLE_APPLICATION_CREDENTIALS: /path\nTOKEN_FILE=/x\ntoken: /var/run/secrets/Token\nTOKEN=/run/t\n",
+    "references by name": b"secret: web-tls\nsecretName: x\nsecretRef: web-tls\n"
+    b'"secret": "web-tls",\nsecret="shop/web-tls"\n',
+    "a path to a file": b"GOOGLE_APPLICATION_CREDENTIALS: /path\n"
+    b"TOKEN_FILE=/x\ntoken: /var/run/secrets/Token\nTOKEN=/run/t\n",
     "counts": b"pass=12 fail=0\npass: 12\n",
     "close, but no password": b"my-token:abc123f corp/secret:1.0 token:1.27.3 urn:x:token:a1b2c3 Password:changed\n",
     "a setting": b'"auth": "disabled",\nauth: required\n"auth":{"x":1}\n',
     "comparisons": b"if token == nil, password == x\n",
-    "lists of something else": b'"secrets": [\n  {"name": "x"}\n]\n"resources":["secrets","tokens"],"keys":["a"]\ntokens: []\n',
+    "lists of something else": b'"secrets": [\n  {"name": "x"}\n]\n'
+    b'"resources":["secrets","tokens"],"keys":["a"]\ntokens: []\n',
     "words with a dash": b"disk-" + b"a1b2" * 9 + b" task-" + b"a1b2" * 9 + b"\n",
     "a path": b"--tls-private-key-file=/etc/key.pem --token-auth-file=/x\n",
     "a continue token": b'"continue": "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MX0"\n',

@@ -31,15 +31,18 @@ def shape(value: object) -> object:
 
 KEYS = st.sampled_from(
     [
-        "password", "passwords", "token", "tokens", "secret", "auth", "--token", "--no-password", "my token", "it's a token",
-        'a "password"', "token=", "password: ", "name", "value", "args", "image", "x", "db.password", "on", "password\\", "1", "y: token",
+        "password", "passwords", "token", "tokens", "secret", "auth", "--token", "--no-password", "my token",
+        "it's a token",
+        'a "password"', "token=", "password: ", "name", "value", "args", "image", "x", "db.password", "on",
+        "password\\", "1", "y: token",
     ]
 )  # fmt: skip
 PARTS = st.sampled_from(
     [
-        "--no-password", "--use-service-account-credentials", "--token", "--api-key=", "password: ", "password:", "tokens: [",
-        "token=", "secret = ", "map[password:", "DB_PASSWORD", "-----BEGIN PRIVATE KEY-----", "a1b2c3d4", "hunter2", "correct horse",
-        "'", '"', "\\", "\n", " ", "  ", ": ", ", ", "- ", "-", "}", "]", "{", "[", "|", "#", '{"token":"', "'token': ", "value: ",
+        "--no-password", "--use-service-account-credentials", "--token", "--api-key=", "password: ", "password:",
+        "tokens: [", "token=", "secret = ", "map[password:", "DB_PASSWORD", "-----BEGIN PRIVATE KEY-----", "a1b2c3d4",
+        "hunter2", "correct horse", "'", '"', "\\", "\n", " ", "  ", ": ", ", ", "- ", "-", "}", "]", "{", "[", "|",
+        "#", '{"token":"', "'token': ", "value: ",
     ]
 )  # fmt: skip
 SCALARS = st.one_of(
