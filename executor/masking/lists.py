@@ -10,25 +10,15 @@ from executor.masking.values import NUMBER, QUOTE, STRING
 
 # In lower case: the name, and what begins a list behind it.
 _BEGINS = re.compile(
-    rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|"
-    + KEY
-    + rb")s?+(?:(?P<quote>"
-    + QUOTE
-    + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n)|(?P<below>[\"']?:[ \t]{0,8}+\r?\n))"
-)
+    rb"(?:passw(?:or)?d|passphrase|pwd|token|credential|" + KEY + rb")s?+"
+    rb"(?:(?P<quote>" + QUOTE + rb")[ \t]{0,8}+:[ \t]{0,8}+\[|: \[(?=\r?\n)|(?P<below>[\"']?:[ \t]{0,8}+\r?\n))"
+)  # fmt: skip
 _KEY = re.compile(rb" *+(?:- )*+[\"']?[\w./-]*+")
 _DASH = re.compile(rb" *+(?=- )")
 _ITEM = re.compile(
-    rb"[\s,]{0,200}+(?:"
-    + STRING
-    + QUOTE
-    + rb"(?![ \t]*:)|(?P<number>"
-    + NUMBER
-    + rb")|"
-    + QUOTE
-    + QUOTE
-    + rb"|true|false|null)"
-)
+    rb"[\s,]{0,200}+(?:" + STRING + QUOTE + rb"(?![ \t]*:)"
+    rb"|(?P<number>" + NUMBER + rb")|" + QUOTE + QUOTE + rb"|true|false|null)"
+)  # fmt: skip
 _BLANKS = re.compile(rb"[\s,]{0,200}+")
 
 

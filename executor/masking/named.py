@@ -34,18 +34,9 @@ _IS_KEY = re.compile(QUOTE + _TO)
 _SAME_QUOTES = re.compile(rb"(?P<quote>" + QUOTE + rb")" + _TO + rb"(?=(?P=quote))" + STRING)
 # "token": 7, and 'token': "…"
 _AFTER_QUOTE = re.compile(
-    rb"(?P<quote>"
-    + QUOTE
-    + rb")(?:"
-    + _TO
-    + rb"(?:"
-    + QUOTED
-    + rb"|(?P<bare>"
-    + NUMBER
-    + rb"))|[:=][ \t]{0,4}+"
-    + SPOKEN
-    + rb")"
-)
+    rb"(?P<quote>" + QUOTE + rb")(?:" + _TO + rb"(?:" + QUOTED + rb"|(?P<bare>" + NUMBER + rb"))"
+    rb"|[:=][ \t]{0,4}+" + SPOKEN + rb")"
+)  # fmt: skip
 # TOKEN=… and token = …
 _AFTER_EQUALS = re.compile(rb"(?:=|[ \t]{1,8}+=[ \t]{1,8}+)(?!=)(?:" + QUOTED + rb"|" + WORD + rb")")
 # … token: … in a sentence, where the next word is as likely to be one of English
@@ -62,16 +53,9 @@ _ITS_VALUE = re.compile(STRING + rb"|(?P<bare>" + NUMBER + rb")|(?P<word>" + NOT
 _ARGUMENT = re.compile(rb"[ \t]{1,8}+(?!-)(?:" + QUOTED + rb"|" + WORD + rb")")
 # "--token","…"
 _NEXT_STRING = re.compile(
-    rb"(?P<quote>"
-    + QUOTE
-    + rb"), ?(?=(?P=quote))(?!"
-    + QUOTE
-    + rb"-)"
-    + QUOTED
-    + rb"(?=(?P=quote))"
-    + QUOTE
-    + rb"(?![ \t]*:)"
-)
+    rb"(?P<quote>" + QUOTE + rb"), ?(?=(?P=quote))(?!" + QUOTE + rb"-)" + QUOTED
+    + rb"(?=(?P=quote))" + QUOTE + rb"(?![ \t]*:)"
+)  # fmt: skip
 # 'password': …, as the key that a line of YAML begins with
 _QUOTED_KEY = re.compile(rb"(?P<lead> *+(?:- )*+)(?P<quote>[\"'])[^\"'\\]*+\Z")
 # Token: followed by more than a word
