@@ -4,63 +4,63 @@ How far a value goes depends on how its name is written; the replacement leaves 
 """
 
 import re
-from functools import cache
 
+from executor.masking import below
+from executor.masking.below import NEAR_BYTES
+from executor.masking.plausible import is_credential
 from executor.masking.shapes import Span
+from executor.masking.values import NOTHING, NUMBER, QUOTE, QUOTED, SPOKEN, STRING, WORD
 
-# How far back is looked for what stands before a name.
-_NEAR_BYTES = 256
 _WORD_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 _QUOTE_BYTES = b"\\\"'"
 
 # Of the many things called key, those that are secret; a look-behind has one width.
-_SECRET_KEYS = (b"api", b"access", b"account", b"encryption", b"private", b"secret", b"shared", b"signing")
-_KEY = b"(?:" + b"|".join(b"(?<=%b%b)" % (of, dash) for of in _SECRET_KEYS for dash in (b"", b"[_-]")) + b")key"
+_SECRET_KEYS = (
+    b"api", b"access", b"account", b"admin", b"encrypt", b"encryption", b"hmac", b"jwt", b"master", b"private",
+    b"secret", b"session", b"shared", b"signing", b"storage",
+)  # fmt: skip
+KEY = b"(?:" + b"|".join(b"(?<=%b%b)" % (of, dash) for of in _SECRET_KEYS for dash in (b"", b"[_-]")) + b")key"
 # The end of a name, in lower case, from one of the words that are looked for on.
-_NAME = re.compile(
-    rb"(?:passw(?:or)?d|passphrase|passcode|(?<![a-z])pass|(?<![a-z0-9])pwd|secret|token|credentials?|" + _KEY + rb")"
-    rb"(?:[_-]?(?:data|value|hash|b64|base64))?+[0-9]{0,3}+"
+NAME = (
+    rb"(?:passw(?:or)?d|passphrase|passcode|(?<![a-z])pass|(?<![a-z0-9])pwd|secret|token|credentials?|(?<![a-z0-9_-])auth|"
+    + KEY
+    + rb")(?:[_-]?(?:data|value|hash|b64|base64))?+[0-9]{0,3}+"
 )
-# What a value may be that says nothing.
-_NOTHING = (
-    rb"(?!(?:[Tt]rue|[Ff]alse|[Nn]ull|NULL|[Nn]one|nil|undefined|unset|~)(?![^\s,;\"'}\])\\])"
-    rb"|<(?:none|nil|unset|set |invalid|redacted|masked)|\$[({]|\*\*\*|[|>&](?:\s|\Z)|\{|\[)"
-)
-# In quotes, up to their end or the line's: in JSON or a shell, and one and two levels inside of a string of JSON.
-_QUOTED = (
-    rb"(?:\"" + _NOTHING + rb"(?P<double>(?:[^\"\\\n]|\\.)++)"
-    rb"|'" + _NOTHING + rb"(?P<single>[^'\n]++)"
-    rb"|\\\"" + _NOTHING + rb"(?P<inner>(?:[^\"\\\n]|\\\\(?:\\\\|\\\"|[^\"\\\n]))++)"
-    rb"|\\{2,7}+\"" + _NOTHING + rb"(?P<innermost>[^\"\\\n]++))"
-)
-_WORD = rb"(?P<word>" + _NOTHING + rb"(?:[^\s\"'\\,;&)}\]<]|,(?=[^\s\"'\\]))++)"
-_QUOTE = rb"(?:\\{0,7}+[\"'])"
+_NAME = re.compile(NAME)
 _TO = rb"[ \t]{0,8}+[:=][ \t]{0,8}+"
-_BARE = _NOTHING + rb"[^\s,;}\]\"'\\]++"
 
-# "token": "…" and "token": 7
-_AFTER_QUOTE = re.compile(rb"(?P<quote>" + _QUOTE + rb")" + _TO + rb"(?:" + _QUOTED + rb"|(?P<bare>" + _BARE + rb"))")
-# TOKEN=…
-_AFTER_EQUALS = re.compile(rb"=(?:" + _QUOTED + rb"|" + _WORD + rb")")
-# token: …, in YAML and in what `kubectl describe` prints: up to the end of the line, or a block below it
-_REST_OF_LINE = re.compile(
-    rb":[ \t]++(?:(?P<block>[|>][0-9+-]{0,2}+[ \t]*+)(?=\r?\n)"
-    rb"|(?P<line>" + _NOTHING + rb"(?![\"']{2}\s)[^\s][^\r\n]*+))"
-)
+_IS_KEY = re.compile(QUOTE + _TO)
+# "token": "…"
+_SAME_QUOTES = re.compile(rb"(?P<quote>" + QUOTE + rb")" + _TO + rb"(?=(?P=quote))" + STRING)
+# "token": 7, and 'token': "…"
+_AFTER_QUOTE = re.compile(
+    rb"(?P<quote>" + QUOTE + rb")(?:" + _TO + rb"(?:" + QUOTED + rb"|(?P<bare>" + NUMBER + rb"))"
+    rb"|[:=][ \t]{0,4}+" + SPOKEN + rb")"
+)  # fmt: skip
+# TOKEN=… and token = …
+_AFTER_EQUALS = re.compile(rb"(?:=|[ \t]{1,8}+=[ \t]{1,8}+)(?!=)(?:" + QUOTED + rb"|" + WORD + rb")")
 # … token: … in a sentence, where the next word is as likely to be one of English
-_SPOKEN = re.compile(
-    rb": {1,4}+(?:" + _QUOTED + rb"|(?=[^\s]{0,64}?[0-9])(?P<word>" + _NOTHING + rb"[^\s\"'\\,;&)}\]<]{6,}+))"
-)
+_SPOKEN = re.compile(rb": {1,4}+(?:" + QUOTED + rb"|" + SPOKEN + rb")")
+# … password:… as programs print structures; not the tag of an image, nor a path of names
+_CLOSE = re.compile(rb":(?=[^\s]{0,64}?[A-Za-z])(?![v0-9]{1,3}\.)" + SPOKEN + rb"(?![/:])")
+_IN_MAP = re.compile(rb":(?P<word>" + NOTHING + rb"[^\s\]\"'\\]++)")
 # name: TOKEN, value: …
 _VALUE_BELOW = re.compile(
-    _QUOTE + rb"?+,?+\s{0,200}+" + _QUOTE + rb"?+value(?P<quote>" + _QUOTE + rb")?+" + _TO
-    + rb"(?:" + _QUOTED + rb"|(?P<line>" + _NOTHING + rb"[^\s\"'\\,}][^\r\n,}]*+))"
+    QUOTE + rb"?+,?+(?:[ \t]{0,8}+\r?\n[ \t]{0,200}+| {0,4}+)" + QUOTE + rb"?+value(?P<quote>" + QUOTE + rb")?+" + _TO
 )  # fmt: skip
-# --token …, also as arguments of a list
-_ARGUMENT = re.compile(
-    _QUOTE + rb"?+(?:,?+\s{1,200}+(?:- )?+|,)(?!-)(?:" + _QUOTED + rb"|(?P<word>" + _NOTHING + rb"[^\s\"'\\,;\]<]++))"
-)
-_LEADS = re.compile(rb"(?:- +)?[\"']?(?:name[\"']?: *[\"']?|--?)[\w.-]*+[\"']?,?\s*\Z", re.IGNORECASE)
+_ITS_VALUE = re.compile(STRING + rb"|(?P<bare>" + NUMBER + rb")|(?P<word>" + NOTHING + rb"[^\s\"'\\,}\]]++)")
+# --token …
+_ARGUMENT = re.compile(rb"[ \t]{1,8}+(?!-)(?:" + QUOTED + rb"|" + WORD + rb")")
+# "--token","…"
+_NEXT_STRING = re.compile(
+    rb"(?P<quote>" + QUOTE + rb"), ?(?=(?P=quote))(?!" + QUOTE + rb"-)" + QUOTED
+    + rb"(?=(?P=quote))" + QUOTE + rb"(?![ \t]*:)"
+)  # fmt: skip
+# 'password': …, as the key that a line of YAML begins with
+_QUOTED_KEY = re.compile(rb"(?P<lead> *+(?:- )*+)(?P<quote>[\"'])[^\"'\\]*+\Z")
+# Token: followed by more than a word
+_SENTENCE = re.compile(rb": [^\s\"'|>]++ ++[^\s]")
+_BLANKS = re.compile(rb":[ \t]++")
 
 
 def find_value(text: bytes, lower: bytes, start: int) -> Span | None:
@@ -71,32 +71,90 @@ def find_value(text: bytes, lower: bytes, start: int) -> Span | None:
     name = _NAME.match(lower, start)
     if name is None:
         return None
-    end = name.end()
+    near = max(0, start - NEAR_BYTES)
+    lead = text[near:start].rstrip(_WORD_BYTES + b".")
+    value = _value(text, start, name.end(), lead)
+    if value is None:
+        return None
+    whole = lower[near + len(lead) : name.end()]
+    first_line = text[value.start : value.end].lstrip().partition(b"\n")[0]
+    return value if is_credential(whole, first_line.rstrip().strip(_QUOTE_BYTES)) else None
+
+
+def _value(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
     match text[end : end + 1]:
         case b"=":
             return _span(_AFTER_EQUALS.match(text, end))
         case b":":
-            lead = _line_before(text, start).rstrip(_WORD_BYTES + b"./")
-            if lead.strip(b" ") in (b"", b"-"):
-                return _lines(text, _REST_OF_LINE.match(text, end), len(lead))
-            return _span(_SPOKEN.match(text, end))
-        case b'"' | b"'" | b"\\" if found := _AFTER_QUOTE.match(text, end):
-            return _span(found)
-        case b'"' | b"'" | b"\\" | b" " | b"\n" | b"\r":
-            before = text[max(0, start - _NEAR_BYTES) : start]
-            lead = before.rstrip(_WORD_BYTES)
-            if before.startswith(b"-", len(lead)):
-                return _span(_ARGUMENT.match(text, end))
-            found = _VALUE_BELOW.match(text, end)
-            return _span(found) if found and _is_name(lead.rstrip(_WORD_BYTES + b".")) else None
+            return _behind_colon(text, start, end, lead)
+        case b'"' | b"'" | b"\\" if key := _IS_KEY.match(text, end):
+            if text.startswith(b"{", key.end()):
+                return None  # by far the most, in pods
+            found = _SAME_QUOTES.match(text, end) or _AFTER_QUOTE.match(text, end)
+            if found and found.lastgroup in ("double", "bare"):
+                return _span(found)  # on these JSON and YAML agree
+            return _in_yaml(text, start, end) or _span(found)
+        case b'"' | b"'" | b"\\" | b" " | b"\t" | b"\n" | b"\r":
+            return _behind_space(text, start, end, lead)
     return None
 
 
-def _line_before(text: bytes, start: int) -> bytes:
-    """What stands before on the same line; something that begins no line if that is far away."""
-    near = max(0, start - _NEAR_BYTES)
-    line = text.rfind(b"\n", near, start) + 1
-    return text[line:start] if line or near == 0 else b"?:"
+def _in_yaml(text: bytes, start: int, end: int) -> Span | None:
+    """The value of a key in quotes that a line begins with."""
+    blanks = _BLANKS.match(text, end + 1)
+    key = _QUOTED_KEY.match(below.line_before(text, start) or b"") if blanks else None
+    if key is None or blanks is None or not text.startswith(key["quote"], end):
+        return None
+    return below.scalar(text, blanks.end(), len(key["lead"]))
+
+
+def _behind_colon(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
+    line = below.line_before(text, start)
+    key_lead = b"?" if line is None else line.rstrip(_WORD_BYTES + b"./")
+    blanks = _BLANKS.match(text, end)
+    if not key_lead.strip(b" \t-"):
+        if blanks is None and (value := below.underlined(text, end)):
+            return value
+        word = text[start - len(line or b"") + len(key_lead) : end]
+        if blanks and not (word.istitle() and _SENTENCE.match(text, end)):
+            return below.scalar(text, blanks.end(), len(key_lead))
+    if blanks is not None:
+        return _span(_SPOKEN.match(text, end))
+    opened = lead.rfind(b"map[", lead.rfind(b"\n") + 1)
+    if opened >= 0 and b"]" not in lead[opened:]:
+        return _span(_IN_MAP.match(text, end))
+    name = text[max(0, start - NEAR_BYTES) + len(lead) : end]
+    return None if lead.endswith((b"/", b":", b"@")) or b"-" in name else _span(_CLOSE.match(text, end))
+
+
+def _behind_space(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
+    """What follows a name without a sign; or one with spaces around it."""
+    if found := _AFTER_EQUALS.match(text, end):
+        return _span(found)
+    if text.startswith(b"-", max(0, start - NEAR_BYTES) + len(lead)):
+        if found := _ARGUMENT.match(text, end):
+            return _span(found)
+        is_item = lead.endswith((b'"', b"'")) and lead.rstrip(_QUOTE_BYTES).rstrip().endswith((b"[", b","))
+        found = _NEXT_STRING.match(text, end) if is_item else None
+        return _span(found) or below.argument_below(text, start, end)
+    return _of_variable(text, start, end) if _is_name(lead.rstrip(_WORD_BYTES + b".")) else None
+
+
+def _of_variable(text: bytes, start: int, end: int) -> Span | None:
+    """The value beside a key `name`."""
+    key = _VALUE_BELOW.match(text, end)
+    if key is None:
+        return None
+    line = text.rfind(b"\n", end, key.end()) + 1
+    if line and below.line_before(text, start) is None:
+        return None
+    if line and key["quote"] is None:
+        return below.scalar(text, key.end(), len(text[line : key.end()]) - len(text[line : key.end()].lstrip()))
+    value = _ITS_VALUE.match(text, key.end())
+    if value is None or value.lastgroup != "bare":
+        return _span(value)
+    quote = key["quote"] or b""
+    return Span(*value.span("bare"), before=quote, after=quote)
 
 
 def _is_name(lead: bytes) -> bool:
@@ -110,38 +168,7 @@ def _is_name(lead: bytes) -> bool:
 
 def _span(found: re.Match[bytes] | None) -> Span | None:
     """The value of a rule's match; where its key is in quotes and it is not, as a number in JSON, it gets the same."""
-    if found is None:
+    if found is None or found.lastgroup is None:
         return None
-    group = found.lastgroup or ""
-    quote = (found.groupdict().get("quote") or b"") if group in ("bare", "line") else b""
-    return Span(*found.span(group), before=quote, after=quote)
-
-
-def _lines(text: bytes, found: re.Match[bytes] | None, column: int) -> Span | None:
-    """A value in YAML, with the lines below its key in this column that are indented more: a block, or folded text."""
-    if found is None:
-        return None
-    start, end = found.span(found.lastgroup or 0)
-    line_end = text.find(b"\n", end) + 1
-    below = end_of_value(text, line_end, column) if line_end else 0
-    if below == line_end and below < len(text):
-        return Span(start, end)
-    return Span(start, below or end, after=b"\n" if below else b"", column=column if below else None)
-
-
-@cache
-def _below(column: int) -> re.Pattern[bytes]:
-    return re.compile(rb"(?:[ \t]*+\r?\n| {%d,}+[^\s][^\n]*+\n?)*+" % (column + 1))
-
-
-def end_of_value(text: bytes, start: int, column: int) -> int:
-    """Where lines are over that are indented more than a key in this column."""
-    below = _below(min(column, _NEAR_BYTES)).match(text, start)
-    return below.end() if below else start
-
-
-def lead_from(text: bytes) -> int:
-    """Where a last line begins that has the name of a value on the next one; the text's length if there is none."""
-    begin = text.rfind(b"\n", max(0, len(text) - _NEAR_BYTES), max(0, len(text) - 1)) + 1
-    is_whole = text.endswith(b"\n") and (begin > 0 or len(text) <= _NEAR_BYTES)
-    return begin if is_whole and _LEADS.match(text[begin:].lstrip()) else len(text)
+    quote = found["quote"] if found.lastgroup == "bare" else b""
+    return Span(*found.span(found.lastgroup), before=quote, after=quote)

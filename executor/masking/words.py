@@ -34,8 +34,13 @@ SHAPES: dict[bytes, re.Pattern[bytes]] = {
     b"glpat-": _token(rb"glpat-[A-Za-z0-9_-]{20,255}+"),
     **dict.fromkeys((b"xoxa-", b"xoxb-", b"xoxe-", b"xoxp-", b"xoxr-", b"xoxs-"), _SLACK),
     b"aiza": _token(rb"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
-    # Google's begin with a "y", which is left out: as the only word with this letter it would cost floods of "y" a lot.
-    b"a29.": re.compile(rb"(?<=y)(?P<value>a29\.[A-Za-z0-9_-]{20,2048}+)"),
+    b"a29.": _token(rb"ya29\.[A-Za-z0-9_-]{20,2048}+"),
+    b"pm_": _token(rb"npm_[A-Za-z0-9]{36}(?![A-Za-z0-9_-])"),
+    b"sk-": _token(rb"sk-(?=[A-Za-z_-]{0,256}[0-9])[A-Za-z0-9_-]{32,256}+"),
+    b"_": _token(rb"hf_[A-Za-z0-9]{30,64}+"),
+    b"s.": _token(rb"hvs\.[A-Za-z0-9_-]{20,512}+"),
+    b"sg.": _token(rb"SG\.[A-Za-z0-9_-]{16,64}+\.[A-Za-z0-9_-]{16,128}+"),
+    b"slack.com/services/": re.compile(rb"slack\.com/services/(?P<value>[A-Za-z0-9/_-]{8,256}+)"),
     **dict.fromkeys((b"sk_live_", b"rk_live_", b"sk_test_", b"rk_test_"), _STRIPE),
     # user:password@ of a URL.
     b"://": re.compile(rb"://[^\s/:@\"'<>\\]{0,128}+:(?P<value>[^\s/@\"'<>\\]{1,256}+)@"),
@@ -51,22 +56,29 @@ SHAPES: dict[bytes, re.Pattern[bytes]] = {
         + rb")[A-Za-z0-9+/=]*+)"
     ),
 }
+# The words that begin so many bytes behind what they stand for: a letter that no other word begins with would cost the
+# search as much as ten words do.
+BEFORE_WORD = {b"a29.": 1, b"pm_": 1, b"s.": 2, b"_": 2}
+# What must stand before those that are short.
+_ENDS: dict[bytes, bytes] = {b"s.": rb"(?<=hvs\.)", b"_": rb"(?<=hf_)"}
 # Names, or ends of names, whose value is a credential: see `named`. Behind each, what else must be there for a look.
 _NOT_ON = rb"(?![ace-gi-uw-z])"  # but for the words that may follow
+_OR_MORE = rb"(?![ace-gi-rt-uw-z]|s[^\"'\\:])"  # or a plural
 NAMES: dict[bytes, bytes] = {
     b"pass": rb"(?=[wpc]|[^a-z])",
     b"pwd": _NOT_ON,
     b"secret": _NOT_ON,
-    b"token": _NOT_ON,
+    b"token": _OR_MORE,
+    b"auth": rb"(?=[\"'\\:])",
     b"credential": b"",
-    # API key, access key, secret key, private key, signing key, encryption key, account key, shared key
-    b"key": _NOT_ON + rb"(?:(?<=[itesgnd]key)|(?<=[itesgnd][_-]key))",
+    # API key, access key, master key and so on: the last letters of what `named` knows
+    b"key": _OR_MORE + rb"(?:(?<=[cinrtesgd]key)|(?<=[cinrtesgd][_-]key))",
 }
 
 
 def _looked_for() -> re.Pattern[bytes]:
     """All words at once, by their first letters: an alternation tries each of its branches at every such letter."""
-    words = {word: re.escape(word[1:]) + NAMES.get(word, b"") for word in (*NAMES, *SHAPES, KEY_ENDS)}
+    words = {word: re.escape(word[1:]) + (NAMES | _ENDS).get(word, b"") for word in (*NAMES, *SHAPES, KEY_ENDS)}
     by_letter: dict[bytes, list[bytes]] = {}
     for word, rest in words.items():
         by_letter.setdefault(word[:1], []).append(rest)

@@ -45,11 +45,8 @@ def test_what_is_held_back_is_bounded() -> None:
     assert b"\x1b" not in told + controls.finish()
 
 
-def test_binary_output_passes_as_it_is() -> None:
-    """What has a NUL byte early on."""
-    binary = bytes(range(256)) * 300
-    assert strip(binary) == strip(binary, piece_bytes=7) == binary
-
-
-def test_a_nul_byte_late_in_a_text_is_one_more_control() -> None:
-    assert strip(b"x" * 9000 + b"\0\x1b[1mbold") == b"x" * 9000 + b"bold"
+@pytest.mark.parametrize("piece_bytes", [1, 7, 1 << 20])
+def test_a_nul_byte_switches_nothing_off(piece_bytes: int) -> None:
+    """It stays, as terminals ignore it; what is behind it goes."""
+    text = b"\0\x1b]0;title\x07" + b"x" * 9000 + b"\0\x1b[1mbold"
+    assert strip(text, piece_bytes=piece_bytes) == b"\0" + b"x" * 9000 + b"\0bold"

@@ -74,6 +74,9 @@ def test_a_line_without_an_end_is_handed_on_in_parts() -> None:
         b"kind: Secret\ndata:\n  a: b\n", b'{"data":{"a":"b"},"kind":"Secret"}', b'"kind":"Secret","data":{"', b"\x1b]",
         b"\x1b[1;", b"name: password ", b'"name":"token",', b"--token ", b'"--token",\n', b"token:\t", b"password: |\n",
         b"token" + b" " * 190, b"'token'='", b"\\", b"LS0tLS1CRUdJTiBQUklWQVRFIEtFWS",
+        b'"tokens":["a",', b"tokens:\n- a\n", b"tokens: [\n", b"password:\n----\n", b"map[password:", b'token="',
+        b"token='\\", b"name: token\n", b"--token\n", b"- --token\n", b"-----BEGIN PRIVATE KEY-----\n\n", b'"token":',
+        b"token = ",
     ],
 )  # fmt: skip
 def test_time_is_linear(seed: bytes) -> None:
