@@ -1,4 +1,4 @@
-"""Takes out what a terminal would obey: escape sequences and control characters, all but NUL, tab, line feed and return.
+"""Takes out what a terminal would obey: escape sequences, and control characters but NUL, tab, line feed and return.
 
 From everything, what has NUL bytes as well: a pod chooses what is in its log, so nothing in it may switch this off.
 """
