@@ -1,11 +1,11 @@
-"""Takes out what a terminal would obey: escape sequences and control characters, but for NUL, tab and line ends.
+"""Takes out what a terminal would obey: escape sequences, and control characters but NUL, tab, line feed and return.
 
 From everything, what has NUL bytes as well: a pod chooses what is in its log, so nothing in it may switch this off.
 """
 
 import re
 
-_KEPT = b"\0\t\n\r"  # terminals ignore a NUL; without it, what is binary would not be told from text
+_KEPT = b"\0\t\n\r"  # terminals ignore a NUL
 _CONTROLS = bytes(code for code in range(32) if code not in _KEPT) + b"\x7f"
 # ECMA-48, and the same in UTF-8's two bytes for the controls from U+0080 on.
 _SEQUENCE = re.compile(
