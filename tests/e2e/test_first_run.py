@@ -38,7 +38,12 @@ def test_the_documented_curl_calls_work_unchanged(demo: Any) -> None:
 def test_an_agent_call_is_in_the_brokers_log(demo: Any) -> None:
     """By its correlation id, and as an agent call; the output and the command are not."""
     curl(demo, "-H", "X-Correlation-ID: find-me-again")
-    [line] = [line for line in demo.log_lines("broker") if "find-me-again" in line]
+    until = time.monotonic() + 10
+    # The line is written once the caller has its answer.
+    while not (lines := [line for line in demo.log_lines("broker") if "find-me-again" in line]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    [line] = lines
     assert " audit " in line
     assert "agent_call=True" in line
     assert "toolbox" not in line
