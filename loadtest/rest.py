@@ -30,7 +30,7 @@ async def run(settings: RestSettings, bench: Bench) -> None:
         pids: dict[str, int] = {}
         if settings.url is None:
             installation = await stack.enter_async_context(open_installation(settings))
-            url = await installation.stage.gateway(installation.brokers)
+            url = await installation.stage.gateway(installation.brokers, settings.tls if settings.broker else None)
             api_key, cluster_ids, pids = installation.api_key, installation.cluster_ids, installation.stage.pids
         else:
             url, api_key, cluster_ids = settings.url, settings.api_key.get_secret_value(), settings.cluster_ids

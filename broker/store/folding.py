@@ -15,35 +15,36 @@ _SET_ALL = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'E
 _LEAST = 4
 
 
-def fold(commands: Sequence[RedisCommand]) -> tuple[list[RedisCommand], list[list[int]]]:
-    """The commands to send, and for each of them those that it stands for, by their place.
+def fold(commands: Sequence[RedisCommand]) -> tuple[list[RedisCommand], list[range]]:
+    """The commands to send, and for each of them those that it stands for, by their places. All keep their order.
 
-    The order of two writes with the same key is kept among SETs, and no other command of ours has a SET's key.
+    Folded are neighbours that live equally long, if they are enough.
     """
-    alike: dict[Any, list[int]] = {}
     folded: list[RedisCommand] = []
-    stands_for: list[list[int]] = []
-    for place, command in enumerate(commands):
-        if len(command) == 5 and command[0] == "SET" and command[3] == "EX":
-            alike.setdefault(command[4], []).append(place)
-        else:
-            folded.append(command)
-            stands_for.append([place])
-    for seconds, places in alike.items():
+    stands_for: list[range] = []
+    begin = 0
+    while begin < len(commands):
+        end = begin + 1
+        if _is_plain(commands[begin]):
+            seconds = commands[begin][4]
+            while end < len(commands) and _is_plain(commands[end]) and commands[end][4] == seconds:
+                end += 1
+        places = range(begin, end)
         if len(places) < _LEAST:
             folded += [commands[place] for place in places]
-            stands_for += [[place] for place in places]
+            stands_for += [range(place, place + 1) for place in places]
         else:
             names, values = [commands[place][1] for place in places], [commands[place][2] for place in places]
-            folded.append(("EVAL", _SET_ALL, len(places), *names, seconds, *values))
+            folded.append(("EVAL", _SET_ALL, len(places), *names, commands[begin][4], *values))
             stands_for.append(places)
+        begin = end
     return folded, stands_for
 
 
-def unfold(answers: Sequence[Any], stands_for: Sequence[Sequence[int]]) -> list[Any]:
+def unfold(answers: Sequence[Any], stands_for: Sequence[range]) -> list[Any]:
     """The answer to each command as it was before it was folded."""
-    unfolded: list[Any] = [None] * sum(map(len, stands_for))
-    for answer, places in zip(answers, stands_for, strict=True):
-        for place in places:
-            unfolded[place] = answer
-    return unfolded
+    return [answer for answer, places in zip(answers, stands_for, strict=True) for _ in places]
+
+
+def _is_plain(command: RedisCommand) -> bool:
+    return len(command) == 5 and command[0] == "SET" and command[3] == "EX"

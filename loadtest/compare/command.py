@@ -78,6 +78,8 @@ async def run(settings: CompareSettings, bench: Bench) -> None:
     if settings.against is None:
         return
     report.committed = read_committed(settings.against)
+    if unheld := [key for key in report.committed if key in keys and report.ratios.get(key) is None]:
+        report.failures.append(f"not measured, and so not held against the committed ones: {', '.join(unheld)}")
     if suspects := worse(report.ratios, report.committed, tolerance=settings.tolerance):
         # A machine that was busy with something else for a minute is no reason to fail.
         report.notes.append(f"Measured again, since they seemed worse: {', '.join(suspects)}.")

@@ -90,7 +90,7 @@ class FrameStream(Generic[I, O]):
             self.break_off(overflow)
         else:
             # Frames come many at a time: the first one decides when they leave.
-            if self._linger is None and not self._wake.is_set():
+            if not self._wake.is_set():
                 self._wake_writer()
 
     def close(self) -> None:
@@ -181,6 +181,9 @@ class FrameStream(Generic[I, O]):
         hold_s = self._outbox.hold_s(monotonic())
         if hold_s == 0.0:
             self._wake.set()
+            if self._linger is not None:
+                self._linger.cancel()
+                self._linger = None
         elif self._linger is None:
             self._linger = self._loop.call_later(hold_s, self._linger_over)
 

@@ -170,3 +170,33 @@ async def test_what_the_handler_raises_ends_the_run() -> None:
             await asyncio.wait_for(stream.run(fail, silence_s=30), 10)
         left = {task.get_name() for task in asyncio.all_tasks() - before}
         assert not left & {"stream-reader", "stream-writer", "stream-watch"}
+
+
+class Sized(str):
+    """A frame that has no content but a name."""
+
+    def ByteSize(self) -> int:  # noqa: N802
+        return len(self)
+
+
+async def test_a_stream_that_was_answered_is_idle_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait that was begun for a frame before holds back no other one."""
+    monkeypatch.setattr("openline.outbox.LINGER_S", 60.0)
+    answers: asyncio.Queue[list[Sized]] = asyncio.Queue()
+    written: asyncio.Queue[list[Sized]] = asyncio.Queue()
+    stream: FrameStream[Sized, Sized] = FrameStream(read=answers.get, write=written.put, pack=list, unpack=list)
+    running = asyncio.create_task(stream.run(lambda _: None, silence_s=60))
+    async with asyncio.timeout(10):
+        stream.send(Sized("a"))
+        assert await written.get() == ["a"]
+        stream.send(Sized("b"))
+        await asyncio.sleep(0.01)
+        assert written.empty()
+        for answer, frame in (("to a", "b"), ("to b", "c")):
+            answers.put_nowait([Sized(answer)])
+            if frame == "c":
+                await asyncio.sleep(0.01)  # until nothing is unanswered
+                stream.send(Sized(frame))
+            assert await written.get() == [frame]
+        stream.close()
+        await running
