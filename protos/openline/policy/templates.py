@@ -22,7 +22,8 @@ MAX_PATHS = 32
 MAX_COLUMNS = 16
 
 _BRACKETS = re.compile(r"\[[^\]]*\]?")
-_RANGE = re.compile(r"\{\s*range\b")
+# Wherever it stands in its braces: `{@ range}` is one as well, and each that is not ended doubles what follows.
+_RANGE = re.compile(r"(?<![.A-Za-z_-])range\b")
 _PATH = re.compile(r"\{(?!\s*[\"']|\s*end\s*\})")
 
 
