@@ -29,6 +29,8 @@ MAX_SUMMARY_BYTES = 12 << 10
 # What PyYAML lets through for a tag that does not fit its text, such as `!!bool x` or the date 2026-13-45.
 _GARBLED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class PolicyUnusable(Exception):
     """The file cannot be read, or does not say a policy; the message is one line."""
@@ -43,6 +45,11 @@ class _Loader(yaml.SafeLoader):
             if count > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"{shown(name)} is there twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuses `<<`: what it brings is overruled without a word, and may double with every use."""
+        if any(name.tag == _MERGE for name, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "names are not taken over with <<", node.start_mark)
 
 
 def read_policy(file: Path) -> Policy:
@@ -80,9 +87,18 @@ def _read(file: Path) -> str:
     if len(data) > MAX_FILE_BYTES:
         raise PolicyUnusable(f"{file} is longer than {MAX_FILE_BYTES} bytes")
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as problem:
         raise PolicyUnusable(f"{file} is not UTF-8 at byte {problem.start}") from None
+    _check_looks(text)
+    return text
+
+
+def _check_looks(text: str) -> None:
+    """Raises PolicyUnusable for what looks other than YAML reads it: U+2028 ends a comment that seems to go on."""
+    for character in text.removeprefix("\ufeff").replace("\r\n", "\n"):
+        if not character.isprintable() and character not in "\n\t":
+            raise PolicyUnusable(f"a policy is plain text, without {shown(character)}")
 
 
 def _open_at_once(file: str, flags: int) -> int:

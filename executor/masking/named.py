@@ -38,12 +38,17 @@ _AFTER_QUOTE = re.compile(
     rb"|[:=][ \t]{0,4}+" + SPOKEN + rb")"
 )  # fmt: skip
 # TOKEN=… and token = …
-_AFTER_EQUALS = re.compile(rb"(?:=|[ \t]{1,8}+=[ \t]{1,8}+)(?!=)(?:" + QUOTED + rb"|" + WORD + rb")")
+_AFTER_EQUALS = re.compile(rb"(?:=|[ \t]{1,8}+=[ \t]{1,8}+)(?![=>])(?:" + QUOTED + rb"|" + WORD + rb")")
 # … token: … in a sentence, where the next word is as likely to be one of English
 _SPOKEN = re.compile(rb": {1,4}+(?:" + QUOTED + rb"|" + SPOKEN + rb")")
 # … password:… as programs print structures; not the tag of an image, nor a path of names
 _CLOSE = re.compile(rb":(?=[^\s]{0,64}?[A-Za-z])(?![v0-9]{1,3}\.)" + SPOKEN + rb"(?![/:])")
-_IN_MAP = re.compile(rb":(?P<word>" + NOTHING + rb"[^\s\]\"'\\]++)")
+_IN_MAP = re.compile(rb":(?!map\[)(?P<word>" + NOTHING + rb"[^\s\]\"'\\]++)")
+_BRACKET = re.compile(rb"(?:map)?\[|\]")
+# <password>…</password>, also in strings of JSON, where Go escapes the signs
+_ELEMENT = re.compile(rb"(?:>|\\u003e)(?P<word>" + NOTHING + rb"[^<>\"'\\\r\n]++)(?=</|\\u003c/)")
+# password => '…', as in PHP and Ruby; without quotes it may be code
+_ARROW = re.compile(QUOTE + rb"?+[ \t]{0,8}+=>[ \t]{0,8}+" + QUOTED)
 # name: TOKEN, value: …
 _VALUE_BELOW = re.compile(
     QUOTE + rb"?+,?+(?:[ \t]{0,8}+\r?\n[ \t]{0,200}+| {0,4}+)" + QUOTE + rb"?+value(?P<quote>" + QUOTE + rb")?+" + _TO
@@ -84,10 +89,16 @@ def find_value(text: bytes, lower: bytes, start: int) -> Span | None:
 def _value(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
     match text[end : end + 1]:
         case b"=":
-            return _span(_AFTER_EQUALS.match(text, end))
+            return _span(_AFTER_EQUALS.match(text, end) or _ARROW.match(text, end))
+        case b">":
+            return _span(_ELEMENT.match(text, end))
+        case b"\\" if found := _ELEMENT.match(text, end):
+            return _span(found)
         case b":":
             return _behind_colon(text, start, end, lead)
         case b'"' | b"'" | b"\\" if key := _IS_KEY.match(text, end):
+            if found := _ARROW.match(text, end):
+                return _span(found)
             if text.startswith(b"{", key.end()):
                 return None  # by far the most, in pods
             found = _SAME_QUOTES.match(text, end) or _AFTER_QUOTE.match(text, end)
@@ -120,16 +131,28 @@ def _behind_colon(text: bytes, start: int, end: int, lead: bytes) -> Span | None
             return below.scalar(text, blanks.end(), len(key_lead))
     if blanks is not None:
         return _span(_SPOKEN.match(text, end))
-    opened = lead.rfind(b"map[", lead.rfind(b"\n") + 1)
-    if opened >= 0 and b"]" not in lead[opened:]:
+    if _is_in_map(lead):
         return _span(_IN_MAP.match(text, end))
     name = text[max(0, start - NEAR_BYTES) + len(lead) : end]
     return None if lead.endswith((b"/", b":", b"@")) or b"-" in name else _span(_CLOSE.match(text, end))
 
 
+def _is_in_map(lead: bytes) -> bool:
+    """Whether the innermost bracket that is open at the end of this is of a map as Go prints it."""
+    line = lead.rfind(b"\n") + 1
+    if lead.find(b"map[", line) < 0:
+        return False
+    closed = 0
+    for bracket in reversed(_BRACKET.findall(lead, line)):
+        closed += 1 if bracket == b"]" else -1
+        if closed < 0:
+            return bool(bracket == b"map[")
+    return False
+
+
 def _behind_space(text: bytes, start: int, end: int, lead: bytes) -> Span | None:
     """What follows a name without a sign; or one with spaces around it."""
-    if found := _AFTER_EQUALS.match(text, end):
+    if found := _AFTER_EQUALS.match(text, end) or _ARROW.match(text, end):
         return _span(found)
     if text.startswith(b"-", max(0, start - NEAR_BYTES) + len(lead)):
         if found := _ARGUMENT.match(text, end):

@@ -52,7 +52,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert policy_of(capabilities_of(said)) == said
 
 
-@pytest.mark.parametrize("text", ["{}", "output: {}", "{} # nothing"])
+@pytest.mark.parametrize("text", ["{}", "output: {}", "{} # nothing", "\ufeff{}\r\n", "{} #\tümlaut"])
 def test_a_file_that_says_nothing_in_particular_is_the_default(tmp_path: Path, text: str) -> None:
     assert policy(tmp_path, text) == Policy()
     assert policy_of(capabilities_of(Policy())) == Policy()
@@ -228,6 +228,11 @@ def test_what_makes_a_command_smaller_is_said(line: str, bounded: str) -> None:
         ("flags: [raw]", "flags: "),
         ("verbs: [get]\nverbs: [logs]", "'verbs' is there twice"),
         ("masking: {values: true, values: false}", "'values' is there twice"),
+        ("namespaces: {<<: {deny: [kube-system]}, deny: []}", "not taken over with <<"),
+        ("<<: {verbs: [get]}", "not taken over with <<"),
+        ("verbs: [get] # x\u2028masking: {values: false}", "plain text, without '\\u2028'"),
+        ("verbs: [get] # x\x85masking: {values: false}", "plain text, without '\\x85'"),
+        ("verbs: [get] # \u202e", "plain text, without '\\u202e'"),
         ("- get", "the file: "),
         ("", "says nothing"),
         ("# nothing", "says nothing"),
@@ -243,13 +248,13 @@ def test_what_makes_a_command_smaller_is_said(line: str, bounded: str) -> None:
         ("verbs: !!timestamp x", "is not YAML"),
         (f"output: {{max_bytes: 1{'0' * 5000}}}", "is not YAML"),
         ("!!python/object/apply:os.system [id]", "is not YAML"),
-        ("\x00", "is not YAML"),
+        ("\x00", "plain text, without '\\x00'"),
         ("[" * 5000, "in each other"),
         ("- " * 5000, "in each other"),
         ("#" * 70_000, "longer than"),
         (f"resources: {{deny: [{', '.join(f'{chr(97 + i % 26)}{i:060}' for i in range(300))}]}}", "bytes together"),
     ],
-    ids=range(38),
+    ids=range(43),
 )
 def test_what_is_no_policy_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(PolicyUnusable) as refused:

@@ -18,7 +18,7 @@ from openline.policy.go_templates import (
 )
 from openline.policy.resources import ALIASES, ALWAYS_DENIED, CLUSTER_SCOPED, DENIED_BY_DEFAULT, MAX_TYPES
 from openline.policy.tables import BEFORE, CLAMPS, DENIED, GLOBAL, SHORT, SHORT_IN, STREAMING, VERBS, Kind, Takes
-from openline.policy.templates import MAX_CHARACTERS, MAX_COLUMNS, MAX_DESCENTS, MAX_PATHS, MAX_RANGES, MAX_UNIONS
+from openline.policy.templates import MAPS, MAX_CHARACTERS, MAX_COLUMNS, MAX_DESCENTS, MAX_PATHS, MAX_RANGES, MAX_UNIONS
 
 BEGIN = "<!-- from here on: python -m openline.policy docs/policy.md -->"
 END = "<!-- up to here -->"
@@ -95,6 +95,7 @@ def _numbers() -> Iterator[str]:
     yield f"- A template has at most {MAX_CHARACTERS} characters."
     yield f"- A JSONPath has at most {MAX_PATHS} paths in braces, {MAX_DESCENTS} times `..`, {MAX_UNIONS} commas in"
     yield f"  brackets and {MAX_RANGES} ranges."
+    yield f"- Behind these fields it may have `.*`: {' '.join(f'`{name}`' for name in sorted(MAPS))}."
     yield f"- A Go template has at most {MAX_ACTIONS} actions with fields, {MAX_DEPTH} of `range`, `if` and `with` in"
     yield f"  each other, {MAX_RANGES_DEEP} of them `range`, and {MAX_PRINTED} values that are printed in one action."
     yield f"- Its functions: {' '.join(f'`{name}`' for name in sorted(FUNCTIONS | PRINTING))}."

@@ -1,8 +1,8 @@
 """Which templates are allowed: those whose work and memory stay in proportion to the objects they print.
 
 Output is cut where it arrives, but kubectl collects results in its own memory first. So what multiplies is bounded: in
-a JSONPath the steps that yield more than they are given, and how many paths there are; Go templates have a module of
-their own.
+a JSONPath the steps that yield more than they are given, and how many paths there are; and no step may take a text
+apart. Go templates have a module of their own.
 """
 
 import re
@@ -20,10 +20,19 @@ MAX_RANGES = 4
 MAX_PATHS = 32
 # A table is laid out in memory before it is printed: 600 columns of 300 KB took 1.2 GB.
 MAX_COLUMNS = 16
+# Fields that are maps or lists in every built-in type: of a text a wildcard gives the bytes, which masking cannot know.
+MAPS = frozenset({
+    "allocatable", "annotations", "capacity", "data", "items", "labels", "limits", "matchLabels", "metadata",
+    "nodeSelector", "requests", "spec", "status",
+})  # fmt: skip
 
 _BRACKETS = re.compile(r"\[[^\]]*\]?")
-_RANGE = re.compile(r"\{\s*range\b")
+# Wherever it stands in its braces: `{@ range}` is one as well, and each that is not ended doubles what follows.
+_RANGE = re.compile(r"(?<![.A-Za-z_-])range\b")
 _PATH = re.compile(r"\{(?!\s*[\"']|\s*end\s*\})")
+# `['*']` is one as well.
+_WILDCARD = re.compile(r"[.']\*")
+_OF_A_MAP = re.compile(rf"(?:^|(?<!\\)\.|[{{:,])(?:{'|'.join(sorted(MAPS))})\.\*")
 
 
 def check_template(output: str) -> None:
@@ -49,6 +58,9 @@ def check_path(path: str) -> None:
         raise _refused("asks for too many fields in brackets", f"at most {MAX_UNIONS} commas in brackets")
     if len(_RANGE.findall(path)) > MAX_RANGES:
         raise _refused("has too many ranges", f"at most {MAX_RANGES}")
+    if len(_WILDCARD.findall(path)) > len(_OF_A_MAP.findall(path)):
+        allowed = f"[*] for lists, and .* behind one of {' '.join(sorted(MAPS))}"
+        raise _refused("may take a text apart with a wildcard", allowed)
 
 
 def _refused(what: str, allowed: str) -> Refused:

@@ -76,7 +76,7 @@ def test_a_line_without_an_end_is_handed_on_in_parts() -> None:
         b"token" + b" " * 190, b"'token'='", b"\\", b"LS0tLS1CRUdJTiBQUklWQVRFIEtFWS",
         b'"tokens":["a",', b"tokens:\n- a\n", b"tokens: [\n", b"password:\n----\n", b"map[password:", b'token="',
         b"token='\\", b"name: token\n", b"--token\n", b"- --token\n", b"-----BEGIN PRIVATE KEY-----\n\n", b'"token":',
-        b"token = ",
+        b"token = ", b"map[token:a ", b"token:]]", b"<token>", b"token>a", b"token => '",
     ],
 )  # fmt: skip
 def test_time_is_linear(seed: bytes) -> None:
