@@ -44,7 +44,10 @@ class Earlier:
                 raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
             if held.command_id == ask.command_id and ask.attach:
                 # This caller's own first try, on a replica that broke off: it is looked for like any other command.
-                execution.release = partial(claims.release, ask.owner, key, held)
+                # That replica may find only now that it cannot go on, and must not free the key then.
+                if not await claims.take_over(ask.owner, key, held, own):
+                    continue
+                execution.release = partial(claims.release, ask.owner, key, own)
                 return None
             if execution.over:
                 raise errors.OpenlineError(errors.error(Reason.CANCELLED, "the caller is gone", executed=NO))
@@ -54,10 +57,12 @@ class Earlier:
             if began > until:
                 # Its replica may be gone, and its executor is not back yet.
                 is_anothers = held.command_id != ask.command_id
+                if not is_anothers and not await claims.take_over(ask.owner, key, held, own):
+                    continue
                 sought = replace(ask, command_id=held.command_id, attach=True, is_anothers=is_anothers)
                 command = self._dispatcher.dispatch(sought)
                 if not is_anothers:
-                    execution.release = partial(claims.release, ask.owner, key, held)
+                    execution.release = partial(claims.release, ask.owner, key, own)
                 return command
             # The first one is between its claim and its dispatch, or was refused and is about to free the key.
             await asyncio.sleep(REPLAY_EVERY_S)

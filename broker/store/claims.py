@@ -14,6 +14,13 @@ from openline.ids import new_id
 # Deletes a claim, unless it is somebody else's by now. KEYS: the claim. ARGV: what it holds.
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
+# Makes a claim somebody else's, if it still is as it was seen. KEYS: the claim. ARGV: what it holds, what it is to be.
+TAKE_OVER = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -55,6 +62,15 @@ class Claims:
         # Somebody else's bytes are the claim of another request.
         fingerprint, command_id, request_id, *_ = *held.decode(errors="replace").split(" "), "", ""
         return Claim(fingerprint, command_id, request_id)
+
+    async def take_over(self, owner: str, key: str, held: Claim, own: Claim) -> bool:
+        """Makes a claim of the same command this request's: whoever held it cannot release it any more.
+
+        False when it is not `held`'s any longer. Raises STORE_UNAVAILABLE; then it may be this request's or not, and
+        stays, since the command may have been run.
+        """
+        [taken] = await ask(self._redis, ("EVAL", TAKE_OVER, 1, _name(owner, key), str(held), str(own)))
+        return bool(taken)
 
     def release(self, owner: str, key: str, claim: Claim) -> None:
         """The command was not run after all: the key is free again, if it is still claimed so. Written behind."""

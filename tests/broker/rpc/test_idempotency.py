@@ -97,6 +97,22 @@ async def test_a_caller_comes_back_with_its_key_after_its_replica_broke_off(
     assert (await asked).result.stdout == b"once"
 
 
+async def test_the_first_try_gives_up_late(broker: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It frees its claim only when the retry, on another replica, has begun to run: the key is not free then."""
+    monkeypatch.setattr(forwarding, "CLOCK_SLACK_S", -1000.0)
+    name = ids.new_id()
+    first_try = Claim(fingerprint("prod", "", "get", "pods"), name)
+    assert await store.claims.claim("alice", "k", first_try, runs_s=20) is None
+    executor = await broker.executor()
+    asked = broker.execute(idempotency_key="k", command_id=name, attach=True)
+    assert (await executor.run_one(b"once")).command_id == name
+    store.claims.release("alice", "k", first_try)
+    assert await store.behind.drain(10.0)
+    other = await broker.execute(idempotency_key="k")
+    assert other.replayed
+    assert other.result.command_id == (await asked).result.command_id == name
+
+
 async def test_a_stream_attaches_to_the_running_command(broker: Any, frames: Any) -> None:
     """From its beginning; the one who asked first is answered as ever."""
     executor = await broker.executor()

@@ -73,6 +73,23 @@ async def test_a_late_release_does_not_free_what_is_somebody_elses(store: Store,
     assert await store.claims.claim("alice", "k", claim("a"), runs_s=10) == second
 
 
+async def test_what_was_taken_over_is_not_freed_by_the_first_try(store: Store, redis: Redis) -> None:
+    """A caller's retry goes on with the same command; whatever becomes of its first try changes nothing any more."""
+    first = claim("a")
+    again = claim("a", command_id=first.command_id)
+    await store.claims.claim("alice", "k", first, runs_s=10)
+    assert await store.claims.take_over("alice", "k", first, again)
+    assert not await store.claims.take_over("alice", "k", first, claim("a"))
+    store.claims.release("alice", "k", first)
+    await store.behind.drain(PATIENCE_S)
+    assert await store.claims.claim("alice", "k", claim("a"), runs_s=10) == again
+    [name] = await redis.keys("openline:idempotency:*")
+    assert 0 < await redis.ttl(name) <= 610
+    store.claims.release("alice", "k", again)
+    await store.behind.drain(PATIENCE_S)
+    assert not await store.claims.take_over("alice", "k", again, first)
+
+
 async def test_somebody_elses_bytes_are_another_request(store: Store, redis: Redis) -> None:
     await redis.set(keys.claim(fingerprint("alice", "k")), b"\xff\xff garbage")
     held = await store.claims.claim("alice", "k", claim("a"), runs_s=10)
