@@ -15,7 +15,7 @@ from broker.records import shorten
 from broker.store.audit import AuditTrail
 from openline import errors
 from openline.ids import is_token, new_id
-from openline.reasons import EXECUTED_TEXT, YES
+from openline.reasons import EXECUTED_TEXT, OUTCOME_TEXT, YES
 from openline.v1 import admin_service_pb2, command_pb2, command_service_pb2, session_service_pb2
 
 # Requests without a good key are told of together, no more often than this.
@@ -31,7 +31,6 @@ Request = command_service_pb2.ExecuteRequest | session_service_pb2.CreateSession
 
 # Fields of an entry that are in its line of the log as well.
 _TOLD_IF_THERE = ("cluster_id", "executor_id", "correlation_id", "session_id", "command_id", "reason", "detail")
-_OUTCOMES = {value: name.removeprefix("OUTCOME_").lower() for name, value in command_pb2.Outcome.items()}
 
 log = structlog.get_logger()
 
@@ -128,7 +127,7 @@ class Audit:
                 fields[name] = value
         fields["agent_call"] = "correlation_id" in fields
         if entry.outcome:
-            fields["outcome"] = _OUTCOMES.get(entry.outcome, "unknown")
+            fields["outcome"] = OUTCOME_TEXT.get(entry.outcome, "unknown")
             if entry.outcome == command_pb2.OUTCOME_EXITED:
                 fields["exit_code"] = entry.exit_code
         if (executed := EXECUTED_TEXT.get(entry.executed)) is not None:

@@ -78,10 +78,7 @@ def events(stored: command_pb2.Command, *, from_seq: int) -> Iterator[CommandEve
             yield CommandEvent(gap=command_pb2.OutputGap(next_seq=from_seq))
     else:
         seq = 0
-        for source, data in (
-            (STDOUT, result.stdout),
-            (STDERR, result.stderr),
-        ):
+        for source, data in ((STDOUT, result.stdout), (STDERR, result.stderr)):
             for start in range(0, len(data), MAX_FRAME_BYTES):
                 if seq >= from_seq:
                     piece = data[start : start + MAX_FRAME_BYTES]
@@ -93,10 +90,7 @@ def events(stored: command_pb2.Command, *, from_seq: int) -> Iterator[CommandEve
 
 def _as_it_came(stored: command_pb2.Command, from_seq: int) -> Iterator[CommandEvent]:
     """The output of a live command that is all there, in its own frames and order."""
-    data = {
-        STDOUT: stored.result.stdout,
-        STDERR: stored.result.stderr,
-    }
+    data = {STDOUT: stored.result.stdout, STDERR: stored.result.stderr}
     at = dict.fromkeys(data, 0)
     for seq, frame in enumerate(stored.frames, start=stored.first_seq):
         source = STDERR if frame & 1 else STDOUT

@@ -114,11 +114,9 @@ class Replica:
     async def known_at(self, address: Address) -> AsyncIterator[None]:
         """The other replicas find this one at the address, and it finds them, until the block is left."""
         async with self.peers.kept():
-            telling = asyncio.create_task(self.presence.run(address), name="presence")
-            hearing = asyncio.create_task(self.hearing.run(), name="hearing")
             tasks = (
-                telling,
-                hearing,
+                asyncio.create_task(self.presence.run(address), name="presence"),
+                asyncio.create_task(self.hearing.run(), name="hearing"),
                 asyncio.create_task(self.tokens.run(), name="tokens"),
                 asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
             )

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -155,24 +155,27 @@ def _policy(settings: ExecutorSettings) -> PolicyInForce:
 
 def _introduce(settings: ExecutorSettings, policy: Policy, *, kubectl_version: str) -> wire.Hello:
     """What Hello says of this process, whatever commands it has."""
-    capabilities = capabilities_of(policy)
-    capabilities.labels.update({key: value for key, _, value in (label.partition("=") for label in settings.labels)})
+    labels = {key: value for key, _, value in (label.partition("=") for label in settings.labels)}
     return wire.Hello(
         protocol_version=limits.PROTOCOL_VERSION,
         cluster_id=settings.cluster_id,
         executor_id=settings.executor_id,
         instance_id=ids.new_id(),
-        capabilities=capabilities,
+        capabilities=_capabilities(policy, labels),
         max_concurrency=settings.max_concurrency,
         versions=wire.Versions(executor=__version__, kubectl=kubectl_version),
     )
 
 
+def _capabilities(policy: Policy, labels: Mapping[str, str]) -> wire.Capabilities:
+    capabilities = capabilities_of(policy)
+    capabilities.labels.update(labels)
+    return capabilities
+
+
 def _tell(policy: Policy, who: wire.Hello, link: Link) -> None:
     """The policy has changed: the broker hears it now, and from every Hello."""
-    capabilities = capabilities_of(policy)
-    capabilities.labels.update(who.capabilities.labels)
-    who.capabilities.CopyFrom(capabilities)
+    who.capabilities.CopyFrom(_capabilities(policy, who.capabilities.labels))
     link.tell(wire.ExecutorFrame(capabilities=who.capabilities))
 
 

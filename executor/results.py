@@ -4,7 +4,7 @@ from executor.actions import Ended, Note, NotStarted
 from executor.life import Command
 from openline.capture import Kept
 from openline.errors import error
-from openline.reasons import NO, YES, Reason
+from openline.reasons import NO, OUTCOME_TEXT, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
@@ -83,7 +83,7 @@ def rejected_note(execute: wire.Execute, why: command_pb2.Error) -> Note:
 
 def finished_note(command: Command, frame: wire.Finished) -> Note:
     fields = {
-        "outcome": command_pb2.Outcome.Name(frame.outcome).removeprefix("OUTCOME_").lower(),
+        "outcome": OUTCOME_TEXT.get(frame.outcome, "unknown"),
         "exit_code": frame.exit_code,
         "queue_ms": round(frame.timings.queue_s * 1000),
         "run_ms": round(frame.timings.run_s * 1000),

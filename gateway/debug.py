@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from gateway.answers import check_answerable, execute_answer, session_answer
-from gateway.callers import Asking
+from gateway.callers import Asking, Caller
 from gateway.deferring import run_or_leave
 from gateway.documentation import EVENTS, LOCATION
 from gateway.event_text import EventText
@@ -15,7 +15,7 @@ from gateway.requests import execute_request, session_request
 from gateway.stubs import Stubs
 from openline.pipes import Pipes
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import ExecuteResponse
+from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
 
 
 def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
@@ -30,8 +30,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         text/event-stream` the output comes as events while the command runs, and the same answer as the last one.
         """
         request = execute_request(body, caller)
-        facts = caller.exchange.facts
-        facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
+        caller.exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
         await stubs.check_ids(request, caller)
         if caller.takes_events:
 
@@ -46,19 +45,7 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
                 end=end,
                 ping_s=ping_s,
             )
-        response = await run(pipes, request, caller, http)
-        answer = execute_answer(response.result, request)
-        facts["outcome"] = answer.status
-        if answer.status == "timeout" and caller.prefers.is_strict:
-            return problem(
-                http.scope,
-                504,
-                answer.error or "the command ran out of time",
-                failure=response.result.error,
-                members=answer.model_dump(mode="json"),
-                headers={**answer_headers(response), "Preference-Applied": "handling=strict"},
-            )
-        return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))
+        return await whole_answer(pipes, request, caller, http)
 
     @routes.post(
         "/execute/async",
@@ -105,3 +92,20 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         await stubs.delete_session(session_id, caller)
 
     return routes
+
+
+async def whole_answer(pipes: Pipes, request: ExecuteRequest, caller: Caller, http: Request) -> Response:
+    """Runs a command that was checked and answers when it has ended. Raises OpenlineError and CallerGone."""
+    response = await run(pipes, request, caller, http)
+    answer = execute_answer(response.result, request)
+    caller.exchange.facts["outcome"] = answer.status
+    if answer.status == "timeout" and caller.prefers.is_strict:
+        return problem(
+            http.scope,
+            504,
+            answer.error or "the command ran out of time",
+            failure=response.result.error,
+            members=answer.model_dump(mode="json"),
+            headers={**answer_headers(response), "Preference-Applied": "handling=strict"},
+        )
+    return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))

@@ -108,7 +108,7 @@ class Edge:
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 body = await _read_body(headers, receive)
                 _say_json(scope)
-                receive = _replay(body, receive)
+                receive = before({"type": "http.request", "body": body, "more_body": False}, receive)
             if scope["method"] == "HEAD" and scope["path"] in _PAGES:
                 # The server leaves the body out: it knows what was asked.
                 asked = {**scope, "method": "GET"}
@@ -210,11 +210,11 @@ def _say_json(scope: Scope) -> None:
     scope["headers"] = [*kept, (b"content-type", b"application/json")]
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receive that gives the body that was read, and then what the client does next."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def before(message: Message, receive: Receive) -> Receive:
+    """A receive that gives this message, and then what the client does next."""
+    pending = [message]
 
-    async def replayed() -> Message:
+    async def given() -> Message:
         return pending.pop() if pending else await receive()
 
-    return replayed
+    return given

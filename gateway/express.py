@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.answers import execute_answer
 from gateway.argv import Unacceptable
 from gateway.callers import Caller, read_caller
-from gateway.executing import answer_headers, run
+from gateway.debug import whole_answer
+from gateway.edge import before
 from gateway.leaving import CallerGone
 from gateway.models import ExecuteBody
 from gateway.problems import on_caller_gone, problem_of
@@ -54,7 +54,7 @@ class Express:
         http = Request(scope, receive)
         asked = await self._read(message, http)
         if asked is None:
-            await self._usual(scope, _before(message, receive), send)
+            await self._usual(scope, before(message, receive), send)
             return
         scope["route"] = Route(PATH)
         response = await self._execute(*asked, http)
@@ -70,17 +70,13 @@ class Express:
         return (request, caller) if is_cluster_id(request.cluster_id) and not request.session_id else None
 
     async def _execute(self, request: ExecuteRequest, caller: Caller, http: Request) -> Response:
-        facts = caller.exchange.facts
-        facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
+        caller.exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
         try:
-            response = await run(self._pipes, request, caller, http)
-            answer = execute_answer(response.result, request)
+            return await whole_answer(self._pipes, request, caller, http)
         except OpenlineError as failure:
             return problem_of(http.scope, failure)
         except CallerGone as gone:
             return await on_caller_gone(http, gone)
-        facts["outcome"] = answer.status
-        return Response(answer.model_dump_json(), media_type="application/json", headers=answer_headers(response))
 
 
 def _is_plain(scope: Scope) -> bool:
@@ -88,13 +84,3 @@ def _is_plain(scope: Scope) -> bool:
     return (
         not any(name in headers for name in _SPECIAL) and "text/event-stream" not in headers.get("accept", "").lower()
     )
-
-
-def _before(message: Message, receive: Receive) -> Receive:
-    """A receive that gives this message first."""
-    pending = [message]
-
-    async def given() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return given

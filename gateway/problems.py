@@ -33,11 +33,16 @@ DROP_IN_DETAIL: dict[Reason, str] = {
     Reason.SESSION_MISMATCH: "Session cluster mismatch",
 }
 
+
+def _described(statuses: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """What routes may answer instead, for their documentation."""
+    return {status: {"model": Problem, "description": description} for status, description in statuses.items()}
+
+
 RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer"}}
-# For the documentation of routes: what each of them may answer instead.
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
+# Of every route.
+PROBLEMS = _described(
+    {
         400: "The session is for another cluster, a time (of /audit) is none, or the request is no HTTP.",
         401: "No API key, or one that is not known.",
         403: "The key lacks a scope, or the policy forbids it.",
@@ -51,34 +56,30 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         501: "The broker does not do this yet.",
         502: "Its executor is lost, or could not start the command.",
         503: "No executor of the cluster is connected (CLUSTER_OFFLINE), or no broker replica.",
-    }.items()
-}
+    }
+)
 PROBLEMS[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
 PROBLEMS[429]["headers"] = {"Retry-After": RETRY_AFTER} | RATE_LIMIT_HEADERS
 PROBLEMS[503]["headers"] = {"Retry-After": RETRY_AFTER}
-COMMAND_PROBLEMS: dict[int | str, dict[str, Any]] = PROBLEMS | {
-    status: {"model": Problem, "description": description}
-    for status, description in {
+COMMAND_PROBLEMS = PROBLEMS | _described(
+    {
         409: "The command has not ended (of its output).",
         410: "Its result has expired.",
         499: "The command was cancelled (when it is run).",
         504: "The command ran out of time (when it is run).",
-    }.items()
-}
+    }
+)
 
 # Of /debug/execute, where a command that was stopped is an ordinary answer as a rule.
-EXECUTE_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
+EXECUTE_PROBLEMS = _described(
+    {
         410: "The result of the command that has this idempotency key has expired.",
         499: "The command was cancelled before there was anything to stream.",
         504: "The command ran out of time (with `Prefer: handling=strict`).",
-    }.items()
-}
+    }
+)
 
-TOKEN_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    409: {"model": Problem, "description": "The cluster has this very token, or had it."}
-}
+TOKEN_PROBLEMS = _described({409: "The cluster has this very token, or had it."})
 
 # Where a caller wrote what a broker finds wrong, if not under the same name in the body.
 _PLACES = {"idempotency_key": ("header", "Idempotency-Key"), "page_token": ("query", "cursor")}

@@ -1,7 +1,7 @@
 """What has become of commands and connections, in numbers: counted once for each command, when it ends."""
 
 from broker.core.command import Command
-from openline.reasons import Reason, reason_of
+from openline.reasons import OUTCOME_TEXT, Reason, reason_of
 from openline.tally import Histogram
 from openline.v1 import command_pb2
 
@@ -10,8 +10,6 @@ Ended = tuple[str, str, bool]
 
 REFUSED = "refused"
 STAGES = ("queue", "route", "deliver", "run", "return")
-
-_OUTCOMES = {value: name.removeprefix("OUTCOME_").lower() for name, value in command_pb2.Outcome.items() if value}
 
 
 class Tally:
@@ -35,7 +33,7 @@ class Tally:
         timings = result.timings
         is_exit = result.outcome == command_pb2.OUTCOME_EXITED
         reason = "" if is_exit else reason_of(result.error)
-        self._count(_OUTCOMES.get(result.outcome, "unknown"), reason, is_agent_call)
+        self._count(OUTCOME_TEXT.get(result.outcome, "unknown"), reason, is_agent_call)
         self.durations[is_agent_call].observe(timings.total_s)
         if is_exit:
             stages = self.stages

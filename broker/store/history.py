@@ -9,6 +9,7 @@ from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask
 from broker.store.gathering import Gathering
+from broker.store.lists import newest, put_on
 from broker.store.single import RedisCommand
 from openline.v1 import command_pb2
 
@@ -51,8 +52,7 @@ class History:
 
         A command that took its time is there twice, as it ended and behind that as it ran. Raises STORE_UNAVAILABLE.
         """
-        upto = f"({before}" if before else "+"
-        [members] = await ask(self._redis, ("ZREVRANGEBYLEX", listing, upto, f"[{since}", "LIMIT", 0, count))
+        [members] = await ask(self._redis, newest(listing, before=before, since=since, count=count))
         return [(member[:ID_LENGTH].decode(errors="replace"), _read(member)) for member in members]
 
     def _render(self, items: Sequence[Listed | Look]) -> Iterable[RedisCommand]:
@@ -66,10 +66,7 @@ class History:
             for listing in item.lists:
                 lists.setdefault(listing, []).append(item.member)
         for (name, most), members in lists.items():
-            # All have the same score: their order is that of their bytes, which is that of their ids.
-            yield "ZADD", name, *(part for member in members[-most:] for part in (0, member))
-            yield "ZREMRANGEBYRANK", name, 0, -most - 1
-            yield "EXPIRE", name, self._ttl_s
+            yield from put_on(name, members, most=most, ttl_s=self._ttl_s)
 
 
 def _listed(command: command_pb2.Command) -> Listed:

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask
+from broker.store.lists import newest, put_on
 from broker.store.single import RedisCommand
 from openline.ids import is_command_id, made_at
 from openline.v1 import session_service_pb2
@@ -50,8 +51,7 @@ class Sessions:
         Raises STORE_UNAVAILABLE.
         """
         listing = keys.owned_sessions(owner)
-        upto = f"({before}" if before else "+"
-        [names] = await ask(self._redis, ("ZREVRANGEBYLEX", listing, upto, "-", "LIMIT", 0, count))
+        [names] = await ask(self._redis, newest(listing, before=before, count=count))
         session_ids = [name.decode(errors="replace") for name in names]
         stored = await ask(self._redis, *(("GET", keys.session(session_id)) for session_id in session_ids))
         sessions = [_read(each) for each in stored]
@@ -107,11 +107,7 @@ def _renew(session: session_service_pb2.Session) -> None:
 def _listing(session: session_service_pb2.Session) -> tuple[RedisCommand, ...]:
     """Puts the session on its owner's list."""
     listing = keys.owned_sessions(session.owner)
-    return (
-        ("ZADD", listing, 0, session.session_id),
-        ("ZREMRANGEBYRANK", listing, 0, -keys.MAX_OWNED_SESSIONS - 1),
-        ("EXPIRE", listing, keys.OWNED_SESSIONS_S),
-    )
+    return put_on(listing, [session.session_id], most=keys.MAX_OWNED_SESSIONS, ttl_s=keys.OWNED_SESSIONS_S)
 
 
 def _read(stored: bytes | None) -> session_service_pb2.Session | None:

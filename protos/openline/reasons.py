@@ -91,6 +91,11 @@ MEANING: dict[Reason, Meaning] = {
 ExecutedText = Literal["no", "yes", "unknown"]
 EXECUTED_TEXT: dict[command_pb2.Executed.ValueType, ExecutedText] = {NO: "no", YES: "yes", UNKNOWN: "unknown"}
 
+# As logs, metrics and people have it; the one that says nothing is left out.
+OUTCOME_TEXT: dict[command_pb2.Outcome.ValueType, str] = {
+    value: name.removeprefix("OUTCOME_").lower() for name, value in command_pb2.Outcome.items() if value
+}
+
 
 def reason_of(error: command_pb2.Error) -> Reason:
     """The reason of a received error; INTERNAL for one that this version does not know."""

@@ -1,0 +1,21 @@
+"""Lists in Redis, newest first: sorted sets without scores, since UUIDv7s sort by when they were made."""
+
+from collections.abc import Sequence
+
+from broker.store.single import RedisCommand
+
+
+def put_on(listing: str, members: Sequence[str | bytes], *, most: int, ttl_s: int) -> tuple[RedisCommand, ...]:
+    """Puts members on a list, whose oldest beyond `most` go, and which lives on for `ttl_s`. May be repeated."""
+    return (
+        # All have the same score: their order is that of their bytes.
+        ("ZADD", listing, *(part for member in members[-most:] for part in (0, member))),
+        ("ZREMRANGEBYRANK", listing, 0, -most - 1),
+        ("EXPIRE", listing, ttl_s),
+    )
+
+
+def newest(listing: str, *, before: str, since: str = "", count: int) -> RedisCommand:
+    """So many members of a list, before one (empty: from the newest on), back to what sorts as `since`."""
+    upto, downto = f"({before}" if before else "+", f"[{since}" if since else "-"
+    return ("ZREVRANGEBYLEX", listing, upto, downto, "LIMIT", 0, count)
