@@ -89,6 +89,9 @@ class Pipes:
         try:
             await self._keeping.__aexit__(None, None, None)
         finally:
+            # A task holds its frames, they hold their pipe, that holds its call, and while that lives gRPC keeps the
+            # connection, whether the channel is closed or not.
+            self._kept.clear()
             for replica in self.replicas:
                 await replica.channel.close()
 

@@ -1,8 +1,10 @@
 """Pipe and Pipes against brokers that do what a test tells them to: what the real one never does, or not on demand."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +22,9 @@ from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
 from openline.v1.executor_service_pb2 import GoAway, HeartbeatAck, Identity
+
+# As /proc/net/tcp says it.
+ESTABLISHED = "01"
 
 Script = Callable[[pb.CallerFrame], Sequence[pb.ReplyFrame]]
 
@@ -643,6 +648,29 @@ async def test_a_caller_that_leaves_while_it_waits_leaves_nothing() -> None:
         await asyncio.sleep(0.5)
         assert len(broker.executed) == asked
         assert "calls=0" in repr(pipes)
+
+
+async def test_pipes_that_were_closed_keep_no_connection_open() -> None:
+    """gRPC closes a connection when nothing holds a call that it carried, not when the channel is closed."""
+    broker = ScriptedBroker(answered)
+    async with Pipes([await broker.start()], client="test") as pipes:
+        await until(lambda: pipes.replicas[0].is_connected)
+        assert connections_to(pipes.replicas[0].address) == 1
+
+    gc.collect()  # what an exception and its frames hold has been dropped, and lies about in cycles
+
+    async with asyncio.timeout(10):
+        while connections_to(pipes.replicas[0].address):
+            await asyncio.sleep(0.01)
+    await broker.die()
+
+
+def connections_to(address: Address) -> int:
+    """Of this process, as the one who dialled."""
+    tables = [Path("/proc/self/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    port = f":{int(address.rpartition(':')[2]):04X}"
+    rows = [line.split() for table in tables for line in table]
+    return sum(row[2].endswith(port) and row[3] == ESTABLISHED for row in rows)
 
 
 async def test_a_call_waits_for_a_pipe_that_is_just_being_opened() -> None:
