@@ -7,11 +7,13 @@ from pathlib import Path
 
 import grpc
 
+from openline.limits import STREAM_CREDIT_BYTES
 from openline.settings import Address
 
 # Well below a minute, since proxies and load balancers drop idle connections after one; and the table of promises says
-# that a frozen peer is noticed within 30 s.
-KEEPALIVE_MS = 10_000
+# that a frozen peer is noticed within 30 s. Above the longest interval of heartbeats (`limits`): while those come, gRPC
+# sends no PINGs.
+KEEPALIVE_MS = 16_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 MAX_MESSAGE_BYTES = 8 << 20
 
@@ -22,6 +24,10 @@ _BOTH: list[tuple[str, int | str]] = [
     ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # By default gRPC asks the peer with a PING how fast the line is, after each message that follows a pause, and that
+    # costs as much as the message. The window that it would find is given instead: as much as a stream has credit for.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", STREAM_CREDIT_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]

@@ -149,9 +149,9 @@ async def test_activity_is_written_once_a_second(store: Store, redis: Redis) -> 
 
 
 async def test_presence_expires(store: Store, redis: Redis) -> None:
-    """A replica that dies says nothing: who it held is gone in 20 s, and `last_seen` stays."""
+    """A replica that dies says nothing: who it held is gone in 30 s, and `last_seen` stays."""
     await store.presence.register([("prod", executor("a")), ("prod", executor("b"))], changed=True)
-    assert 15 < await redis.ttl(keys.presence("prod")) <= 20
+    assert 25 < await redis.ttl(keys.presence("prod")) <= 30
     [here] = await store.clusters.get(["prod"])
     assert here.connected
     assert sorted(one.executor_id for one in here.executors) == ["a", "b"]
