@@ -14,7 +14,7 @@ from openline.settings import Address
 # that a frozen peer is noticed within 30 s. Above the longest interval of heartbeats (`limits`): while those come, gRPC
 # sends no PINGs.
 KEEPALIVE_MS = 16_000
-KEEPALIVE_TIMEOUT_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 7_000
 MAX_MESSAGE_BYTES = 8 << 20
 
 _BOTH: list[tuple[str, int | str]] = [
