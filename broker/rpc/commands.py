@@ -108,7 +108,7 @@ class CommandService:
     async def ListCommands(  # noqa: N802
         self, request: pb.ListCommandsRequest, context: Context
     ) -> pb.ListCommandsResponse:
-        caller = self._credentials.caller(credential(context))
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
         caller.require("read")
         page = await self._listings.commands(request, caller)
         return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
@@ -128,7 +128,7 @@ class CommandService:
         proof = shown(context, METADATA_KEY)
         if proof is not None and self._proof.check(proof, clock_s=time.time()) is not None:
             return PEER
-        caller = self._credentials.caller(credential(context))
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
         caller.require(scope)
         return caller
 
