@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from broker.admission import Admission
+from broker.core.access import rule
 from broker.core.account import offline
 from broker.core.checks import check_execute
 from broker.core.command import Ask, Command
@@ -83,8 +84,9 @@ class Executions:
                 return execution
             execution.on_refusal = partial(self._admission.refused, request, None)
             caller = self._credentials.caller(key, clock_s=time.time())
+            execution.caller = caller
             execution.on_refusal = partial(self._admission.refused, request, caller)
-            caller.require("execute")
+            rule("CommandService.Execute").check(caller)
             self._registry.require(request.cluster_id, caller)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:

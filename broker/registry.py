@@ -2,10 +2,12 @@
 
 import asyncio
 import difflib
-from collections.abc import KeysView
+from collections import OrderedDict
+from collections.abc import KeysView, Sequence
 
 from broker.core.account import offline
 from broker.core.credentials import Caller, Credentials
+from broker.core.patterns import Patterns
 from broker.store.store import Store
 from openline import errors
 from openline.ids import is_cluster_id
@@ -13,6 +15,8 @@ from openline.reasons import Reason
 from openline.v1 import command_pb2
 
 MAX_LISTED = 100
+# Lists of clusters that are remembered; the one that was not asked for the longest is forgotten first.
+MAX_VISIBLE = 100
 # How long a caller is kept waiting to be told since when a cluster is away; that it is away is known already.
 LAST_SEEN_S = 0.2
 
@@ -23,19 +27,37 @@ class Registry:
     def __init__(self, credentials: Credentials, store: Store) -> None:
         self._credentials = credentials
         self._store = store
+        # What there is to see with certain patterns, of this edition of the clusters.
+        self._visible: OrderedDict[Patterns, Sequence[str]] = OrderedDict()
+        self._edition = -1
 
     @property
     def clusters(self) -> KeysView[str]:
         return self._credentials.clusters
 
-    def visible(self, caller: Caller) -> list[str]:
-        """The clusters that the caller sees, sorted."""
-        return sorted(filter(caller.sees, self.clusters))
+    def visible(self, caller: Caller) -> Sequence[str]:
+        """The clusters that the caller sees, sorted.
+
+        Remembered, so that how long it takes does not tell how many there are that the caller does not see.
+        """
+        if self._edition != self._credentials.tokens.edition:
+            self._edition = self._credentials.tokens.edition
+            self._visible.clear()
+        patterns = caller.clusters
+        known = self._visible.get(patterns)
+        if known is None:
+            known = self._visible[patterns] = sorted(filter(patterns.sees, self.clusters))
+            if len(self._visible) > MAX_VISIBLE:
+                self._visible.popitem(last=False)
+        else:
+            self._visible.move_to_end(patterns)
+        return known
 
     def require(self, cluster_id: str, caller: Caller) -> None:
         """Raises CLUSTER_UNKNOWN, with those that there are for the caller, unless the cluster is one of them.
 
-        Raises STORE_UNAVAILABLE while that is not known.
+        One that the caller does not see takes the very way of one that there is not.
+        Raises STORE_UNAVAILABLE while it is not known which clusters there are.
         """
         if caller.sees(cluster_id) and cluster_id in self.clusters:
             return

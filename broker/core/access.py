@@ -56,3 +56,8 @@ RULES: Mapping[str, Rule] = {
         "AdminService.ListAuditEntries": Rule("audit", cluster_field="cluster_id"),
     }.items()
 }
+
+
+def rule(method: str) -> Rule:
+    """Of a method such as `AdminService.Drain`."""
+    return RULES[f"openline.v1.{method}"]

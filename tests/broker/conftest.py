@@ -448,6 +448,7 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
                 "carol:the-key-of-carol:read",
                 "root:the-key-of-root:execute+read+admin",
                 "auditor:the-key-of-the-auditor:audit",
+                "chief:the-key-of-the-chief:execute+session+read+admin+audit",
             ],
             executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
         )
