@@ -32,7 +32,10 @@ class ApiKeys(Replicated[bytes, Key]):
 
         The patterns of the others may name clusters that the admin is not to know of.
         """
-        yield from (self._named(key) for key in self._keys.all_good if admin.clusters.covers(key.caller.clusters))
+        now = time.time()
+        for key in self._keys.all_good:
+            if key.is_good(now=now) and admin.clusters.covers(key.caller.clusters):
+                yield self._named(key)
 
     async def create(self, wanted: Caller, *, admin: Caller, chosen: str = "", ttl_s: float = 0.0) -> tuple[Key, str]:
         """Makes a key with the rights of `wanted`, or gives them to the chosen one; what is known of it, and itself.

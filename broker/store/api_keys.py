@@ -45,9 +45,9 @@ class ApiKeyRecords(CredentialRecords[bytes, Key]):
         caller = Caller(
             owner=_text(told["owner"]),
             # Also those that this version does not know: it gives the key nothing for them.
-            scopes=tuple(map(_text, told["scopes"])),
+            scopes=_texts(told["scopes"]),
             quota=None if quota is None else Quota(_count(quota["commands"]), _count(quota["in_flight"])),
-            clusters=_patterns(told["clusters"]),
+            clusters=Patterns.of(_some(_texts(told["clusters"]))),
             key_id=_text(told["key_id"]),
             digest=name,
         )
@@ -57,11 +57,17 @@ class ApiKeyRecords(CredentialRecords[bytes, Key]):
         return Key(digest=name, origin=Origin.CHOSEN, revoked_at=0.0, caller=Caller(owner="", scopes=(), digest=name))
 
 
-def _patterns(told: list[Any]) -> Patterns:
-    """Raises ValueError; also for none at all, which must not be every cluster by mistake."""
-    if not told:
-        raise ValueError("no patterns")
-    return Patterns.of(map(_text, told))
+def _some(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """No patterns at all must not become every cluster by mistake."""
+    if not texts:
+        raise ValueError("none")
+    return texts
+
+
+def _texts(told: object) -> tuple[str, ...]:
+    if not isinstance(told, list):
+        raise ValueError("not a list")
+    return tuple(map(_text, told))
 
 
 def _text(told: object) -> str:
