@@ -31,6 +31,9 @@ from openline.v1 import command_pb2, command_service_pb2
 # Executions that wait for Redis at one time.
 MAX_WAITING = 10_000
 
+# Of all ways to execute.
+RULE = rule("CommandService.Execute")
+
 Request = command_service_pb2.ExecuteRequest
 Response = command_service_pb2.ExecuteResponse
 Forwarded = command_service_pb2.Forwarded
@@ -86,7 +89,7 @@ class Executions:
             caller = self._credentials.caller(key, clock_s=time.time())
             execution.caller = caller
             execution.on_refusal = partial(self._admission.refused, request, caller)
-            rule("CommandService.Execute").check(caller)
+            RULE.check(caller)
             self._registry.require(request.cluster_id, caller)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:

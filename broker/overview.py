@@ -24,7 +24,7 @@ LOOK_EVERY_S = 1.0
 # What comes within so long is read together: executors come and go by the hundred.
 GATHER_S = 0.05
 READ_AT_A_TIME = 200
-MAX_WATCHES = 1_000
+MAX_WATCHES = 200
 
 
 class Watch:

@@ -57,7 +57,8 @@ class AuditEntries:
                 return False
             if request.cluster_id not in ("", entry.cluster_id) or request.session_id not in ("", entry.session_id):
                 return False
-            if not (caller.clusters.is_every or (entry.cluster_id and caller.sees(entry.cluster_id))):
+            # What is about no cluster may tell of any: no pattern fits it but that of every cluster.
+            if not caller.sees(entry.cluster_id):
                 return False
             # It is there twice if Redis did not get round to saying that it has it.
             seen.add(entry.entry_id)
