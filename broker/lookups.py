@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterable, Iterator
+from functools import partial
 
 from broker.core import whereabouts
-from broker.core.command import Command
+from broker.core.command import Ask, Command
 from broker.core.credentials import Caller
 from broker.core.life import State
 from broker.dispatcher import Dispatcher
@@ -34,8 +35,9 @@ class Lookups:
         self._peers = peers
 
     async def find(self, command_id: str, caller: Caller) -> Source:
-        """The command, if it is the caller's own or the caller is an admin.
+        """The command, if it is the caller's own or the caller is an admin, and of a cluster that the caller sees.
 
+        Any other goes the way of one that there is not, and takes as long.
         Raises COMMAND_UNKNOWN, RESULT_EXPIRED, STORE_UNAVAILABLE.
         """
         if not is_command_id(command_id):
@@ -43,14 +45,14 @@ class Lookups:
             raise errors.OpenlineError(
                 errors.error(Reason.INVALID_COMMAND, "command_id is not valid", violations=wrong)
             )
-        found = await self._find(command_id, is_peer=caller.is_peer)
+        found = await self._find(command_id, caller)
         if found is None and caller.is_peer:
             is_expected = command_id in self._dispatcher.expected
             say = whereabouts.expected if is_expected else whereabouts.unknown
             raise errors.OpenlineError(say(began_us=self._peers.began_us))
-        if found is not None and (_owner(found) == caller.owner or "admin" in caller.scopes):
+        if found is not None:
             return found
-        if found is None and made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
+        if made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
             raise errors.OpenlineError(errors.error(Reason.RESULT_EXPIRED, "the result of this command has expired"))
         raise errors.OpenlineError(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
 
@@ -99,31 +101,36 @@ class Lookups:
             case _:
                 return found
 
-    async def _find(self, command_id: str, *, is_peer: bool) -> Source | None:
-        here = self._dispatcher.find(command_id)
+    async def _find(self, command_id: str, caller: Caller) -> Source | None:
+        here = self._here(command_id, caller)
         if here is not None and here.state is not State.FORWARDED:
             return here
         failure: errors.OpenlineError | None = None
         if here is None:
             try:
-                if (stored := await self._store.results.get(command_id)) is not None:
+                stored = await self._store.results.get(command_id)
+                if stored is not None and may_see(caller, stored):
                     return stored
             except errors.OpenlineError as unavailable:
                 failure = unavailable
-        if not is_peer:
+        if not caller.is_peer:
             # Also of one that this replica has forwarded: the one that runs it knows its output.
-            elsewhere = await self._peers.find(command_id)
+            elsewhere = await self._peers.find(command_id, wanted=partial(may_see, caller))
             if isinstance(elsewhere, Found):
                 return elsewhere
         # Its record may have been written while the store was asked, and taken off the ledger before.
-        here = self._dispatcher.find(command_id)
-        if here is not None and is_peer and here.state is State.FORWARDED:
+        here = self._here(command_id, caller)
+        if here is not None and caller.is_peer and here.state is State.FORWARDED:
             raise errors.OpenlineError(whereabouts.elsewhere(here, began_us=self._peers.began_us))
         if here is not None:
             return here
         if failure is not None:
             raise failure
         return None
+
+    def _here(self, command_id: str, caller: Caller) -> Command | None:
+        here = self._dispatcher.find(command_id)
+        return here if here is not None and may_see(caller, here.ask) else None
 
     async def _until_done(self, command: Command, timeout_s: float) -> None:
         over = asyncio.Event()
@@ -142,11 +149,6 @@ class Lookups:
             audience.leave(command, done)
 
 
-def _owner(found: Source) -> str:
-    match found:
-        case Command():
-            return found.ask.owner
-        case Found():
-            return found.record.owner
-        case _:
-            return found.owner
+def may_see(caller: Caller, command: Ask | command_pb2.Command) -> bool:
+    """Whether the command exists for the caller."""
+    return caller.sees(command.cluster_id) and (command.owner == caller.owner or "admin" in caller.scopes)

@@ -9,6 +9,7 @@ from time import monotonic
 import structlog
 
 from broker.admission import Admission
+from broker.api_keys import ApiKeys
 from broker.audit import Audit
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
@@ -20,8 +21,10 @@ from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
 from broker.hearing import Hearing
+from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
+from broker.overview import Overview
 from broker.presence import Presence
 from broker.registry import Registry
 from broker.rpc.peers import Peers
@@ -52,6 +55,8 @@ class Replica:
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
+        self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
+        self.lasting = LastingCalls(credentials)
         self.audit = Audit(store.audit, replica_id=replica_id)
         self._store = store
         ca = settings.peer_ca or settings.tls_client_ca
@@ -68,6 +73,7 @@ class Replica:
             store.presence,
             replica_id=replica_id,
         )
+        self.overview = Overview(store.clusters, self.registry, self.presence)
         self.hearing = Hearing(
             self.ledger.connections,
             self.directory,
@@ -83,7 +89,8 @@ class Replica:
             self.ledger, self.directory, store, self.presence, self.peers, self.proof, self.audit
         )
         self.tokens.ended = self._close_streams
-        self.hearing.news = self.dispatcher.news
+        self.api_keys.ended = self.lasting.end
+        self.hearing.news = self._news
         self.peers.news = self.hearing.news_of_all
         self.lookups = Lookups(self.dispatcher, store, self.peers)
         self.listings = Listings(self.dispatcher, store)
@@ -106,6 +113,11 @@ class Replica:
                 why = errors.error(Reason.UNAUTHENTICATED, "the token was revoked, or has expired")
                 self.dispatcher.streams.break_off(connection, errors.OpenlineError(why))
 
+    def _news(self, cluster_id: str) -> None:
+        """Of the cluster's executors on other replicas, and of those here as soon as Redis knows it."""
+        self.dispatcher.news(cluster_id)
+        self.overview.news(cluster_id)
+
     def _redis_is_back(self) -> None:
         self.presence.write_again()
         self.hearing.read_again()
@@ -118,6 +130,8 @@ class Replica:
                 asyncio.create_task(self.presence.run(address), name="presence"),
                 asyncio.create_task(self.hearing.run(), name="hearing"),
                 asyncio.create_task(self.tokens.run(), name="tokens"),
+                asyncio.create_task(self.api_keys.run(), name="api-keys"),
+                asyncio.create_task(self.overview.run(), name="overview"),
                 asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
             )
             try:

@@ -18,7 +18,9 @@ from broker.draining import Draining
 from broker.readings import serve_metrics
 from broker.replica import Replica
 from broker.rpc.admin import AdminService
+from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
+from broker.rpc.audited import Audited
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -60,7 +62,14 @@ class CannotListen(Exception):
 async def serve(settings: BrokerSettings, store: Store, credentials: Credentials) -> AsyncIterator[Address]:
     """Serves until it is left, and then drains; gives the address. Raises CannotListen, or OSError for a TLS file."""
     replica = Replica(settings, store, credentials)
-    pipes = Pipes(replica.executions, replica.lookups, credentials, replica.proof, replica_id=settings.replica_id)
+    pipes = Pipes(
+        replica.executions,
+        replica.lookups,
+        credentials,
+        replica.lasting,
+        replica.proof,
+        replica_id=settings.replica_id,
+    )
     async with contextlib.AsyncExitStack() as stages:
         if (listen := settings.metrics_listen) is not None:
             try:
@@ -81,20 +90,28 @@ async def _serving(
         replica.dispatcher, replica.directory, credentials, replica.proof, replica_id=settings.replica_id
     )
     draining = Draining(replica, executors)
+    audited = Audited(credentials, replica.audit)
     servicers = {
         "ExecutorService": executors,
         "CommandService": CommandService(
-            replica.executions, replica.lookups, replica.listings, credentials, replica.proof, pipes
+            replica.executions,
+            replica.lookups,
+            replica.listings,
+            credentials,
+            replica.lasting,
+            replica.proof,
+            pipes,
         ),
         "SessionService": SessionService(store, credentials, replica.registry, replica.listings, replica.audit),
-        "ClusterService": ClusterService(store, credentials, replica.registry, replica.presence),
+        "ClusterService": ClusterService(credentials, replica.registry, replica.overview, replica.lasting),
         "AdminService": AdminService(
             replica.tokens,
             credentials,
             replica.registry,
             draining,
+            ApiKeyMethods(replica.api_keys, credentials, audited),
             AuditEntries(store.audit, credentials),
-            replica.audit,
+            audited,
         ),
     }
     server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -107,7 +124,7 @@ async def _serving(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
     )
     address = _listen(server, settings)
-    await replica.tokens.begin()
+    await asyncio.gather(replica.tokens.begin(), replica.api_keys.begin())
     await server.start()
     for name in ("", *names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -119,6 +136,7 @@ async def _serving(
             balancing.cancel()
             await asyncio.gather(balancing, return_exceptions=True)
             await health.enter_graceful_shutdown()
+            replica.overview.close()
             await draining.finish(pipes)
             replica.dispatcher.streams.let_go_of_all()
             pipes.close()

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.connections import Instance
 from broker.core.life import Event, OutOfOrder, State, after
+from broker.core.patterns import EVERY, Patterns
 from broker.core.quotas import Quota
 from broker.core.told import MAX_TIMESTAMP_S, duration, told
 from broker.core.transcript import Transcript
@@ -43,8 +44,11 @@ class Ask:
     is_anothers: bool = False
     # The replica that forwarded it here; then it is never forwarded again.
     origin: str = ""
-    # Its caller's own, None for that of everybody.
+    # Its caller's own, None for that of everybody; and whose commands it is one of.
     quota: Quota | None = None
+    counted_as: str = ""
+    # What the caller's key sees.
+    clusters: Patterns = EVERY
 
     @property
     def share(self) -> tuple[str, str]:

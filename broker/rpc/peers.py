@@ -14,7 +14,7 @@ import structlog
 from broker.core import whereabouts
 from broker.core.directory import Directory
 from broker.core.proof import METADATA_KEY, Proof
-from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, answers, is_gone
+from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, Wanted, answers, is_gone
 from broker.rpc.peer import Peer
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, from_rpc_error
@@ -119,17 +119,18 @@ class Peers:
             except TimeoutError:
                 continue
 
-    async def find(self, command_id: str) -> Found | NotFound:
-        """Asks all of them at once whether they know a command."""
+    async def find(self, command_id: str, *, wanted: Wanted = lambda _command: True) -> Found | NotFound:
+        """Asks all of them at once whether they know a command; one that is not wanted is as good as none."""
         peers = list(self._peers.values())
         async with self._finding:
-            said = await answers({peer.replica_id: self._ask(peer, command_id) for peer in peers})
+            said = await answers({peer.replica_id: self._ask(peer, command_id) for peer in peers}, wanted)
         answered = {self._replica_id: self.began_us}
         silent = set()
         for replica_id, answer in said.items():
             if isinstance(answer, command_pb2.Command):
-                return Found(replica_id, answer)
-            if whereabouts.has_it_not(answer, asker=self._replica_id, answerer=replica_id):
+                if wanted(answer):
+                    return Found(replica_id, answer)
+            elif whereabouts.has_it_not(answer, asker=self._replica_id, answerer=replica_id):
                 answered[replica_id] = whereabouts.began_us(answer)
             else:
                 silent.add(replica_id)

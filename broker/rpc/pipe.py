@@ -9,6 +9,7 @@ import structlog
 from broker.core.credentials import Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.executions import Executions
+from broker.lasting import LastingCalls
 from broker.lookups import Lookups
 from broker.rpc.calls import Asker, Calls, Stream
 from broker.rpc.handshake import accept, first_frames, violation
@@ -33,6 +34,7 @@ class Pipes:
         executions: Executions,
         lookups: Lookups,
         credentials: Credentials,
+        lasting: LastingCalls,
         proof: Proof,
         *,
         replica_id: str,
@@ -40,6 +42,7 @@ class Pipes:
         self.executions = executions
         self.lookups = lookups
         self.credentials = credentials
+        self.lasting = lasting
         self._proof = proof
         self._replica_id = replica_id
         self._streams: set[Stream] = set()

@@ -12,6 +12,7 @@ import structlog
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+from broker.core.access import RULES
 from openline import errors
 from openline.reasons import Reason, reason_of
 from openline.stream import StreamGarbled
@@ -23,7 +24,12 @@ log = structlog.get_logger()
 
 
 def add_service(server: grpc.aio.Server, descriptor: ServiceDescriptor, servicer: object) -> None:
-    """Adds the servicer's methods, by name, under the descriptor's service."""
+    """Adds the servicer's methods, by name, under the descriptor's service.
+
+    Raises LookupError for a method of which nobody has said who may call it.
+    """
+    if unruled := [method.full_name for method in descriptor.methods if method.full_name not in RULES]:
+        raise LookupError(f"not in access.RULES: {', '.join(unruled)}")
     handlers = {method.name: _handler(method, servicer) for method in descriptor.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
 

@@ -64,6 +64,15 @@ MAX_TOKENS = 100_000
 # A channel, no key: what has changed there, with the versions before and after. By the script that writes it.
 TOKEN_NEWS = "openline:executor-token-news"  # noqa: S105
 
+# API keys, likewise: those that were created, and those that were revoked.
+# hash, SHA-256 of the key to what is known of it (see api_keys), and the version; no TTL, for the same reasons. At most
+# 10,000 fields, each of which may have a hundred patterns. By the same, and never by hand.
+API_KEYS = "openline:api-keys"
+MAX_API_KEYS = 10_000
+
+# A channel, no key: what has changed there, as for tokens.
+API_KEY_NEWS = "openline:api-key-news"
+
 
 # A command that is done, with its result.
 # string, openline.v1.Command; --result-ttl; by the replica that took the Execute.

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from broker.core.tokens import REMEMBERED_S, Origin, Token, TokenBook
+from broker.core.book import REMEMBERED_S, Origin
+from broker.core.tokens import Token, TokenBook
 
 NOW = 1_000.0
 
 
 def token(cluster_id: str = "prod", text: bytes = b"a", **fields: Any) -> Token:
     usual: dict[str, Any] = {"origin": Origin.MADE, "token_id": "id", "created_at": NOW}
-    return Token(cluster_id, text, **(usual | fields))
+    return Token(cluster_id=cluster_id, digest=text, **(usual | fields))
 
 
 def revoked(which: Token, at: float = NOW) -> Token:
@@ -130,5 +131,5 @@ def test_what_nobody_can_bring_back_is_forgotten_in_time() -> None:
 def test_nothing_of_a_token_is_shown() -> None:
     book = TokenBook([("prod", b"a")])
     book.learn([token(text=b"b")], now=NOW)
-    assert repr(book) == "<TokenBook clusters=1 stored=1 whole=False>"
+    assert repr(book) == "<TokenBook good=2 stored=1 whole=False>"
     assert repr(token(text=b"secret")) == "<Token prod/id>"
