@@ -25,10 +25,12 @@ log = structlog.get_logger()
 def main() -> None:
     settings = load(BrokerSettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
+    settings.warn_of_plaintext()
     try:
         credentials = Credentials(
             api_keys=[entry.get_secret_value() for entry in settings.api_keys],
             executor_tokens=[entry.get_secret_value() for entry in settings.executor_tokens],
+            executor_certificates=settings.executor_certificates,
         )
     except ValueError as mistake:
         fail(PROGRAM, str(mistake))

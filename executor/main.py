@@ -50,6 +50,7 @@ log = structlog.get_logger()
 def main() -> None:
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
+    settings.warn_of_plaintext()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
 
@@ -101,6 +102,7 @@ async def serve(settings: ExecutorSettings) -> None:
             asides = [
                 server_version,
                 tasks.create_task(warmup.run(), name="warmup"),
+                tasks.create_task(link.watch_certificates(), name="certificates"),
                 tasks.create_task(in_force.watch(lambda policy: _tell(policy, who, link)), name="policy"),
             ]
             await stop.wait()

@@ -44,8 +44,10 @@ def digest(secret: str) -> bytes:
 class Credentials:
     """API keys, which are given at start, and executor tokens. Neither they nor their digests are ever shown."""
 
-    def __init__(self, *, api_keys: Iterable[str], executor_tokens: Iterable[str]) -> None:
-        """Reads `name:key:scope+scope` and `cluster:token`.
+    def __init__(
+        self, *, api_keys: Iterable[str], executor_tokens: Iterable[str], executor_certificates: Iterable[str] = ()
+    ) -> None:
+        """Reads `name:key:scope+scope`, `cluster:token`, and clusters of which a certificate will do.
 
         Raises ValueError that says which flag and which entry, and shows nothing of it: it may be all secret.
         """
@@ -68,14 +70,19 @@ class Credentials:
             if not is_cluster_id(cluster_id) or not token:
                 raise ValueError(f"--executor-tokens: expected CLUSTER:TOKEN, in entry {position}")
             given.append((cluster_id, digest(token)))
-        self.tokens = TokenBook(given)
+        # The clusters whose executors may show a certificate instead of a token.
+        self.certified = frozenset(executor_certificates)
+        for cluster_id in self.certified:
+            if not is_cluster_id(cluster_id):
+                raise ValueError(f"--executor-certificates: {errors.short(cluster_id)!r} is no cluster id")
+        self.tokens = TokenBook(given, certified=self.certified)
 
     def __repr__(self) -> str:
         return f"<Credentials api_keys={len(self._callers)} clusters={sorted(self.clusters)}>"
 
     @property
     def clusters(self) -> KeysView[str]:
-        """The clusters that have a good token."""
+        """The clusters that have a good token, or need none."""
         return self.tokens.clusters
 
     def caller(self, key: str | None) -> Caller:

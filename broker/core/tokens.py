@@ -6,6 +6,7 @@ replicas that have heard the same agree, and each can give back to Redis what th
 """
 
 from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -66,12 +67,14 @@ class Token:
 class TokenBook:
     """Every token by its name. Nothing of it is ever shown but clusters and token ids."""
 
-    def __init__(self, given: Iterable[Name] = ()) -> None:
+    def __init__(self, given: Iterable[Name] = (), *, certified: AbstractSet[str] = frozenset()) -> None:
+        """`certified` are the clusters that need no token, since their executors show a certificate."""
         self._given = {name: Token(*name, origin=Origin.GIVEN) for name in given}
+        self._certified = certified
         # What Redis should have: good ones, expired ones, and revoked ones of any origin.
         self._stored: dict[Name, Token] = {}
-        # Those that are good now, by cluster; no cluster has none.
-        self._good: dict[str, dict[bytes, Token]] = {}
+        # Those that are good now, by cluster; none but a certified cluster has none.
+        self._good: dict[str, dict[bytes, Token]] = {cluster_id: {} for cluster_id in certified}
         self._expiries: Agenda[Name] = Agenda()
         # What Redis has was read: whatever is not known here is nowhere.
         self.is_whole = False
@@ -83,7 +86,7 @@ class TokenBook:
 
     @property
     def clusters(self) -> KeysView[str]:
-        """The clusters that have a good token."""
+        """The clusters that have a good token, or need none."""
         return self._good.keys()
 
     def of_cluster(self, cluster_id: str) -> list[Token]:
@@ -147,7 +150,7 @@ class TokenBook:
         ended = of_cluster.pop(digest, None)
         if ended is None:
             return []
-        if not of_cluster:
+        if not of_cluster and cluster_id not in self._certified:
             del self._good[cluster_id]
         return [ended]
 

@@ -165,9 +165,9 @@ def test_a_data_dir_that_cannot_be_is_one_line(start: Start, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--listen", "nosuchhost.invalid:1"), "--listen: cannot listen on nosuchhost.invalid:1: "),
+        (("--insecure", "--listen", "nosuchhost.invalid:1"), "--listen: cannot listen on nosuchhost.invalid:1: "),
         (
-            ("--listen", "203.0.113.7:5000"),
+            ("--insecure", "--listen", "203.0.113.7:5000"),
             "--listen: cannot listen on 203.0.113.7:5000: Cannot assign requested address",
         ),
         (("--data-dir", "/proc/x"), "--data-dir: cannot keep data in /proc/x: No such file or directory"),
