@@ -68,12 +68,12 @@ class Fresh(Generic[T]):
         try:
             made = self._make()
         except OSError as problem:
-            self._log.error("files.refused", why=str(problem), files=list(map(str, self._files)))
+            self._log.error("certificates.refused", why=str(problem), files=list(map(str, self._files)))
             return
         # Of two states there may be a part each in it.
         if self._look() == self._marks:
             self._made = made
-            self._log.info("files.taken", files=list(map(str, self._files)))
+            self._log.info("certificates.taken", files=list(map(str, self._files)))
 
     def _look(self) -> tuple[Mark, ...]:
         return tuple(map(look, self._files))
