@@ -25,7 +25,6 @@ log = structlog.get_logger()
 def main() -> None:
     settings = load(BrokerSettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
-    settings.warn_of_plaintext()
     try:
         credentials = Credentials(
             api_keys=[entry.get_secret_value() for entry in settings.api_keys],
@@ -64,6 +63,7 @@ async def _run(settings: BrokerSettings, credentials: Credentials) -> None:
         opening = open_store(url, result_ttl_s=settings.result_ttl, audit_max_entries=settings.audit_max_entries)
         store = await stages.enter_async_context(opening)
         address = await stages.enter_async_context(serve(settings, store, credentials))
+        settings.warn_of_plaintext()
         log.info("broker.started", version=__version__, replica_id=settings.replica_id, listen=address)
         await stop.wait()
         log.info("broker.stopping")

@@ -50,7 +50,6 @@ log = structlog.get_logger()
 def main() -> None:
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
-    settings.warn_of_plaintext()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
 
@@ -89,6 +88,7 @@ async def serve(settings: ExecutorSettings) -> None:
                 await stages.enter_async_context(health)
             except OSError as problem:
                 fail_to_listen(PROGRAM, settings.health_listen, problem, flag="--health-listen")
+        settings.warn_of_plaintext()
         log.info(
             "executor.started",
             cluster_id=who.cluster_id,

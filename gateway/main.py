@@ -27,7 +27,6 @@ log = structlog.get_logger()
 def main() -> None:
     settings = load(GatewaySettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
-    settings.warn_of_plaintext()
     try:
         listener = listen(settings.listen.host, settings.listen.port)
     except OSError as failure:
@@ -56,6 +55,7 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
         host, port = listener.getsockname()[:2]
+        settings.warn_of_plaintext()
         tls = bool(settings.listen_tls)
         log.info("gateway.listening", address=f"{host}:{port}", tls=tls, brokers=list(settings.broker))
         await server.serve(sockets=[listener])
