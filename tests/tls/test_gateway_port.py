@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import securing
+from gateway import securing, serving
 from gateway.securing import make_tls_server
 from gateway.serving import listen
 from openline.fresh import Fresh
@@ -184,6 +184,29 @@ async def test_a_handshake_takes_no_longer_than_its_time(
         async with asyncio.timeout(10):
             with contextlib.suppress(ConnectionError):
                 assert await silent.read() == b""
+
+
+async def test_a_goodbye_is_not_waited_for_without_end(
+    start_gateway: Any, authorities: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS would have the other end say that it closes, too."""
+    monkeypatch.setattr(securing, "GOODBYE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.2)
+    own, _ = authorities
+    shown = own.issue("gateway", "127.0.0.1")
+
+    def say_nothing(where: tuple[str, int]) -> None:
+        """Shakes hands, and from then on takes what comes for bytes."""
+        context = ssl.create_default_context(cafile=shown.ca)
+        secured = context.wrap_socket(socket.create_connection(where, timeout=10), server_hostname=where[0])
+        with socket.socket(fileno=secured.detach()) as plain:
+            plain.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                while plain.recv(4096):
+                    pass
+
+    async with start_gateway(NOWHERE, shown=shown) as url:
+        await asyncio.to_thread(say_nothing, port_of(url))
 
 
 async def test_handshakes_beyond_the_bound_are_closed_unheard(

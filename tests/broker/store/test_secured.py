@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import structlog
 import trustme
 from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError
 
 from broker.store import sentinels
 from broker.store.client import Client, check_url, open_client, send
@@ -23,6 +25,7 @@ from broker.store.secured import FreshConnection, FreshPrimaryConnection
 from openline.tls import server_context
 
 PATIENCE_S = 20.0
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def free_port() -> int:
@@ -75,12 +78,13 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-def issue(directory: Path) -> None:
+def issue(directory: Path, *, expired: str = "") -> None:
     """Certificates for both ends, by an authority that nobody has heard of before; each file is replaced at once."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     pems = {"ca.pem": authority.cert_pem.bytes()}
     for name in ("server", "client"):
-        made = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+        dates = {"not_before": LONG_AGO, "not_after": LONG_AGO + timedelta(days=1)} if name == expired else {}
+        made = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA, **dates)
         pems |= {f"{name}.pem": made.cert_chain_pems[0].bytes(), f"{name}.key": made.private_key_pem.bytes()}
     for name, pem in pems.items():
         (directory / "new").write_bytes(pem)
@@ -93,6 +97,32 @@ def pems(tmp_path: Path) -> Path:
     directory.mkdir()
     issue(directory)
     return directory
+
+
+@pytest.mark.parametrize("what", ["another authority", "server", "client", "none", "plaintext"])
+async def test_who_has_not_what_it_takes_is_told_nothing(start_server: Any, pems: Path, what: str) -> None:
+    """Another authority on either side, a certificate that has expired, none, or no TLS at all."""
+    server = await start_server()
+    front = Front(pems, server.port)
+    if what in ("server", "client"):
+        issue(pems, expired=what)
+    await front.start()
+    if what == "another authority":
+        issue(pems)
+    query = f"ssl_ca_certs={pems}/ca.pem&ssl_certfile={pems}/client.pem&ssl_keyfile={pems}/client.key"
+    match what:
+        case "none":
+            query = query.partition("&")[0]
+        case "plaintext":
+            query = ""
+    client = open_client(f"redis{'s' if query else ''}://127.0.0.1:{front.port}?{query}")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            assert isinstance(await ask(client, "SET", "key", "1"), RedisError | OSError)
+        assert await server.redis.get("key") is None
+    finally:
+        await client.aclose()
+        await front.stop()
 
 
 @pytest.fixture(params=["one server", "sentinels", "a Redis Cluster"])
@@ -141,7 +171,7 @@ async def eventually(ask: Callable[[], Awaitable[Any]]) -> Any:
 async def ask(client: Client, *command: str) -> Any:
     try:
         [answer] = await send(client, [command])
-    except Exception as failure:
+    except (RedisError, OSError) as failure:
         return failure
     return answer
 
