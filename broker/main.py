@@ -29,6 +29,7 @@ def main() -> None:
         credentials = Credentials(
             api_keys=[entry.get_secret_value() for entry in settings.api_keys],
             executor_tokens=[entry.get_secret_value() for entry in settings.executor_tokens],
+            executor_certificates=settings.executor_certificates,
         )
     except ValueError as mistake:
         fail(PROGRAM, str(mistake))
@@ -62,6 +63,7 @@ async def _run(settings: BrokerSettings, credentials: Credentials) -> None:
         opening = open_store(url, result_ttl_s=settings.result_ttl, audit_max_entries=settings.audit_max_entries)
         store = await stages.enter_async_context(opening)
         address = await stages.enter_async_context(serve(settings, store, credentials))
+        settings.warn_of_plaintext()
         log.info("broker.started", version=__version__, replica_id=settings.replica_id, listen=address)
         await stop.wait()
         log.info("broker.stopping")

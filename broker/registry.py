@@ -23,7 +23,7 @@ LAST_SEEN_S = 0.2
 
 
 class Registry:
-    """The clusters that have a good token."""
+    """The clusters that have a good token, or need none."""
 
     def __init__(self, credentials: Credentials, store: Store) -> None:
         self._credentials = credentials

@@ -33,7 +33,7 @@ from broker.sharing import share_forever
 from broker.store.store import Store
 from broker.tokens import Tokens
 from openline import errors
-from openline.channels import open_channel
+from openline.channels import Dialer
 from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.settings import Address
@@ -59,14 +59,8 @@ class Replica:
         self.lasting = LastingCalls(credentials)
         self.audit = Audit(store.audit, replica_id=replica_id)
         self._store = store
-        ca = settings.peer_ca or settings.tls_client_ca
-
-        self.peers = Peers(
-            replica_id,
-            self.proof,
-            self.directory,
-            lambda address: open_channel(address, ca=ca, cert=settings.tls_cert, key=settings.tls_key),
-        )
+        self.dialer = Dialer(settings.peer_tls, use="peers", insecure=settings.insecure)
+        self.peers = Peers(replica_id, self.proof, self.directory, self.dialer)
         self.presence = Presence(
             self.ledger.connections,
             self.directory,

@@ -5,7 +5,6 @@ import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,8 +28,10 @@ from broker.rpc.service import add_service
 from broker.rpc.sessions import SessionService
 from broker.settings import BrokerSettings
 from broker.store.store import Store
-from openline.channels import SERVER_OPTIONS
+from openline.channels import SERVER_OPTIONS, server_credentials
+from openline.fresh import Fresh
 from openline.settings import Address
+from openline.tls import Pems
 from openline.v1 import (
     admin_service_pb2,
     cluster_service_pb2,
@@ -123,18 +124,24 @@ async def _serving(
     reflection.enable_server_reflection(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
     )
-    address = _listen(server, settings)
+    tls = Fresh(settings.tls.paths, settings.tls.read, use="listen") if settings.tls else None
+    address = _listen(server, settings, tls)
     await asyncio.gather(replica.tokens.begin(), replica.api_keys.begin())
     await server.start()
     for name in ("", *names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     async with replica.known_at(settings.advertise or _advertised(address)):
-        balancing = asyncio.create_task(_balance(replica, every_s=settings.rebalance), name="balance")
+        watched = [files for files in (tls, replica.dialer.files) if files is not None]
+        asides = [
+            asyncio.create_task(_balance(replica, every_s=settings.rebalance), name="balance"),
+            *(asyncio.create_task(files.watch(), name="certificates") for files in watched),
+        ]
         try:
             yield address
         finally:
-            balancing.cancel()
-            await asyncio.gather(balancing, return_exceptions=True)
+            for aside in asides:
+                aside.cancel()
+            await asyncio.gather(*asides, return_exceptions=True)
             await health.enter_graceful_shutdown()
             replica.overview.close()
             await draining.finish(pipes)
@@ -172,18 +179,13 @@ def check_listen(listen: Address) -> None:
         raise failures[0]
 
 
-def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
-    def read(path: Path | None) -> bytes | None:
-        return None if path is None else path.read_bytes()
-
+def _listen(server: grpc.aio.Server, settings: BrokerSettings, tls: Fresh[Pems] | None) -> Address:
     try:
-        if settings.tls_cert is None:
+        if tls is None:
             port = server.add_insecure_port(settings.listen)
         else:
-            pair = (read(settings.tls_key) or b"", settings.tls_cert.read_bytes())
-            client_ca = read(settings.tls_client_ca)
-            credentials = grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
-            port = server.add_secure_port(settings.listen, credentials)
+            mutual = settings.tls_client_ca is not None
+            port = server.add_secure_port(settings.listen, server_credentials(tls, mutual=mutual))
     except RuntimeError:
         raise CannotListen(f"--listen: cannot listen on {settings.listen}: is the port in use?") from None
     return Address(f"{settings.listen.rpartition(':')[0]}:{port}")

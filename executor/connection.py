@@ -58,7 +58,7 @@ class Connection:
         commands: Commands,
         *,
         broker: Address,
-        token: str,
+        token: str | None,
         activity: Activity,
         welcomed: Callable[[wire.Welcome], None],
         active: Callable[[], None],
@@ -71,7 +71,9 @@ class Connection:
         self._moving = moving
         self._log = log.bind(broker=broker)
         self._loop = asyncio.get_running_loop()
-        self._call = ExecutorServiceStub(channel).Connect(metadata=(("authorization", f"Bearer {token}"),))
+        # Without one it is the certificate that counts.
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._call = ExecutorServiceStub(channel).Connect(metadata=metadata)
         self._stream: FrameStream[wire.BrokerFrame, wire.ExecutorFrame] = FrameStream(
             read=self._call.read,
             write=self._call.write,

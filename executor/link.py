@@ -17,7 +17,7 @@ from executor.pace import Pace
 from executor.parties import Commands
 from executor.route import Route
 from executor.settings import ExecutorSettings
-from openline.channels import open_channel
+from openline.channels import Dialer
 from openline.settings import Address
 from openline.v1 import executor_service_pb2 as wire
 
@@ -49,6 +49,8 @@ class Link:
         active: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        # Raises OSError for certificates that cannot be used.
+        self._dialer = Dialer(settings.tls, use="broker")
         self._who = who
         self._commands = commands
         self._pace = pace
@@ -84,6 +86,11 @@ class Link:
             if self._ahead is not None:
                 await self._ahead.close()
 
+    async def watch_certificates(self) -> None:
+        """Says soon after a change of the files whether they can be used; until cancelled."""
+        if self._dialer.files is not None:
+            await self._dialer.files.watch()
+
     def close(self) -> None:
         """Ends `run` when what is queued has been written."""
         self._stopped.set()
@@ -97,10 +104,7 @@ class Link:
 
     async def _connect(self, address: Address) -> End:
         """One connection, from dialing to its end."""
-        try:
-            channel = self._ahead or self._open(address)
-        except OSError as problem:
-            return End(why=f"certificate: {problem}")
+        channel = self._ahead or self._dialer.open(address)
         self._ahead = None
         async with channel:
             try:
@@ -125,20 +129,14 @@ class Link:
                 self._connection = None
                 self.connected = False
 
-    def _open(self, address: Address) -> grpc.aio.Channel:
-        """Raises OSError for a certificate that cannot be read."""
-        settings = self._settings
-        return open_channel(address, ca=settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
-
     def _open_ahead(self) -> None:
         """Makes before it breaks: while one broker is being left, the way to the next is opened, but not used yet.
 
         Hello waits for the end of the connection before, since until then it is not certain what there is to tell.
         """
         if self._ahead is None and self._route.following != self._route.address:
-            with suppress(OSError):  # said when it is needed
-                self._ahead = self._open(self._route.following)
-                self._ahead.get_state(try_to_connect=True)
+            self._ahead = self._dialer.open(self._route.following)
+            self._ahead.get_state(try_to_connect=True)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self.connected = True

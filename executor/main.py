@@ -88,6 +88,7 @@ async def serve(settings: ExecutorSettings) -> None:
                 await stages.enter_async_context(health)
             except OSError as problem:
                 fail_to_listen(PROGRAM, settings.health_listen, problem, flag="--health-listen")
+        settings.warn_of_plaintext()
         log.info(
             "executor.started",
             cluster_id=who.cluster_id,
@@ -101,6 +102,7 @@ async def serve(settings: ExecutorSettings) -> None:
             asides = [
                 server_version,
                 tasks.create_task(warmup.run(), name="warmup"),
+                tasks.create_task(link.watch_certificates(), name="certificates"),
                 tasks.create_task(in_force.watch(lambda policy: _tell(policy, who, link)), name="policy"),
             ]
             await stop.wait()

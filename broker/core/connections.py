@@ -27,7 +27,7 @@ class Connection:
     capabilities: executor_service_pb2.Capabilities
     versions: executor_service_pb2.Versions
     connected_at: Timestamp
-    # SHA-256 of the executor token that it was opened with, or that was shown on it since.
+    # SHA-256 of the executor token that it was opened with, or that was shown on it since; empty for a certificate.
     token: bytes = b""
     # Ids of the commands written to this executor and not done.
     commands: set[str] = field(default_factory=set)

@@ -88,8 +88,10 @@ def digest(secret: str) -> bytes:
 class Credentials:
     """Those that are given at start, and those that are learned. Neither they nor their digests are ever shown."""
 
-    def __init__(self, *, api_keys: Iterable[str], executor_tokens: Iterable[str]) -> None:
-        """Reads `name:key:scope+scope`, which may end in `@pattern|pattern`, and `cluster:token`.
+    def __init__(
+        self, *, api_keys: Iterable[str], executor_tokens: Iterable[str], executor_certificates: Iterable[str] = ()
+    ) -> None:
+        """Reads `name:key:scope+scope`, which may end in `@pattern|pattern`, `cluster:token`, and certified clusters.
 
         Raises ValueError that says which flag and which entry, and shows nothing of it: it may be all secret.
         """
@@ -106,14 +108,19 @@ class Credentials:
             if not is_cluster_id(cluster_id) or not token:
                 raise ValueError(f"--executor-tokens: expected CLUSTER:TOKEN, in entry {position}")
             given.append((cluster_id, digest(token)))
-        self.tokens = TokenBook(given)
+        # The clusters whose executors may show a certificate instead of a token.
+        self.certified = frozenset(executor_certificates)
+        for cluster_id in self.certified:
+            if not is_cluster_id(cluster_id):
+                raise ValueError(f"--executor-certificates: {errors.short(cluster_id)!r} is no cluster id")
+        self.tokens = TokenBook(given, certified=self.certified)
 
     def __repr__(self) -> str:
         return f"<Credentials api_keys={len(self.keys)} clusters={sorted(self.clusters)}>"
 
     @property
     def clusters(self) -> KeysView[str]:
-        """The clusters that have a good token."""
+        """The clusters that have a good token, or need none."""
         return self.tokens.clusters
 
     def caller(self, key: str | None, *, clock_s: float) -> Caller:

@@ -1,6 +1,7 @@
 """Executor tokens: each lets executors of one cluster in, and a cluster is registered while it has a good one."""
 
 from collections.abc import Callable, Iterable, KeysView
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from broker.core.book import Book, Credential, Origin
@@ -29,16 +30,18 @@ class Token(Credential[Name]):
 class TokenBook(Book[Name, Token]):
     """Nothing of it is ever shown but clusters and token ids."""
 
-    def __init__(self, given: Iterable[Name] = ()) -> None:
-        # Those that are good now; no cluster has none.
-        self._of_cluster: dict[str, dict[bytes, Token]] = {}
+    def __init__(self, given: Iterable[Name] = (), *, certified: AbstractSet[str] = frozenset()) -> None:
+        """`certified` are the clusters that need no token, since their executors show a certificate."""
+        self._certified = certified
+        # Those that are good now; none but a certified cluster has none.
+        self._of_cluster: dict[str, dict[bytes, Token]] = {cluster_id: {} for cluster_id in certified}
         # Called with a cluster that has come or gone.
         self.cluster_changed: Callable[[str], None] = lambda _cluster_id: None
         super().__init__(Token(cluster_id=cluster_id, digest=d, origin=Origin.GIVEN) for cluster_id, d in given)
 
     @property
     def clusters(self) -> KeysView[str]:
-        """The clusters that have a good token."""
+        """The clusters that have a good token, or need none."""
         return self._of_cluster.keys()
 
     def of_cluster(self, cluster_id: str) -> list[Token]:
@@ -54,6 +57,6 @@ class TokenBook(Book[Name, Token]):
     def _ended(self, credential: Token) -> None:
         of_cluster = self._of_cluster[credential.cluster_id]
         del of_cluster[credential.digest]
-        if not of_cluster:
+        if not of_cluster and credential.cluster_id not in self._certified:
             del self._of_cluster[credential.cluster_id]
             self.cluster_changed(credential.cluster_id)

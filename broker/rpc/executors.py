@@ -18,6 +18,7 @@ from broker.core.proof import Proof
 from broker.core.tokens import Token
 from broker.dispatcher import Dispatcher, Replaced
 from broker.rpc.handshake import accept, first_frames, violation
+from broker.rpc.identity import clusters_of
 from broker.rpc.service import abort_stream, credential
 from broker.streams import Stream
 from openline import errors, limits
@@ -91,7 +92,12 @@ class ExecutorService:
             lines.warning("connection.refused", peer=context.peer(), why=str(refusal))
             await abort_stream(context, str(refusal))
         self._dispatcher.tally.connected(again=hello.last_epoch > 0)
-        lines.info("connection.opened", peer=context.peer(), version=connection.versions.executor)
+        lines.info(
+            "connection.opened",
+            peer=context.peer(),
+            version=connection.versions.executor,
+            by="token" if connection.token else "certificate",
+        )
         why = "the process stopped"
         try:
             self._handle(connection, stream, rest)
@@ -124,9 +130,14 @@ class ExecutorService:
             and self._proof.is_sealed(each.execute, **where)
         }
 
-    def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token:
-        """The token that lets the executor in. Raises as `check_executor`, and BROKER_UNAVAILABLE while draining."""
-        token = self._check(hello.cluster_id, credential(context))
+    def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
+        """The token that lets the executor in, or None for a certificate that does.
+
+        Raises as `check_executor`, and BROKER_UNAVAILABLE while draining.
+        """
+        token = None
+        if hello.cluster_id not in self._credentials.certified & clusters_of(context):
+            token = self._check(hello.cluster_id, credential(context))
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)
@@ -135,7 +146,7 @@ class ExecutorService:
     def _check(self, cluster_id: str, token: str | None) -> Token:
         return self._credentials.check_executor(cluster_id, token, clock_s=time.time())
 
-    def _connection(self, hello: executor_service_pb2.Hello, token: Token) -> Connection:
+    def _connection(self, hello: executor_service_pb2.Hello, token: Token | None) -> Connection:
         now = Timestamp()
         now.GetCurrentTime()
         return Connection(
@@ -149,7 +160,7 @@ class ExecutorService:
             capabilities=hello.capabilities,
             versions=hello.versions,
             connected_at=now,
-            token=token.digest,
+            token=b"" if token is None else token.digest,
         )
 
     def _welcome(self, connection: Connection, verdicts: Sequence[executor_service_pb2.Verdict]) -> BrokerFrame:

@@ -3,8 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-import grpc
-
+from openline.channels import FreshChannel
 from openline.pipe import Pipe
 from openline.pipe_state import PipeState
 from openline.settings import Address
@@ -14,7 +13,7 @@ from openline.settings import Address
 class Peer:
     replica_id: str
     address: Address
-    channel: grpc.aio.Channel
+    way: FreshChannel
     # Opens the pipe, again and again.
     keeper: "asyncio.Task[None] | None" = None
     # It has said that it is stopping.
@@ -31,4 +30,4 @@ class Peer:
         if self.keeper is not None:
             self.keeper.cancel()
             await asyncio.gather(self.keeper, return_exceptions=True)
-        await self.channel.close()
+        await self.way.close()

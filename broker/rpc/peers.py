@@ -17,6 +17,7 @@ from broker.core.proof import METADATA_KEY, Proof
 from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, Wanted, answers, is_gone
 from broker.rpc.peer import Peer
 from openline.calls import broker_unavailable
+from openline.channels import Dialer, FreshChannel
 from openline.errors import OpenlineError, from_rpc_error
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
 from openline.pipe import Pipe
@@ -26,7 +27,6 @@ from openline.v1 import cluster_service_pb2, command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
-Dial = Callable[[Address], grpc.aio.Channel]
 CommandEvents = AsyncGenerator[command_pb2.CommandEvent, None]
 
 # So many look-ups at one time: a replica that was killed may have had thousands of commands.
@@ -48,11 +48,11 @@ log = structlog.get_logger()
 class Peers:
     """Known by what Redis says of replicas. `news` is called when one was reached or lost."""
 
-    def __init__(self, replica_id: str, proof: Proof, directory: Directory, dial: Dial) -> None:
+    def __init__(self, replica_id: str, proof: Proof, directory: Directory, dialer: Dialer) -> None:
         self._replica_id = replica_id
         self._proof = proof
         self._directory = directory
-        self._dial = dial
+        self._dialer = dialer
         self._peers: dict[str, Peer] = {}
         self._finding = asyncio.Semaphore(MAX_FINDING)
         # When this process began.
@@ -96,7 +96,8 @@ class Peers:
             if not peer.has_left and peer.replica_id not in wanted:
                 self._vanished[peer.address] = now + VANISHED_S
         for replica_id in sorted(wanted.keys() - self._peers.keys())[: MAX_PEERS - len(self._peers)]:
-            peer = Peer(replica_id, wanted[replica_id], self._dial(wanted[replica_id]))
+            address = wanted[replica_id]
+            peer = Peer(replica_id, address, FreshChannel(address, self._dialer))
             self._peers[replica_id] = peer
             peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
             self._vanished.pop(peer.address, None)
@@ -150,7 +151,7 @@ class Peers:
             raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO)
         metadata = self._metadata(peer)
         try:
-            call = CommandServiceStub(peer.channel).GetCommand(request, metadata=metadata, timeout=timeout_s)
+            call = CommandServiceStub(peer.way.channel).GetCommand(request, metadata=metadata, timeout=timeout_s)
             return (await call).command
         except grpc.RpcError as status:
             raise from_rpc_error(status) from status
@@ -195,7 +196,8 @@ class Peers:
             check = partial(self._check_welcome, metadata[0][1])
             client = f"openline-broker {self._replica_id}"
             try:
-                pipe = await Pipe.open(peer.channel, client=client, metadata=metadata, check_welcome=check)
+                channel = peer.way.renew()
+                pipe = await Pipe.open(channel, client=client, metadata=metadata, check_welcome=check)
             except OpenlineError as failure:
                 say = log.warning if bound_s == RECONNECT_MIN_S else log.debug
                 say("peer.refused", peer=peer.replica_id, address=peer.address, why=failure.error.message)

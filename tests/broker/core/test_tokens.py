@@ -31,6 +31,17 @@ def test_what_was_given_is_good_from_the_start() -> None:
     assert book.holds(("prod", b"a"))
 
 
+def test_a_certified_cluster_needs_no_token() -> None:
+    """It is registered before its first one and after its last one; that it is so lets nobody in."""
+    book = TokenBook(certified=frozenset({"edge"}))
+    assert (list(book.clusters), book.of_cluster("edge")) == (["edge"], [])
+    book.learn([token("edge")], now=NOW)
+    [ended] = book.learn([revoked(token("edge"))], now=NOW)
+    assert ended.cluster_id == "edge"
+    assert list(book.clusters) == ["edge"]
+    assert not book.good(("edge", b"a"), now=NOW)
+
+
 def test_what_is_learned_is_good() -> None:
     book = TokenBook()
     assert book.learn([token()], now=NOW) == []
