@@ -20,7 +20,7 @@ def active(cluster_id: str) -> str:
 # string, openline.v1.Cluster; 30 days, so that a cluster which is gone is forgotten; by the replica that holds a
 # connection of it, on connect, on disconnect and every 10 s between.
 SEEN_S = 30 * 24 * 3600
-SEEN_EVERY_S = 1000.0
+SEEN_EVERY_S = 10.0
 
 
 def seen(cluster_id: str) -> str:

@@ -148,6 +148,10 @@ async def test_activity_is_written_once_a_second(store: Store, redis: Redis) -> 
     assert await redis.keys("cluster:active:*") == [b"cluster:active:prod"]
 
 
+def test_presence_outlives_two_refreshes_that_fail() -> None:
+    assert keys.SEEN_EVERY_S <= keys.PRESENCE_S / 3
+
+
 async def test_presence_expires(store: Store, redis: Redis) -> None:
     """A replica that dies says nothing: who it held is gone in 30 s, and `last_seen` stays."""
     await store.presence.register([("prod", executor("a")), ("prod", executor("b"))], changed=True)
