@@ -21,6 +21,7 @@ from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
 from broker.hearing import Hearing
+from broker.killing import Killing
 from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
@@ -104,6 +105,7 @@ class Replica:
             Admission(self.dispatcher, self.quotas, self.audit),
             max_output_bytes=settings.max_output_bytes,
         )
+        self.killing = Killing(self.dispatcher, self.executions.waiting, self.peers)
 
     def _close_streams(self, tokens: Sequence[Token]) -> None:
         """Nobody stays who has come in with one of these."""
