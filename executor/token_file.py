@@ -1,7 +1,7 @@
 """--token-file, looked at again and again: a new token is shown to the broker on the connection that stands.
 
-So a token is replaced without a gap: the old one may be revoked once the new one was shown. Every new connection reads the
-file for itself.
+So a token is replaced without a gap: the old one may be revoked once the new one was shown. Every new connection reads
+the file for itself.
 """
 
 import asyncio

@@ -110,7 +110,7 @@ def test_a_token_is_revoked(demo: Any, make_program: Any, tmp_path: Path, eventu
 
 
 def test_a_token_is_replaced_without_a_gap(demo: Any, make_program: Any, tmp_path: Path, eventually: Any) -> None:
-    """Another one is written to the file and shown on the open stream; the first is revoked; what runs never notices."""
+    """Another is written to the file and shown on the open stream, the first one revoked: what runs never notices."""
     path = "/admin/agents/rotated/token"
     first = demo.post(path, {}).json()
     (tmp_path / "token").write_text(first["token"])
