@@ -30,7 +30,8 @@ def _usual_replica_id(given: dict[str, Any]) -> str:
 
 
 class BrokerSettings(ProgramSettings):
-    """Holds executors' streams, takes commands from callers, and brings the two together."""
+    """Holds executors' streams, takes commands from callers, and brings the two together. One that runs is asked for
+    credentials by `openline-broker token create|list|revoke` and `openline-broker key create|list|revoke`."""
 
     listen: Address = Address("127.0.0.1:50051")
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
