@@ -59,8 +59,8 @@ class Overview:
         self._records = records
         self._registry = registry
         self._presence = presence
-        # As they were read last, while somebody watches; None while nobody does.
-        self._known: dict[str, Cluster] | None = None
+        # Those that some watcher sees, as they were read last.
+        self._known: dict[str, Cluster] = {}
         # One reads at a time, so that what is older never comes last.
         self._reading = asyncio.Lock()
         self._watches: set[Watch] = set()
@@ -70,7 +70,7 @@ class Overview:
         self.is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Overview known={len(self._known or ())} watches={len(self._watches)}>"
+        return f"<Overview known={len(self._known)} watches={len(self._watches)}>"
 
     async def get(self, cluster_ids: Sequence[str]) -> list[Cluster]:
         """These registered clusters, as they are now. Raises STORE_UNAVAILABLE."""
@@ -88,8 +88,7 @@ class Overview:
 
     def as_known(self, cluster_id: str) -> Cluster:
         """As it was read last; without a token if it is not registered any more."""
-        known = self._known or {}
-        return known.get(cluster_id) or Cluster(cluster_id=cluster_id)
+        return self._known.get(cluster_id) or Cluster(cluster_id=cluster_id)
 
     @contextlib.asynccontextmanager
     async def watch(self, caller: Caller) -> AsyncIterator[Watch]:
@@ -105,24 +104,19 @@ class Overview:
         self._watches.add(watch)
         try:
             async with self._reading:
-                if self._known is None:
-                    self._known = {}
-                    try:
-                        await self._read(sorted(self._registry.clusters))
-                    except BaseException:
-                        self._known = None
-                        raise
-            watch.tell(sorted(self._known))
+                # No others: how long it takes must not tell how many there are.
+                await self._read([each for each in self._registry.visible(caller) if each not in self._known])
+            watch.tell(self._registry.visible(caller))
             self._wake.set()
             yield watch
         finally:
             self._watches.discard(watch)
             if not self._watches:
-                self._known = None
+                self._known.clear()
 
     def news(self, cluster_id: str) -> None:
         """Something about the cluster may have changed."""
-        if self._watches:
+        if cluster_id in self._known:
             self._stale.add(cluster_id)
             self._wake.set()
 
@@ -148,22 +142,20 @@ class Overview:
             watch.tell(())
 
     async def _refresh(self) -> None:
-        if self._known is None:
-            return
-        registered = self._registry.clusters
-        for cluster_id in self._known.keys() - registered:
+        seen = {each for watch in self._watches for each in self._registry.visible(watch.caller)}
+        for cluster_id in self._known.keys() - seen:
             del self._known[cluster_id]
             self._tell(cluster_id)
-        stale, self._stale = self._stale | (registered - self._known.keys()), set()
+        stale, self._stale = self._stale | (seen - self._known.keys()), set()
         try:
-            await self._read(sorted(stale & registered))
+            await self._read(sorted(stale & seen))
         except errors.OpenlineError:  # they are looked at again when Redis is back
             self._stale |= stale
 
     async def _read(self, cluster_ids: Sequence[str]) -> None:
         for begin in range(0, len(cluster_ids), READ_AT_A_TIME):
             for cluster in await self.get(cluster_ids[begin : begin + READ_AT_A_TIME]):
-                if self._known is None:  # the last watcher has left
+                if not self._watches:  # the last one has left meanwhile
                     return
                 before = self._known.get(cluster.cluster_id)
                 self._known[cluster.cluster_id] = cluster

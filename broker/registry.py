@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import KeysView, Sequence
 
@@ -27,31 +28,28 @@ class Registry:
     def __init__(self, credentials: Credentials, store: Store) -> None:
         self._credentials = credentials
         self._store = store
-        # What there is to see with certain patterns, of this edition of the clusters.
-        self._visible: OrderedDict[Patterns, Sequence[str]] = OrderedDict()
-        self._edition = -1
+        # What there is to see with certain patterns, sorted.
+        self._visible: OrderedDict[Patterns, list[str]] = OrderedDict()
+        credentials.tokens.cluster_changed = self._changed
 
     @property
     def clusters(self) -> KeysView[str]:
         return self._credentials.clusters
 
     def visible(self, caller: Caller) -> Sequence[str]:
-        """The clusters that the caller sees, sorted.
+        """The clusters that the caller sees, sorted; to be read at once.
 
-        Remembered, so that how long it takes does not tell how many there are that the caller does not see.
+        The list is kept, and changed where a cluster comes or goes: how long a caller waits for it tells nothing of
+        clusters that the caller does not see.
         """
-        if self._edition != self._credentials.tokens.edition:
-            self._edition = self._credentials.tokens.edition
-            self._visible.clear()
         patterns = caller.clusters
-        known = self._visible.get(patterns)
-        if known is None:
-            known = self._visible[patterns] = sorted(filter(patterns.sees, self.clusters))
-            if len(self._visible) > MAX_VISIBLE:
-                self._visible.popitem(last=False)
-        else:
+        if patterns in self._visible:
             self._visible.move_to_end(patterns)
-        return known
+            return self._visible[patterns]
+        visible = self._visible[patterns] = sorted(filter(patterns.sees, self.clusters))
+        if len(self._visible) > MAX_VISIBLE:
+            self._visible.popitem(last=False)
+        return visible
 
     def require(self, cluster_id: str, caller: Caller) -> None:
         """Raises CLUSTER_UNKNOWN, with those that there are for the caller, unless the cluster is one of them.
@@ -72,6 +70,16 @@ class Registry:
             metadata={"cluster_id": shown, "available": ",".join(available[:MAX_LISTED]), "near": ",".join(near)},
         )
         raise errors.OpenlineError(unknown)
+
+    def _changed(self, cluster_id: str) -> None:
+        """The cluster has come or gone."""
+        for patterns, visible in self._visible.items():
+            if patterns.sees(cluster_id):
+                at = bisect_left(visible, cluster_id)
+                if cluster_id in self.clusters:
+                    visible.insert(at, cluster_id)
+                else:
+                    del visible[at]
 
     async def offline(self, cluster_id: str) -> command_pb2.Error:
         """CLUSTER_OFFLINE, with when the cluster was last seen if Redis knows."""

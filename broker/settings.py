@@ -52,8 +52,8 @@ class BrokerSettings(ProgramSettings):
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
     api_keys: Secrets = ()
-    """Callers' keys: NAME:KEY:SCOPE+SCOPE,… with scopes of execute, session, read, admin, audit. …@PATTERN|PATTERN behind
-    the scopes says which clusters the key sees, such as @prod-*|staging; without it, all."""
+    """Callers' keys: NAME:KEY:SCOPE+SCOPE,… with scopes of execute, session, read, admin, audit. @PATTERN|PATTERN
+    behind them says which clusters the key sees, such as @prod-*|staging; without it, all."""
     executor_tokens: Secrets = ()
     """Executors' tokens: CLUSTER:TOKEN,… A cluster may have several."""
     tls_cert: CertificateFile | None = None

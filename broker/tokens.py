@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import structlog
@@ -28,9 +28,10 @@ class Tokens(Replicated[Name, Token]):
         self._tokens = book
         self._proof = proof
 
-    def listed(self, cluster_id: str = "") -> Iterator[Token]:
-        """The good tokens of one cluster or of all, each with an id, in no order; to be read at once."""
-        yield from map(self._named, self._tokens.of_cluster(cluster_id) if cluster_id else self._tokens.all_good)
+    def listed(self, cluster_ids: Iterable[str]) -> Iterator[Token]:
+        """The good tokens of these clusters, each with an id, in no order; to be read at once."""
+        for cluster_id in cluster_ids:
+            yield from map(self._named, self._tokens.of_cluster(cluster_id))
 
     async def create(self, cluster_id: str, *, chosen: str = "", ttl_s: float = 0.0) -> tuple[Token, str]:
         """Makes another token for the cluster, or takes the chosen one; what is known of it, and itself.
@@ -66,8 +67,7 @@ class Tokens(Replicated[Name, Token]):
         """
         # One that was created a moment ago on another replica is meant as well.
         await self.look()
-        of_cluster = map(self._named, self._tokens.of_cluster(cluster_id))
-        meant = [token for token in of_cluster if token_id in ("", token.token_id)]
+        meant = [token for token in self.listed([cluster_id]) if token_id in ("", token.token_id)]
         if meant:
             revoked = [replace(token, revoked_at=time.time()) for token in meant]
             await self._records.keep(revoked)

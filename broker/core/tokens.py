@@ -1,6 +1,6 @@
 """Executor tokens: each lets executors of one cluster in, and a cluster is registered while it has a good one."""
 
-from collections.abc import Iterable, KeysView
+from collections.abc import Callable, Iterable, KeysView
 from dataclasses import dataclass
 
 from broker.core.book import Book, Credential, Origin
@@ -32,8 +32,8 @@ class TokenBook(Book[Name, Token]):
     def __init__(self, given: Iterable[Name] = ()) -> None:
         # Those that are good now; no cluster has none.
         self._of_cluster: dict[str, dict[bytes, Token]] = {}
-        # Another number whenever a cluster has come or gone.
-        self.edition = 0
+        # Called with a cluster that has come or gone.
+        self.cluster_changed: Callable[[str], None] = lambda _cluster_id: None
         super().__init__(Token(cluster_id=cluster_id, digest=d, origin=Origin.GIVEN) for cluster_id, d in given)
 
     @property
@@ -48,7 +48,7 @@ class TokenBook(Book[Name, Token]):
     def _begun(self, credential: Token) -> None:
         if credential.cluster_id not in self._of_cluster:
             self._of_cluster[credential.cluster_id] = {}
-            self.edition += 1
+            self.cluster_changed(credential.cluster_id)
         self._of_cluster[credential.cluster_id][credential.digest] = credential
 
     def _ended(self, credential: Token) -> None:
@@ -56,4 +56,4 @@ class TokenBook(Book[Name, Token]):
         del of_cluster[credential.digest]
         if not of_cluster:
             del self._of_cluster[credential.cluster_id]
-            self.edition += 1
+            self.cluster_changed(credential.cluster_id)

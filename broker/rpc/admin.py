@@ -73,9 +73,9 @@ class AdminService:
         caller = admitted(self._credentials, context, "AdminService.ListExecutorTokens")
         if request.cluster_id:
             self._registry.require(request.cluster_id, caller)
-        listed = (token for token in self._tokens.listed(request.cluster_id) if caller.sees(token.cluster_id))
+        clusters = [request.cluster_id] if request.cluster_id else self._registry.visible(caller)
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
-        page = sorted_page(listed, _place, size=size, token=request.page_token)
+        page = sorted_page(self._tokens.listed(clusters), _place, size=size, token=request.page_token)
         return pb.ListExecutorTokensResponse(executor_tokens=map(_shown, page.items), next_page_token=page.next_token)
 
     async def RevokeExecutorToken(  # noqa: N802

@@ -274,9 +274,18 @@ async def test_while_redis_is_away_nothing_is_told_and_then_all(stage: Stage, mo
         assert await took(watch, 1) == ["b"]
 
 
-async def test_patterns_bound_what_a_watcher_holds(stage: Stage) -> None:
+async def test_what_nobody_sees_is_neither_read_nor_held(stage: Stage) -> None:
+    """How long a watcher waits for the first cluster tells nothing of those it does not see."""
     some = Caller(owner="alice", scopes=("read",), clusters=Patterns.of(["b"]))
     async with stage.overview.watch(some) as watch:
         assert list(watch._untold) == ["b"]
         watch.tell(["a", "c"])
+        assert list(watch._untold) == ["b"]
+        stage.overview.news("a")
+        assert (list(stage.overview._known), stage.overview._stale) == (["b"], set())
+        async with stage.overview.watch(EVERYBODY):
+            assert list(stage.overview._known) == ["b", "a", "c"]
+        async with asyncio.timeout(PATIENCE_S):
+            while list(stage.overview._known) != ["b"]:
+                await asyncio.sleep(0.01)
         assert list(watch._untold) == ["b"]

@@ -84,8 +84,8 @@ def test_a_caller_is_told_of_what_it_sees() -> None:
     assert "prox-7" not in refusal.value.metadata["near"]
 
 
-def test_what_a_caller_sees_is_remembered_until_clusters_come_or_go() -> None:
-    """How long it takes must not tell how much there is that it does not see; and there is a bound on what is kept."""
+def test_what_a_caller_sees_is_kept_and_changed_where_clusters_come_or_go() -> None:
+    """How long it takes must not tell of what it does not see; and there is a bound on what is kept."""
     credentials = Credentials(api_keys=[], executor_tokens=["prod:token"])
     clusters = Registry(credentials, cast(Any, None))
     assert clusters.visible(ALICE) is clusters.visible(ALICE)
@@ -95,6 +95,14 @@ def test_what_a_caller_sees_is_remembered_until_clusters_come_or_go() -> None:
     credentials.tokens.learn([replace(token, revoked_at=1.0)], now=1.0)
     assert clusters.visible(ALICE) == ["prod"]
     of_alice = clusters.visible(ALICE)
+    some = Caller(owner="alice", scopes=(), clusters=Patterns.of(["prod-*"]))
+    assert list(clusters.visible(some)) == []
+    credentials.tokens.learn(
+        [Token(cluster_id=name, digest=b"x" * 32, origin=Origin.MADE) for name in ("prod-b", "dev", "prod-a")], now=2.0
+    )
+    assert clusters.visible(some) == ["prod-a", "prod-b"]
+    assert clusters.visible(ALICE) == ["dev", "prod", "prod-a", "prod-b"]
+    assert clusters.visible(ALICE) is of_alice
     for number in range(MAX_VISIBLE):
         clusters.visible(Caller(owner="alice", scopes=(), clusters=Patterns.of([f"c-{number}"])))
     assert len(clusters._visible) == MAX_VISIBLE

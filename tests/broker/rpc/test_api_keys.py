@@ -119,6 +119,26 @@ async def serving(executor: Any) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+# Who may
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (None, Reason.UNAUTHENTICATED),
+        ("the-token-of-prod", Reason.UNAUTHENTICATED),
+        ("the-key-of-alice", Reason.SCOPE_MISSING),
+        ("the-key-of-the-auditor", Reason.SCOPE_MISSING),
+    ],
+    ids=["no key", "an executor's", "all but admin", "audit"],
+)
+async def test_only_admins_may(broker: Any, key: str | None, reason: Reason) -> None:
+    """The scope is looked at before anything else: whoever lacks it does not learn which fields are wrong."""
+    some = Admin(broker, key)
+    for asked in (some.create(""), some.listed(), some.revoke("no-such-id")):
+        assert (await refusal(asked)).reason is reason
+
+
 # Create
 
 
