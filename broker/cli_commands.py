@@ -12,6 +12,7 @@ from broker import cli_settings as settings
 from broker.rpc.operator import Operator
 from openline.lookups import MAX_PAGES
 from openline.v1 import admin_service_pb2 as pb
+from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Shown:
 
 async def create_token(given: settings.TokenCreateSettings, operator: Operator) -> Shown:
     request = pb.CreateExecutorTokenRequest(cluster_id=given.cluster_id, ttl_s=given.ttl)
-    made = await operator.ask(lambda admin: admin.CreateExecutorToken, request)
+    made = await operator.ask(lambda channel: AdminServiceStub(channel).CreateExecutorToken, request)
     token = made.executor_token
     aside = f"token {token.token_id} of cluster {token.cluster_id}, expires {_when(token.expires_at)}"
     return Shown({"token": made.token, **_record(token)}, [made.token], aside)
@@ -39,7 +40,7 @@ async def list_tokens(given: settings.TokenListSettings, operator: Operator) -> 
     tokens: list[pb.ExecutorToken] = []
     request = pb.ListExecutorTokensRequest(cluster_id=given.cluster_id)
     for _ in range(MAX_PAGES):
-        page = await operator.ask(lambda admin: admin.ListExecutorTokens, request)
+        page = await operator.ask(lambda channel: AdminServiceStub(channel).ListExecutorTokens, request)
         tokens += page.executor_tokens
         request.page_token = page.next_page_token
         if not request.page_token:
@@ -50,7 +51,7 @@ async def list_tokens(given: settings.TokenListSettings, operator: Operator) -> 
 
 async def revoke_token(given: settings.TokenRevokeSettings, operator: Operator) -> Shown:
     request = pb.RevokeExecutorTokenRequest(cluster_id=given.cluster_id, token_id=given.token_id)
-    revoked = (await operator.ask(lambda admin: admin.RevokeExecutorToken, request)).revoked
+    revoked = (await operator.ask(lambda channel: AdminServiceStub(channel).RevokeExecutorToken, request)).revoked
     return Shown({"revoked": revoked}, [f"revoked {revoked} of cluster {given.cluster_id}"])
 
 
@@ -60,7 +61,7 @@ async def create_key(given: settings.KeyCreateSettings, operator: Operator) -> S
         request.quota.commands_per_minute = given.commands_per_minute or 0
         request.quota.in_flight = given.in_flight or 0
         request.quota.SetInParent()  # also when neither is a limit
-    made = await operator.ask(lambda admin: admin.CreateApiKey, request)
+    made = await operator.ask(lambda channel: AdminServiceStub(channel).CreateApiKey, request)
     key = made.api_key
     aside = f"key {key.key_id} of {key.owner}, expires {_when(key.expires_at)}"
     return Shown({"key": made.key, **_record(key)}, [made.key], aside)
@@ -70,7 +71,7 @@ async def list_keys(given: settings.KeyListSettings, operator: Operator) -> Show
     keys: list[pb.ApiKey] = []
     request = pb.ListApiKeysRequest(owner=given.owner)
     for _ in range(MAX_PAGES):
-        page = await operator.ask(lambda admin: admin.ListApiKeys, request)
+        page = await operator.ask(lambda channel: AdminServiceStub(channel).ListApiKeys, request)
         keys += page.api_keys
         request.page_token = page.next_page_token
         if not request.page_token:
@@ -80,7 +81,9 @@ async def list_keys(given: settings.KeyListSettings, operator: Operator) -> Show
 
 
 async def revoke_key(given: settings.KeyRevokeSettings, operator: Operator) -> Shown:
-    await operator.ask(lambda admin: admin.RevokeApiKey, pb.RevokeApiKeyRequest(key_id=given.key_id))
+    await operator.ask(
+        lambda channel: AdminServiceStub(channel).RevokeApiKey, pb.RevokeApiKeyRequest(key_id=given.key_id)
+    )
     return Shown({"revoked": 1}, [f"revoked {given.key_id}"])
 
 
@@ -93,7 +96,9 @@ def _row(key: pb.ApiKey) -> Sequence[str]:
 
 def _record(message: Message) -> dict[str, Any]:
     """Its fields under their names; times as RFC 3339 has them, those that are not set left out."""
-    record: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    record: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return record
 
 
