@@ -58,7 +58,7 @@ class Replica:
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
         self.lasting = LastingCalls(credentials)
-        self.audit = Audit(store.audit, replica_id=replica_id)
+        self.audit = Audit(store.audit, replica_id=replica_id, log_argv=settings.audit_log_argv)
         self._store = store
         ca = settings.peer_ca or settings.tls_client_ca
 
@@ -93,7 +93,7 @@ class Replica:
         self.api_keys.ended = self.lasting.end
         self.hearing.news = self._news
         self.peers.news = self.hearing.news_of_all
-        self.lookups = Lookups(self.dispatcher, store, self.peers)
+        self.lookups = Lookups(self.dispatcher, store, self.peers, self.audit)
         self.listings = Listings(self.dispatcher, store)
         self.quotas = Quotas(Quota(commands=settings.quota_commands_per_minute, in_flight=settings.quota_in_flight))
         self.executions = Executions(

@@ -74,6 +74,8 @@ class BrokerSettings(ProgramSettings):
     """How often a replica that has more than its share of executors asks some to move, seconds; 0 is never."""
     audit_max_entries: int = Field(DEFAULT_MAX_ENTRIES, ge=0, le=10_000_000)
     """How many entries the audit trail in Redis keeps, about; 0 writes none. Each is a line in the log all the same."""
+    audit_log_argv: bool = False
+    """Those lines have the words of commands as well, as the trail has them; for logs that not everybody reads."""
     max_output_bytes: int = Field(limits.DEFAULT_MAX_OUTPUT_BYTES, ge=1024, le=4 << 20)
     """How much output of one command is kept, bytes; must fit into one gRPC message."""
 

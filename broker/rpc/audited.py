@@ -50,7 +50,7 @@ class Audited:
         caller = known(self._credentials, context)
         action = Action(caller, detail)
         correlation_id = shown(context, CORRELATION_ID) or ""
-        tell = partial(self._audit.admin, name, caller, cluster_id=cluster_id, correlation_id=correlation_id)
+        tell = partial(self._audit.acted, name, caller, cluster_id=cluster_id, correlation_id=correlation_id)
         try:
             rule(f"AdminService.{name.title().replace('_', '')}").check(caller)
             yield action

@@ -617,7 +617,7 @@ async def test_delete_one_token(api: httpx.AsyncClient, new_cluster: str) -> Non
 # GET /audit
 
 
-async def audit(api: httpx.AsyncClient, **query: str | int) -> list[Json]:
+async def audit(api: httpx.AsyncClient, *, action: str = "", **query: str | int) -> list[Json]:
     """The entries that fit, once there are any: they are written down behind the answers."""
     async with asyncio.timeout(20):
         while True:
@@ -626,8 +626,8 @@ async def audit(api: httpx.AsyncClient, **query: str | int) -> list[Json]:
             told = answer.json()
             check(told, {"entries": list, "count": int, "next_cursor": (str, NULL)})
             assert told["count"] == len(told["entries"])
-            if told["entries"]:
-                return list(told["entries"])
+            if found := [entry for entry in told["entries"] if action in ("", entry["action"])]:
+                return found
             await asyncio.sleep(0.05)
 
 
@@ -636,7 +636,7 @@ async def test_audit(api: httpx.AsyncClient) -> None:
     session_id = await session_of(api)
     before = datetime.now(UTC) - timedelta(seconds=1)
     ran = (await execute(api, {"args": ["fail"], "session_id": session_id, "correlation_id": "c-1"})).json()
-    [entry] = await audit(api, session_id=session_id)
+    [entry] = await audit(api, action="execute", session_id=session_id)
     check(entry, AUDITED)
     assert datetime.fromisoformat(entry["timestamp"]) > before
     assert (entry["owner"], entry["cluster_id"], entry["session_id"]) == ("me", "local", session_id)
@@ -658,13 +658,32 @@ async def test_audit_of_a_refusal(api: httpx.AsyncClient) -> None:
         "/v1/clusters/local/commands", json={"argv": ["delete", "pod", "x"], "session_id": session_id}
     )
     check_problem(denied, 403, "POLICY_DENIED")
-    [entry] = await audit(api, session_id=session_id)
+    [entry] = await audit(api, action="execute", session_id=session_id)
     check(entry, AUDITED)
     assert (entry["status"], entry["reason"], entry["executed"]) == ("rejected", "POLICY_DENIED", "no")
     assert (entry["command"], entry["exit_code"]) == ("delete pod x", None)
     await execute(api, {"cluster_id": "nowhere-at-all"})
     [entry, *_] = await audit(api, cluster_id="nowhere-at-all")
     assert (entry["status"], entry["reason"], entry["command"]) == ("rejected", "CLUSTER_UNKNOWN", "get -n default")
+
+
+async def test_audit_of_sessions_and_cancels(api: httpx.AsyncClient) -> None:
+    """Who made and ended a session, and who stopped what; none of them is a command of its own."""
+    session_id = await session_of(api)
+    body = {"argv": ["logs", "slow"], "session_id": session_id}
+    asked = await api.post("/v1/clusters/local/commands", json=body, headers={"Prefer": "respond-async, wait=0"})
+    command_id = asked.json()["command_id"]
+    assert (await api.delete(f"/v1/commands/{command_id}")).status_code in (200, 202)
+    assert (await api.delete(f"/debug/session/{session_id}")).status_code == 204
+    [cancelled] = await audit(api, action="cancel", session_id=session_id)
+    [made] = await audit(api, action="create_session", session_id=session_id)
+    [ended] = await audit(api, action="delete_session", session_id=session_id)
+    for entry in (cancelled, made, ended):
+        check(entry, AUDITED)
+        assert (entry["owner"], entry["cluster_id"], entry["status"]) == ("me", "local", "success")
+        assert (entry["command"], entry["executed"], entry["exit_code"]) == (None, None, None)
+    assert (cancelled["command_id"], made["command_id"]) == (command_id, None)
+    assert cancelled["detail"].startswith("asked by me: ")
 
 
 async def test_audit_of_an_admin(api: httpx.AsyncClient, new_cluster: str) -> None:

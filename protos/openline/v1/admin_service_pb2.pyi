@@ -577,7 +577,7 @@ class AuditEntry(_message.Message):
     correlation_id: _builtins.str
     command_id: _builtins.str
     outcome: _command_pb2.Outcome.ValueType
-    """Of a request that was refused before it was a command: OUTCOME_REJECTED. Of an admin's that was not: unset."""
+    """Of a request that was refused before it was a command: OUTCOME_REJECTED. Of what is no command and was done: unset."""
     exit_code: _builtins.int
     """Valid for OUTCOME_EXITED."""
     reason: _builtins.str
@@ -585,7 +585,7 @@ class AuditEntry(_message.Message):
     executed: _command_pb2.Executed.ValueType
     executor_id: _builtins.str
     detail: _builtins.str
-    """What more there is to say of an admin's action."""
+    """What more there is to say, as of an admin's action."""
     replica_id: _builtins.str
     """Which replica says so."""
     @_builtins.property
