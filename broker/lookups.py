@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterable, Iterator
 from functools import partial
 
+from broker.audit import Audit
 from broker.core import whereabouts
 from broker.core.command import Ask, Command
 from broker.core.credentials import Caller
@@ -29,10 +30,11 @@ ANSWER_S = 2.0
 
 
 class Lookups:
-    def __init__(self, dispatcher: Dispatcher, store: Store, peers: Peers) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Store, peers: Peers, audit: Audit) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._peers = peers
+        self._audit = audit
 
     async def find(self, command_id: str, caller: Caller) -> Source:
         """The command, if it is the caller's own or the caller is an admin, and of a cluster that the caller sees.
@@ -77,13 +79,27 @@ class Lookups:
         why = errors.short(why) or "cancelled by the caller"
         match found:
             case Command():
-                state = found.state
+                state = found.state.value
                 self._dispatcher.cancel(found, why=why)
-                return state.value
+                asked: Ask | command_pb2.Command = found.ask
             case Found():
-                return await self._peers.cancel(found.replica_id, command_id, why=why)
+                state = await self._peers.cancel(found.replica_id, command_id, why=why)
+                asked = found.record
             case _:
-                return found.state
+                state = found.state
+                asked = found
+        # Another replica has told of it already.
+        if state != command_pb2.COMMAND_STATE_DONE and not caller.is_peer:
+            self._audit.acted(
+                "cancel",
+                caller,
+                cluster_id=asked.cluster_id,
+                session_id=asked.session_id,
+                correlation_id=asked.correlation_id,
+                command_id=command_id,
+                detail=f"asked by {asked.owner}: {why}",
+            )
+        return state
 
     async def get(self, command_id: str, caller: Caller, *, wait_s: float) -> command_pb2.Command:
         """The command as it is when it has ended, or when the time is up. Raises as `find` does."""

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 
 import structlog
 import uvloop
 
+from broker import cli
 from broker.core.credentials import Credentials
 from broker.server import CannotListen, check_listen, serve
 from broker.settings import BrokerSettings
@@ -23,6 +25,9 @@ log = structlog.get_logger()
 
 
 def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] in cli.COMMANDS:
+        cli.main(sys.argv[1:])
+        return
     settings = load(BrokerSettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
     try:

@@ -21,6 +21,7 @@ from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
 from broker.hearing import Hearing
+from broker.killing import Killing
 from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
@@ -57,7 +58,7 @@ class Replica:
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
         self.lasting = LastingCalls(credentials)
-        self.audit = Audit(store.audit, replica_id=replica_id)
+        self.audit = Audit(store.audit, replica_id=replica_id, log_argv=settings.audit_log_argv)
         self._store = store
         self.dialer = Dialer(settings.peer_tls, use="peers", insecure=settings.insecure)
         self.peers = Peers(replica_id, self.proof, self.directory, self.dialer)
@@ -86,7 +87,7 @@ class Replica:
         self.api_keys.ended = self.lasting.end
         self.hearing.news = self._news
         self.peers.news = self.hearing.news_of_all
-        self.lookups = Lookups(self.dispatcher, store, self.peers)
+        self.lookups = Lookups(self.dispatcher, store, self.peers, self.audit)
         self.listings = Listings(self.dispatcher, store)
         self.quotas = Quotas(Quota(commands=settings.quota_commands_per_minute, in_flight=settings.quota_in_flight))
         self.executions = Executions(
@@ -98,6 +99,7 @@ class Replica:
             Admission(self.dispatcher, self.quotas, self.audit),
             max_output_bytes=settings.max_output_bytes,
         )
+        self.killing = Killing(self.dispatcher, self.executions.waiting, self.peers)
 
     def _close_streams(self, tokens: Sequence[Token]) -> None:
         """Nobody stays who has come in with one of these."""

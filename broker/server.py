@@ -20,6 +20,7 @@ from broker.rpc.admin import AdminService
 from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
 from broker.rpc.audited import Audited
+from broker.rpc.cancel_all import CancelAllMethod
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -111,6 +112,7 @@ async def _serving(
             replica.registry,
             draining,
             ApiKeyMethods(replica.api_keys, credentials, audited),
+            CancelAllMethod(replica.killing, replica.registry, replica.proof, audited),
             AuditEntries(store.audit, credentials),
             audited,
         ),

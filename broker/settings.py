@@ -41,7 +41,8 @@ def _usual_replica_id(given: dict[str, Any]) -> str:
 
 
 class BrokerSettings(NetworkSettings):
-    """Holds executors' streams, takes commands from callers, and brings the two together."""
+    """Holds executors' streams, takes commands from callers, and brings the two together. One that runs is asked for
+    credentials by `openline-broker token create|list|revoke` and `openline-broker key create|list|revoke`."""
 
     listen: Address = Address("127.0.0.1:50051")
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
@@ -88,6 +89,8 @@ class BrokerSettings(NetworkSettings):
     """How often a replica that has more than its share of executors asks some to move, seconds; 0 is never."""
     audit_max_entries: int = Field(DEFAULT_MAX_ENTRIES, ge=0, le=10_000_000)
     """How many entries the audit trail in Redis keeps, about; 0 writes none. Each is a line in the log all the same."""
+    audit_log_argv: bool = False
+    """Those lines have the words of commands as well, as the trail has them; for logs that not everybody reads."""
     max_output_bytes: int = Field(limits.DEFAULT_MAX_OUTPUT_BYTES, ge=1024, le=4 << 20)
     """How much output of one command is kept, bytes; must fit into one gRPC message."""
 

@@ -61,6 +61,7 @@ class Link:
         self._active = active
         self._connection: Connection | None = None
         self._stopped = asyncio.Event()
+        self._token: str | None = None  # what the broker was shown last
         self._failure = ""  # the last one logged
         self.connected = False
 
@@ -102,6 +103,13 @@ class Link:
         if self._connection is not None and self.connected:
             self._connection.send(frame)
 
+    def show_token(self, token: str) -> None:
+        """Has the broker take this token for the one that the connection was opened with, if it is another one."""
+        if self.connected and token != self._token:
+            self._token = token
+            self.tell(wire.ExecutorFrame(credential=wire.Credential(token=token)))
+            log.info("token.shown")
+
     async def _connect(self, address: Address) -> End:
         """One connection, from dialing to its end."""
         channel = self._ahead or self._dialer.open(address)
@@ -111,6 +119,7 @@ class Link:
                 token = self._settings.read_token()
             except (OSError, ValueError) as problem:
                 return End(why=f"token: {problem}")
+            self._token = token
             hello = self._commands.held()
             hello.MergeFrom(self._who)
             self._connection = Connection(

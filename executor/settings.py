@@ -66,7 +66,7 @@ class ExecutorSettings(NetworkSettings):
     """What the broker knows this cluster by. Other users of the machine can see flags: prefer the file or the
     variable. None is needed where the broker takes --tls-cert instead."""
     token_file: ReadableFile | None = None
-    """A file with the token, read anew for every connection, so that it can be rotated."""
+    """A file with the token, read again when it changes: the broker is shown the new one on the open connection."""
     kubectl: Annotated[Path, AfterValidator(_executable)] = Field(default=Path("kubectl"), validate_default=True)
     """The kubectl to run: a path, or a name on PATH."""
     kubeconfig: ReadableFile | None = None

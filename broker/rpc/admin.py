@@ -12,8 +12,9 @@ from broker.paging import MAX_PAGE, sorted_page
 from broker.registry import Registry
 from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
-from broker.rpc.audited import CHOSEN, CHOSEN_MEANS, Audited, check, check_ttl, instant
+from broker.rpc.audited import CHOSEN, CHOSEN_MEANS, Audited, check, check_reason, check_ttl, instant
 from broker.rpc.callers import admitted
+from broker.rpc.cancel_all import CancelAllMethod
 from broker.tokens import Tokens
 from openline import errors
 from openline.ids import is_cluster_id
@@ -21,7 +22,6 @@ from openline.reasons import Reason
 from openline.v1 import admin_service_pb2 as pb
 
 MAX_SPREAD_S = 3600.0
-MAX_REASON_CHARACTERS = 200
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +34,7 @@ class AdminService:
         registry: Registry,
         draining: Draining,
         keys: ApiKeyMethods,
+        killing: CancelAllMethod,
         trail: AuditEntries,
         audited: Audited,
     ) -> None:
@@ -45,6 +46,7 @@ class AdminService:
         self.CreateApiKey = keys.CreateApiKey
         self.ListApiKeys = keys.ListApiKeys
         self.RevokeApiKey = keys.RevokeApiKey
+        self.CancelAll = killing.CancelAll
         self.ListAuditEntries = trail.ListAuditEntries
 
     async def CreateExecutorToken(  # noqa: N802
@@ -97,11 +99,7 @@ class AdminService:
             action.caller.require_cover(EVERY)
             check(
                 ("spread_s", 0 <= request.spread_s <= MAX_SPREAD_S, f"must be 0..{MAX_SPREAD_S:g}"),
-                (
-                    "reason",
-                    len(reason) <= MAX_REASON_CHARACTERS and reason.isprintable(),
-                    f"must have at most {MAX_REASON_CHARACTERS} characters, all of them printable",
-                ),
+                check_reason(reason),
             )
             return pb.DrainResponse(executors=self._draining.begin(reason, spread_s=request.spread_s))
 

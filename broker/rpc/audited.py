@@ -19,6 +19,7 @@ from openline import errors
 from openline.lookups import CORRELATION_ID
 from openline.reasons import Reason
 
+MAX_REASON_CHARACTERS = 200
 MAX_TTL_S = 10 * 365 * 24 * 3600.0
 # What fits into a header and into every tool: of Base64's alphabet for URLs, and long enough not to be guessed.
 CHOSEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -49,7 +50,7 @@ class Audited:
         caller = known(self._credentials, context)
         action = Action(caller, detail)
         correlation_id = shown(context, CORRELATION_ID) or ""
-        tell = partial(self._audit.admin, name, caller, cluster_id=cluster_id, correlation_id=correlation_id)
+        tell = partial(self._audit.acted, name, caller, cluster_id=cluster_id, correlation_id=correlation_id)
         try:
             rule(f"AdminService.{name.title().replace('_', '')}").check(caller)
             yield action
@@ -73,6 +74,11 @@ def check(*fields: tuple[str, object, str]) -> None:
     wrong: Sequence[tuple[str, str]] = [(name, description) for name, good, description in fields if not good]
     if wrong:
         raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "the request is not valid", violations=wrong))
+
+
+def check_reason(reason: str) -> tuple[str, object, str]:
+    good = len(reason) <= MAX_REASON_CHARACTERS and reason.isprintable()
+    return "reason", good, f"must have at most {MAX_REASON_CHARACTERS} characters, all of them printable"
 
 
 def check_ttl(ttl_s: float) -> tuple[str, object, str]:

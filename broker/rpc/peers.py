@@ -8,17 +8,16 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from time import monotonic
 
-import grpc
 import structlog
 
 from broker.core import whereabouts
 from broker.core.directory import Directory
 from broker.core.proof import METADATA_KEY, Proof
 from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, Wanted, answers, is_gone
-from broker.rpc.peer import Peer
+from broker.rpc.peer import A, Method, Peer, Q
 from openline.calls import broker_unavailable
 from openline.channels import Dialer, FreshChannel
-from openline.errors import OpenlineError, from_rpc_error
+from openline.errors import OpenlineError
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
 from openline.pipe import Pipe
 from openline.reasons import NO
@@ -70,6 +69,17 @@ class Peers:
     def reachable(self) -> list[str]:
         """The replicas that answer now."""
         return [peer.replica_id for peer in self._peers.values() if peer.open_pipe is not None]
+
+    @property
+    def known(self) -> list[str]:
+        """The replicas that there are, whether they answer or not."""
+        return list(self._peers)
+
+    async def forgotten(self) -> set[str]:
+        """Where replicas still listen that Redis has forgotten a while ago."""
+        addresses = list(self._vanished)
+        are_gone = await asyncio.gather(*map(is_gone, addresses))
+        return {address for address, gone in zip(addresses, are_gone, strict=True) if not gone}
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -146,20 +156,18 @@ class Peers:
 
     async def get(self, replica_id: str, request: pb.GetCommandRequest, *, timeout_s: float) -> command_pb2.Command:
         """GetCommand of that replica. Raises OpenlineError."""
+        return (
+            await self.ask(
+                replica_id, lambda channel: CommandServiceStub(channel).GetCommand, request, timeout_s=timeout_s
+            )
+        ).command
+
+    async def ask(self, replica_id: str, method: Method[Q, A], request: Q, *, timeout_s: float) -> A:
+        """A unary method of that replica, under this one's proof. Raises OpenlineError."""
         peer = self._peers.get(replica_id)
         if peer is None:
             raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO)
-        metadata = self._metadata(peer)
-        try:
-            call = CommandServiceStub(peer.way.channel).GetCommand(request, metadata=metadata, timeout=timeout_s)
-            return (await call).command
-        except grpc.RpcError as status:
-            raise from_rpc_error(status) from status
-        except asyncio.CancelledError:
-            # Also what grpc.aio raises when the channel is closed because the peer is not known any more.
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO) from None
+        return await peer.ask(method, request, metadata=self._metadata(peer), timeout_s=timeout_s)
 
     async def watch(self, replica_id: str, command_id: str, *, from_seq: int) -> CommandEvents:
         """The events of a command that this replica has. Raises OpenlineError."""

@@ -52,7 +52,9 @@ class SessionService:
         self, request: session_service_pb2.DeleteSessionRequest, context: Context
     ) -> session_service_pb2.DeleteSessionResponse:
         caller = admitted(self._credentials, context, "SessionService.DeleteSession")
-        await self._store.sessions.delete(await self._session(request.session_id, caller))
+        session = await self._session(request.session_id, caller)
+        await self._store.sessions.delete(session)
+        self._tell("delete_session", session, caller)
         return session_service_pb2.DeleteSessionResponse()
 
     async def ListSessions(  # noqa: N802
@@ -91,7 +93,18 @@ class SessionService:
         )
         session.created_at.GetCurrentTime()
         await self._store.sessions.create(session)
+        self._tell("create_session", session, caller)
         return session_service_pb2.CreateSessionResponse(session=session)
+
+    def _tell(self, action: str, session: session_service_pb2.Session, caller: Caller) -> None:
+        """The audit trail, of what was done."""
+        self._audit.acted(
+            action,
+            caller,
+            cluster_id=session.cluster_id,
+            session_id=session.session_id,
+            correlation_id=session.correlation_id,
+        )
 
     async def _session(self, session_id: str, caller: Caller) -> session_service_pb2.Session:
         """The caller's session. Raises SESSION_UNKNOWN, also for one of another owner or a hidden cluster."""

@@ -315,7 +315,7 @@ class Inside:
             "waiting": dispatcher.audience._waiting,
             "watches": dispatcher.audience._watches,
             "forwarding": dispatcher._forwarding,
-            "tasks of executions": executions._tasks,
+            "tasks of executions": executions.waiting,
             "open calls": [call for calls in self.parts.get("Calls", ()) for call in calls._open],
             "tasks of calls": [call for calls in self.parts.get("Calls", ()) for call in calls._tasks],
             "on connections": [

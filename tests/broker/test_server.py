@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from broker.rpc.service import add_service
 from broker.server import DESCRIPTORS, CannotListen
 from broker.settings import BrokerSettings
 from openline.errors import OpenlineError, from_rpc_error
@@ -71,9 +72,17 @@ async def test_reflection_lists_the_five_services(broker: Any) -> None:
     assert {descriptor.name for descriptor in DESCRIPTORS} == set(SERVICES)
 
 
-async def test_a_method_that_is_not_built_says_so(broker: Any) -> None:
+async def test_a_method_that_is_not_built_says_so() -> None:
     """UNIMPLEMENTED with reason NOT_BUILT."""
-    refusal = await failure(AdminServiceStub(broker.channel()).CancelAll(admin_service_pb2.CancelAllRequest()))
+    server = grpc.aio.server()
+    add_service(server, admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"], object())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            refusal = await failure(AdminServiceStub(channel).CancelAll(admin_service_pb2.CancelAllRequest()))
+    finally:
+        await server.stop(None)
     assert refusal.reason is Reason.NOT_BUILT
     assert "is not built in this version" in refusal.error.message
 

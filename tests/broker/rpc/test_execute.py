@@ -322,7 +322,7 @@ async def test_cluster_offline_however_many_wait_for_redis(
     broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]], full: bool
 ) -> None:
     """Since when is then left out; it is said by the dispatcher's timer, which must not be hurt by it."""
-    monkeypatch.setattr("broker.executions.MAX_WAITING", 0 if full else 1)
+    monkeypatch.setattr("broker.waiting.MAX_WAITING", 0 if full else 1)
     told = await asyncio.gather(*(broker.refused(wait_for_cluster_s=0.2) for _ in range(10)), broker.refused())
     assert {(one.reason, one.error.executed) for one in told} == {(Reason.CLUSTER_OFFLINE, NO)}
     await broker.inside.nothing_left()
