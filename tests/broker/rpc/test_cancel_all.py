@@ -11,10 +11,8 @@ import pytest
 from broker import killing
 from broker.core.proof import METADATA_KEY
 from broker.rpc import everywhere
-from broker.rpc.peer import Peer
 from broker.store.embedded import embedded_valkey
 from broker.store.store import open_store
-from openline.channels import open_channel
 from openline.errors import OpenlineError, from_rpc_error
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
@@ -22,6 +20,7 @@ from openline.v1 import admin_service_pb2 as pb
 from openline.v1 import command_pb2, command_service_pb2, session_service_pb2
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
+from openline.v1.cluster_service_pb2 import Replica
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 PATIENCE_S = 10.0
@@ -229,6 +228,20 @@ async def test_what_waits_for_redis_is_never_sent(
         assert (answer.replayed, answer.result.stdout) == (False, b"x")
 
 
+async def test_a_stream_that_waits_for_redis_ends(frozen: tuple[Any, Any, Any]) -> None:
+    """There is nothing to watch yet, so its status says it."""
+    broker, executor, _ = frozen
+    watcher = broker.stream(idempotency_key="k")
+    [executions] = broker.inside.parts["Executions"]
+    await until(lambda: len(executions.waiting) == 1)
+    assert (await cancel_all(broker, cluster_id="prod")).cancelled == 1
+    with pytest.raises(OpenlineError) as ended:
+        await watcher.next()
+    assert ended.value.reason is Reason.CANCELLED
+    await until(lambda: len(executions.waiting) == 0)
+    await executor.sync()
+
+
 # On all replicas
 
 
@@ -286,7 +299,8 @@ async def test_a_replica_that_does_not_answer_is_named(broker: Any, monkeypatch:
     async with await asyncio.start_server(_say_nothing, "127.0.0.1", 0) as silent:
         silent_at = Address(f"127.0.0.1:{silent.sockets[0].getsockname()[1]}")
         peers = peers_of(broker)
-        peers._peers["r2"] = Peer("r2", Address("127.0.0.1:1"), open_channel(Address("127.0.0.1:1")))
+        await peers.know([Replica(replica_id="r2", address="127.0.0.1:1")])
+        monkeypatch.setattr(peers, "know", _learn_nothing)
         peers._vanished[silent_at] = float("inf")
         peers._vanished[Address("127.0.0.1:1")] = float("inf")
         answer = await cancel_all(broker, owner="alice", reason="stop")
@@ -296,6 +310,10 @@ async def test_a_replica_that_does_not_answer_is_named(broker: Any, monkeypatch:
     [entry] = await audited(broker, 1, "cancel_all")
     assert "without" in entry.detail
     assert "r2" in entry.detail
+
+
+async def _learn_nothing(_replicas: object) -> None:
+    """Redis knows nothing of the other replica, and is not believed."""
 
 
 async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
