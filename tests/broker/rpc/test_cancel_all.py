@@ -1,7 +1,6 @@
 """The kill switch: everything of a session, an owner or a cluster ends, wherever it is, and what is told of it."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 from broker import killing
 from broker.core.proof import METADATA_KEY
 from broker.rpc import everywhere
-from broker.store.embedded import embedded_valkey
-from broker.store.store import open_store
 from openline.errors import OpenlineError, from_rpc_error
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
@@ -191,16 +188,21 @@ async def test_hundreds_end(broker: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-async def frozen(start_broker: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
-    """A broker and its executor while Redis stands still, and what lets it go on."""
-    async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(embedded_valkey(None))
-        store = await stack.enter_async_context(open_store(url, result_ttl_s=60))
-        broker = await stack.enter_async_context(start_broker(store))
-        executor = await broker.executor()
-        await store.behind.drain(PATIENCE_S)
-        await store.presence._redis.execute_command("CLIENT", "PAUSE", 1500, "ALL")
-        yield broker, executor, store
+async def held(broker: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, asyncio.Event]:
+    """A broker and its executor, and what has Redis answer about keys and sessions again."""
+    answers = asyncio.Event()
+
+    def late(ask: Any) -> Any:
+        async def asked(*arguments: Any, **named: Any) -> Any:
+            await answers.wait()
+            return await ask(*arguments, **named)
+
+        return asked
+
+    store = broker.store
+    monkeypatch.setattr(store.claims, "claim", late(store.claims.claim))
+    monkeypatch.setattr(store.sessions, "get", late(store.sessions.get))
+    return broker, await broker.executor(), answers
 
 
 @pytest.mark.parametrize(
@@ -209,16 +211,17 @@ async def frozen(start_broker: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
     ids=["for its key", "for its session"],
 )
 async def test_what_waits_for_redis_is_never_sent(
-    frozen: tuple[Any, Any, Any], fields: dict[str, Any], executed: command_pb2.Executed.ValueType
+    held: tuple[Any, Any, asyncio.Event], fields: dict[str, Any], executed: command_pb2.Executed.ValueType
 ) -> None:
     """It is answered at once. Behind a key there may be an earlier command; and the key is free afterwards."""
-    broker, executor, _ = frozen
+    broker, executor, answers = held
     asked = broker.execute(**fields)
     [executions] = broker.inside.parts["Executions"]
     await until(lambda: len(executions.waiting) == 1)
     assert (await cancel_all(broker, owner="alice")).cancelled == 1
     refused = await refusal(asked)
     assert (refused.reason, refused.error.executed) == (Reason.CANCELLED, executed)
+    answers.set()
     await until(lambda: len(executions.waiting) == 0)
     await executor.sync()
     if "idempotency_key" in fields:
@@ -228,9 +231,9 @@ async def test_what_waits_for_redis_is_never_sent(
         assert (answer.replayed, answer.result.stdout) == (False, b"x")
 
 
-async def test_a_stream_that_waits_for_redis_ends(frozen: tuple[Any, Any, Any]) -> None:
+async def test_a_stream_that_waits_for_redis_ends(held: tuple[Any, Any, asyncio.Event]) -> None:
     """There is nothing to watch yet, so its status says it."""
-    broker, executor, _ = frozen
+    broker, executor, answers = held
     watcher = broker.stream(idempotency_key="k")
     [executions] = broker.inside.parts["Executions"]
     await until(lambda: len(executions.waiting) == 1)
@@ -238,6 +241,7 @@ async def test_a_stream_that_waits_for_redis_ends(frozen: tuple[Any, Any, Any]) 
     with pytest.raises(OpenlineError) as ended:
         await watcher.next()
     assert ended.value.reason is Reason.CANCELLED
+    answers.set()
     await until(lambda: len(executions.waiting) == 0)
     await executor.sync()
 
