@@ -130,6 +130,8 @@ class Replica:
                 asyncio.create_task(self.overview.run(), name="overview"),
                 asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
             )
+            for task in tasks:
+                task.add_done_callback(_report)
             try:
                 yield
             finally:
@@ -143,3 +145,9 @@ class Replica:
                         await self.presence.leave()
                 except (OpenlineError, TimeoutError):
                     log.warning("presence.left_behind", waited_s=round(monotonic() - began, 1))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """Says that a task has ended which never does. Without it the replica still serves, and somebody has to know."""
+    if not task.cancelled() and (defect := task.exception()) is not None:
+        log.critical("replica.task_ended", task=task.get_name(), exc_info=defect)
