@@ -1,12 +1,10 @@
 """The audit trail: what becomes of each command, each request that was refused and each action of an admin.
 
 Each is one entry in the trail and one line in the log. The argv is in the trail alone, which needs a scope of its own
-to be read; what a command wrote is in neither. A key that is not known is counted only: whoever has none could write
-the trail full.
+to be read; what a command wrote is in neither. A key that is not known leaves no entry (`refusals` counts it).
 """
 
 import time
-from time import monotonic
 
 import structlog
 
@@ -17,9 +15,6 @@ from openline import errors
 from openline.ids import is_token, new_id
 from openline.reasons import EXECUTED_TEXT, OUTCOME_TEXT, YES
 from openline.v1 import admin_service_pb2, command_pb2, command_service_pb2, session_service_pb2
-
-# Requests without a good key are told of together, no more often than this.
-TELL_EVERY_S = 60.0
 
 Entry = admin_service_pb2.AuditEntry
 # What may be refused before it is a command, and the name of that action.
@@ -39,8 +34,6 @@ class Audit:
     def __init__(self, trail: AuditTrail, *, replica_id: str) -> None:
         self._trail = trail
         self._replica_id = replica_id
-        self._unauthenticated = 0
-        self._told_at = float("-inf")
 
     def command(self, done: command_pb2.Command) -> None:
         """A command has ended; this is its outline."""
@@ -106,15 +99,6 @@ class Audit:
             entry.reason = error.reason
             entry.executed = error.executed
         self._write(entry)
-
-    def unauthenticated(self) -> None:
-        """Somebody has come without a good key."""
-        self._unauthenticated += 1
-        now = monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            log.warning("audit.unauthenticated", requests=self._unauthenticated)
-            self._unauthenticated = 0
 
     def _write(self, entry: Entry, **more: int) -> None:
         entry.entry_id = new_id()

@@ -22,7 +22,9 @@ from broker.executions import Executions
 from broker.hearing import Hearing
 from broker.listings import Listings
 from broker.lookups import Lookups
+from broker.opening import Opening
 from broker.presence import Presence
+from broker.refusals import Refusals
 from broker.registry import Registry
 from broker.rpc.peers import Peers
 from broker.settings import BrokerSettings
@@ -51,6 +53,8 @@ class Replica:
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
+        self.opening = Opening()
+        self.refusals = Refusals()
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.audit = Audit(store.audit, replica_id=replica_id)
         self._store = store

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from broker.balancing import balance_forever
 from broker.core.credentials import Credentials
@@ -22,6 +21,7 @@ from broker.rpc.audit import AuditEntries
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
+from broker.rpc.keyless import Health, Reflection
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import add_service
 from broker.rpc.sessions import SessionService
@@ -50,6 +50,7 @@ DESCRIPTORS = {
         (admin_service_pb2, "AdminService"),
     )
 }
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
 class CannotListen(Exception):
@@ -60,7 +61,15 @@ class CannotListen(Exception):
 async def serve(settings: BrokerSettings, store: Store, credentials: Credentials) -> AsyncIterator[Address]:
     """Serves until it is left, and then drains; gives the address. Raises CannotListen, or OSError for a TLS file."""
     replica = Replica(settings, store, credentials)
-    pipes = Pipes(replica.executions, replica.lookups, credentials, replica.proof, replica_id=settings.replica_id)
+    pipes = Pipes(
+        replica.executions,
+        replica.lookups,
+        credentials,
+        replica.proof,
+        replica.opening,
+        replica.refusals,
+        replica_id=settings.replica_id,
+    )
     async with contextlib.AsyncExitStack() as stages:
         if (listen := settings.metrics_listen) is not None:
             try:
@@ -78,7 +87,13 @@ async def _serving(
 ) -> AsyncIterator[Address]:
     """The gRPC server, from its first to its last call."""
     executors = ExecutorService(
-        replica.dispatcher, replica.directory, credentials, replica.proof, replica_id=settings.replica_id
+        replica.dispatcher,
+        replica.directory,
+        credentials,
+        replica.proof,
+        replica.opening,
+        replica.refusals,
+        replica_id=settings.replica_id,
     )
     draining = Draining(replica, executors)
     servicers = {
@@ -97,20 +112,18 @@ async def _serving(
             replica.audit,
         ),
     }
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    for descriptor in DESCRIPTORS:
-        add_service(server, descriptor, servicers[descriptor.name])
-    health = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
-    reflection.enable_server_reflection(
-        [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
-    )
+    health = Health(names)
+    servicers[HEALTH.name] = health
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    for descriptor in (*DESCRIPTORS, HEALTH):
+        add_service(server, descriptor, servicers[descriptor.name], opening=replica.opening, refusals=replica.refusals)
+    reflecting = Reflection([*names, HEALTH.full_name, reflection.SERVICE_NAME])
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
     address = _listen(server, settings)
     await replica.tokens.begin()
     await server.start()
-    for name in ("", *names):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health.serves(True)
     async with replica.known_at(settings.advertise or _advertised(address)):
         balancing = asyncio.create_task(_balance(replica, every_s=settings.rebalance), name="balance")
         try:
@@ -118,7 +131,7 @@ async def _serving(
         finally:
             balancing.cancel()
             await asyncio.gather(balancing, return_exceptions=True)
-            await health.enter_graceful_shutdown()
+            health.serves(False)
             await draining.finish(pipes)
             replica.dispatcher.streams.let_go_of_all()
             pipes.close()

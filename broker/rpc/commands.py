@@ -16,7 +16,7 @@ from broker.executions import Executions
 from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.rpc.pipe import Pipes
-from broker.rpc.service import abort, credential, shown
+from broker.rpc.service import credential, shown
 from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.v1 import command_pb2
@@ -60,9 +60,9 @@ class CommandService:
             execution.abandon()
             raise
         if isinstance(answer, command_pb2.Error):
-            await abort(context, answer)
+            raise errors.OpenlineError(answer)
         if answer.result.HasField("error"):
-            await abort(context, answer.result.error, result=answer.result)
+            raise errors.OpenlineError(answer.result.error, result=answer.result)
         return answer
 
     async def ExecuteStream(self, request: pb.ExecuteStreamRequest, context: Context) -> None:  # noqa: N802
@@ -82,7 +82,7 @@ class CommandService:
                 execution.abandon()
                 raise
         if isinstance(source, command_pb2.Error):
-            await abort(context, source)
+            raise errors.OpenlineError(source)
 
     async def WatchCommand(self, request: pb.WatchCommandRequest, context: Context) -> None:  # noqa: N802
         source = await self._lookups.find(request.command_id, self._caller(context, "read"))
