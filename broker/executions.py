@@ -5,9 +5,9 @@ memory and a cluster that is not connected cost a look into Redis, and a task.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import monotonic
 
 import structlog
 
@@ -21,6 +21,7 @@ from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.execution import Answer, Execution, Source
 from broker.registry import Registry
+from broker.sessions import UsedSessions
 from broker.store.store import Store
 from openline import errors
 from openline.reasons import NO, Reason
@@ -53,6 +54,7 @@ class Executions:
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
+        self._sessions = UsedSessions(store.sessions)
         self._credentials = credentials
         self._registry = registry
         self._earlier = earlier
@@ -80,16 +82,16 @@ class Executions:
                 self._dispatch(self._forwarded(request, forwarded, live=begun is not None), execution)
                 return execution
             execution.on_refusal = partial(self._admission.refused, request, None)
-            caller = self._credentials.caller(key)
+            caller = self._credentials.caller(key, clock_s=time.time())
             execution.on_refusal = partial(self._admission.refused, request, caller)
             caller.require("execute")
-            self._registry.require(request.cluster_id)
+            self._registry.require(request.cluster_id, caller)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:
                 self._spawn(partial(self._claim, ask, request.idempotency_key), execution, ask.command_id)
             elif ask.attach or (request.command_id and self._dispatcher.may_be_done(ask.command_id)):
                 self._spawn(partial(self._find_or_go_on, ask), execution, ask.command_id)
-            elif ask.session_id and not self._in_believed_session(ask):
+            elif ask.session_id and not self._sessions.use_believed(ask):
                 self._spawn(partial(self._in_session, ask), execution, ask.command_id)
             else:
                 self._dispatch(ask, execution)
@@ -168,7 +170,7 @@ class Executions:
     async def _find_or_go_on(self, ask: Ask, execution: Execution) -> None:
         if (earlier := await self._earlier.by_id(ask)) is not None:
             self._answer_with(ask, earlier, execution)
-        elif ask.session_id and not self._in_believed_session(ask):
+        elif ask.session_id and not self._sessions.use_believed(ask):
             await self._in_session(ask, execution)
         elif execution.over:
             execution.free_key()
@@ -183,24 +185,12 @@ class Executions:
         if not execution.live:
             self._answer(ask, earlier.result, execution)
 
-    def _in_believed_session(self, ask: Ask) -> bool:
-        """Whether the session was found a moment ago; then it is used. Raises as `_in_session` answers."""
-        session = self._store.sessions.believed(ask.session_id, now=monotonic())
-        if session is None:
-            return False
-        _check_session(ask, owner=session.owner, cluster_id=session.cluster_id)
-        self._store.sessions.use(session, now=monotonic(), found=False)
-        return True
-
     async def _in_session(self, ask: Ask, execution: Execution) -> None:
-        session = await self._store.sessions.get(ask.session_id)
-        if session is None:
-            raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
-        _check_session(ask, owner=session.owner, cluster_id=session.cluster_id)
+        session = await self._sessions.find(ask)
         if execution.over:
             execution.free_key()
             return
-        self._store.sessions.use(session, now=monotonic(), found=True)
+        self._sessions.use(session)
         self._dispatch(ask, execution)
 
     async def _look_and_say_offline(self, cluster_id: str, execution: Execution) -> None:
@@ -240,11 +230,3 @@ def _not_here(absent: ClusterAbsent) -> command_pb2.Error:
     error = offline(absent.cluster_id)
     error.metadata["moving"] = "yes" if absent.is_moving else "no"
     return error
-
-
-def _check_session(ask: Ask, *, owner: str, cluster_id: str) -> None:
-    """Raises unless the session is this caller's and for this cluster."""
-    if owner != ask.owner:
-        raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
-    if cluster_id != ask.cluster_id:
-        raise errors.OpenlineError(errors.error(Reason.SESSION_MISMATCH, "Session cluster mismatch"))

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import KeysView
 
 from broker.core.account import offline
-from broker.core.credentials import Credentials
+from broker.core.credentials import Caller, Credentials
 from broker.store.store import Store
 from openline import errors
 from openline.ids import is_cluster_id
@@ -28,15 +28,19 @@ class Registry:
     def clusters(self) -> KeysView[str]:
         return self._credentials.clusters
 
-    def require(self, cluster_id: str) -> None:
-        """Raises CLUSTER_UNKNOWN, with those that there are, unless the cluster is registered.
+    def visible(self, caller: Caller) -> list[str]:
+        """The clusters that the caller sees, sorted."""
+        return sorted(filter(caller.sees, self.clusters))
+
+    def require(self, cluster_id: str, caller: Caller) -> None:
+        """Raises CLUSTER_UNKNOWN, with those that there are for the caller, unless the cluster is one of them.
 
         Raises STORE_UNAVAILABLE while that is not known.
         """
-        if cluster_id in self.clusters:
+        if caller.sees(cluster_id) and cluster_id in self.clusters:
             return
         self._credentials.require_whole()
-        available = sorted(self.clusters)
+        available = self.visible(caller)
         # One that could not be an id is near to nothing, and may be megabytes.
         near = difflib.get_close_matches(cluster_id, available, n=3) if is_cluster_id(cluster_id) else []
         shown = errors.short(cluster_id)

@@ -53,6 +53,7 @@ def check_execute(
         attach=request.attach and request.command_id != "",
         origin=origin,
         quota=caller.quota,
+        clusters=caller.clusters,
     )
 
 

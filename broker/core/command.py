@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.connections import Instance
 from broker.core.life import Event, OutOfOrder, State, after
+from broker.core.patterns import EVERY, Patterns
 from broker.core.quotas import Quota
 from broker.core.told import MAX_TIMESTAMP_S, duration, told
 from broker.core.transcript import Transcript
@@ -45,6 +46,8 @@ class Ask:
     origin: str = ""
     # Its caller's own, None for that of everybody.
     quota: Quota | None = None
+    # What the caller's key sees.
+    clusters: Patterns = EVERY
 
     @property
     def share(self) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, KeysView
 from dataclasses import dataclass
 
+from broker.core.patterns import EVERY, Patterns
 from broker.core.quotas import Quota
 from broker.core.tokens import Name, Token, TokenBook
 from openline import errors
@@ -23,6 +24,13 @@ class Caller:
     is_peer: bool = False
     # Numbers of its own; None for those that the replica has for everybody.
     quota: Quota | None = None
+    # What it sees; other clusters do not exist for it.
+    clusters: Patterns = EVERY
+    # Names the key; empty for another replica, and for a key that was given at start.
+    key_id: str = ""
+
+    def sees(self, cluster_id: str) -> bool:
+        return self.clusters.sees(cluster_id)
 
     def require(self, scope: str, *, or_scope: str = "") -> None:
         """Raises SCOPE_MISSING unless the key has the scope, or the other one."""
@@ -78,8 +86,8 @@ class Credentials:
         """The clusters that have a good token."""
         return self.tokens.clusters
 
-    def caller(self, key: str | None) -> Caller:
-        """Who has this API key. Raises UNAUTHENTICATED."""
+    def caller(self, key: str | None, *, clock_s: float) -> Caller:
+        """Who has this API key; `clock_s` is seconds since 1970. Raises UNAUTHENTICATED."""
         if not key:
             raise errors.OpenlineError(errors.error(Reason.UNAUTHENTICATED, "Missing API key"))
         # Looked up by digest: a guess learns nothing from how long the look-up of an unrelated digest takes.

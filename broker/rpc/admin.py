@@ -3,6 +3,7 @@
 import contextlib
 import heapq
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import grpc
 
 from broker.audit import Audit
-from broker.core.credentials import Credentials
+from broker.core.credentials import Caller, Credentials
 from broker.core.tokens import Token
 from broker.draining import Draining
 from broker.registry import Registry
@@ -38,6 +39,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Action:
     """What an admin does, as the audit trail will say it."""
 
+    caller: Caller
     detail: str
 
 
@@ -81,9 +83,10 @@ class AdminService:
         self, request: pb.ListExecutorTokensRequest, context: Context
     ) -> pb.ListExecutorTokensResponse:
         """A page of them; its token is where the page before ended."""
-        self._credentials.caller(credential(context)).require("admin")
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
+        caller.require("admin")
         if request.cluster_id:
-            self._registry.require(request.cluster_id)
+            self._registry.require(request.cluster_id, caller)
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
         after = tuple(request.page_token.split(" ", 1))
         left = (token for token in self._tokens.listed(request.cluster_id) if _place(token) > after)
@@ -100,10 +103,10 @@ class AdminService:
     ) -> pb.RevokeExecutorTokenResponse:
         """Raises CLUSTER_UNKNOWN for a cluster without any, TOKEN_UNKNOWN for one that has none of this id."""
         detail = f"token {request.token_id}" if request.token_id else "all tokens"
-        with self._audited(context, "revoke_executor_token", cluster_id=request.cluster_id, detail=detail):
+        with self._audited(context, "revoke_executor_token", cluster_id=request.cluster_id, detail=detail) as action:
             revoked = await self._tokens.revoke(request.cluster_id, request.token_id) if request.cluster_id else []
             if not revoked:
-                self._registry.require(request.cluster_id)
+                self._registry.require(request.cluster_id, action.caller)
                 raise errors.OpenlineError(errors.error(Reason.TOKEN_UNKNOWN, "the cluster has no token of this id"))
         return pb.RevokeExecutorTokenResponse(revoked=len(revoked))
 
@@ -123,8 +126,8 @@ class AdminService:
     @contextlib.contextmanager
     def _audited(self, context: Context, name: str, *, cluster_id: str = "", detail: str = "") -> Iterator[Action]:
         """What is done within goes into the audit trail, done or refused. Raises UNAUTHENTICATED, SCOPE_MISSING."""
-        caller = self._credentials.caller(credential(context))
-        action = Action(detail)
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
+        action = Action(caller, detail)
         correlation_id = shown(context, CORRELATION_ID) or ""
         tell = partial(self._audit.admin, name, caller, cluster_id=cluster_id, correlation_id=correlation_id)
         try:

@@ -1,6 +1,7 @@
 """The calls of one Pipe: many callers' requests, each answered on its own."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -176,7 +177,7 @@ class Calls:
         """Who asks. Raises UNAUTHENTICATED, SCOPE_MISSING."""
         if frame.HasField("forwarded"):
             return PEER
-        caller = self._services.credentials.caller(frame.api_key or self._asker.key)
+        caller = self._services.credentials.caller(frame.api_key or self._asker.key, clock_s=time.time())
         self.is_trusted = True
         caller.require(scope)
         return caller

@@ -1,11 +1,12 @@
 """ClusterService: which clusters there are, and which can be reached now."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
-from broker.core.credentials import Credentials
+from broker.core.credentials import Caller, Credentials
 from broker.presence import Presence
 from broker.registry import Registry
 from broker.rpc.service import credential
@@ -27,10 +28,10 @@ class ClusterService:
     async def ListClusters(  # noqa: N802
         self, request: cluster_service_pb2.ListClustersRequest, context: Context
     ) -> cluster_service_pb2.ListClustersResponse:
-        """A page of the registered clusters; its token is the last id of the page before."""
-        self._credentials.caller(credential(context)).require("read", or_scope="admin")
+        """A page of the clusters that the key sees; its token is the last id of the page before."""
+        caller = self._caller(context)
         size = min(request.page_size or MAX_PAGE, MAX_PAGE)
-        ids = sorted(cluster_id for cluster_id in self._registry.clusters if cluster_id > request.page_token)
+        ids = [cluster_id for cluster_id in self._registry.visible(caller) if cluster_id > request.page_token]
         return cluster_service_pb2.ListClustersResponse(
             clusters=await self._clusters(ids[:size]), next_page_token=ids[size - 1] if len(ids) > size else ""
         )
@@ -38,10 +39,14 @@ class ClusterService:
     async def GetCluster(  # noqa: N802
         self, request: cluster_service_pb2.GetClusterRequest, context: Context
     ) -> cluster_service_pb2.GetClusterResponse:
-        self._credentials.caller(credential(context)).require("read", or_scope="admin")
-        self._registry.require(request.cluster_id)
+        self._registry.require(request.cluster_id, self._caller(context))
         [cluster] = await self._clusters([request.cluster_id])
         return cluster_service_pb2.GetClusterResponse(cluster=cluster)
+
+    def _caller(self, context: Context) -> Caller:
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
+        caller.require("read", or_scope="admin")
+        return caller
 
     async def _clusters(self, cluster_ids: Sequence[str]) -> list[cluster_service_pb2.Cluster]:
         """What Redis knows of these clusters; what is connected here is known without it."""

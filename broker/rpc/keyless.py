@@ -5,8 +5,7 @@ and the end of the server.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -14,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from broker.core import quotas
+from broker.rpc.places import Places
 from broker.rpc.service import abort
 from openline import errors
 
@@ -26,31 +25,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Status = health_pb2.HealthCheckResponse
 
 
-class Places:
-    """So many at one time."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Raises QUOTA_EXCEEDED when all are taken."""
-        if self._taken >= self._most:
-            raise errors.OpenlineError(quotas.full(self._most, "too many of these calls are open"))
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-
-
 class Health:
     """grpc.health.v1.Health, of the server (the empty name) and of each service."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._status = dict.fromkeys(("", *services), Status.NOT_SERVING)
-        self._places = Places(MAX_WATCHES)
+        self._places = Places(MAX_WATCHES, full="too many watch the health")
         # Set and replaced whenever something has changed.
         self._changed = asyncio.Event()
 
@@ -83,7 +63,7 @@ class Reflection(ReflectionServicer):  # type: ignore[misc]  # it has no types
 
     def __init__(self, services: Iterable[str]) -> None:
         super().__init__(service_names=services)
-        self._places = Places(MAX_REFLECTIONS)
+        self._places = Places(MAX_REFLECTIONS, full="too many reflections are open")
 
     async def ServerReflectionInfo(  # noqa: N802
         self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], context: Context

@@ -13,6 +13,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
+from broker.core.access import RULES
 from broker.core.suspicion import Kind
 from broker.opening import Opening
 from broker.refusals import Refusals
@@ -32,8 +33,10 @@ def add_service(
     """Adds the servicer's methods, by name, under the descriptor's service.
 
     Those that take one request are called when it is there, and their answer to a wrong key is held back. Streams look
-    after both themselves.
+    after both themselves. Raises LookupError for a method of which nobody has said who may call it.
     """
+    if unruled := [method.full_name for method in descriptor.methods if method.full_name not in RULES]:
+        raise LookupError(f"not in access.RULES: {', '.join(unruled)}")
     handlers = {method.name: _handler(method, servicer, opening, refusals) for method in descriptor.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
 

@@ -1,5 +1,6 @@
 """SessionService: sessions made, shown, listed and ended."""
 
+import time
 from typing import Any
 
 import grpc
@@ -34,7 +35,7 @@ class SessionService:
     async def CreateSession(  # noqa: N802
         self, request: session_service_pb2.CreateSessionRequest, context: Context
     ) -> session_service_pb2.CreateSessionResponse:
-        caller = self._credentials.caller(credential(context))
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
         try:
             return await self._create(request, caller)
         except errors.OpenlineError as refusal:
@@ -75,7 +76,7 @@ class SessionService:
         if wrong:
             invalid = errors.error(Reason.INVALID_COMMAND, "the session is not valid", violations=wrong)
             raise errors.OpenlineError(invalid)
-        self._registry.require(request.cluster_id)
+        self._registry.require(request.cluster_id, caller)
         session = session_service_pb2.Session(
             session_id=new_id(),
             cluster_id=request.cluster_id,
@@ -90,7 +91,7 @@ class SessionService:
         return session_service_pb2.CreateSessionResponse(session=session)
 
     def _caller(self, context: Context) -> Caller:
-        caller = self._credentials.caller(credential(context))
+        caller = self._credentials.caller(credential(context), clock_s=time.time())
         caller.require("session")
         return caller
 

@@ -41,6 +41,8 @@ class Reason(StrEnum):
     VERSION_UNSUPPORTED = "VERSION_UNSUPPORTED"  # the peer speaks a version of it that is not spoken here
     TOKEN_EXISTS = "TOKEN_EXISTS"  # noqa: S105  (a token of the caller's choice that the cluster has, or had)
     TOKEN_UNKNOWN = "TOKEN_UNKNOWN"  # noqa: S105  (the cluster has no token of this id)
+    KEY_EXISTS = "KEY_EXISTS"  # an API key of the caller's choice that there is, or was
+    KEY_UNKNOWN = "KEY_UNKNOWN"  # no API key has this id, or none that the caller may see
     NOT_BUILT = "NOT_BUILT"  # in the contract, not in this version
     INTERNAL = "INTERNAL"  # a defect of ours
 
@@ -84,6 +86,8 @@ MEANING: dict[Reason, Meaning] = {
     Reason.VERSION_UNSUPPORTED: Meaning("FAILED_PRECONDITION", 400, NO, False),
     Reason.TOKEN_EXISTS: Meaning("ALREADY_EXISTS", 409, NO, False),
     Reason.TOKEN_UNKNOWN: Meaning("NOT_FOUND", 404, NO, False),
+    Reason.KEY_EXISTS: Meaning("ALREADY_EXISTS", 409, NO, False),
+    Reason.KEY_UNKNOWN: Meaning("NOT_FOUND", 404, NO, False),
     Reason.NOT_BUILT: Meaning("UNIMPLEMENTED", 501, NO, False),
     Reason.INTERNAL: Meaning("INTERNAL", 500, UNKNOWN, False),
 }

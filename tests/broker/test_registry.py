@@ -4,11 +4,13 @@ from typing import Any, cast
 
 import pytest
 
-from broker.core.credentials import Credentials
+from broker.core.credentials import Caller, Credentials
 from broker.registry import Registry
 from openline.errors import OpenlineError
 from openline.ids import is_cluster_id
 from openline.reasons import NO, Reason
+
+ALICE = Caller(owner="alice", scopes=("execute",))
 
 
 def registry(*clusters: str) -> Registry:
@@ -21,7 +23,7 @@ def registry(*clusters: str) -> Registry:
 
 def unknown(cluster_id: str, *clusters: str) -> Any:
     with pytest.raises(OpenlineError) as refusal:
-        registry(*clusters).require(cluster_id)
+        registry(*clusters).require(cluster_id, ALICE)
     assert refusal.value.reason is Reason.CLUSTER_UNKNOWN
     assert refusal.value.error.executed == NO
     return refusal.value.error
@@ -38,7 +40,7 @@ def test_cluster_ids_that_are_none_are_unknown(cluster_id: str) -> None:
 
 @pytest.mark.parametrize("cluster_id", ["a", "0", "a-b", "a--b", "a" * 100])
 def test_cluster_ids_at_the_edge_can_be_registered(cluster_id: str) -> None:
-    registry(cluster_id).require(cluster_id)
+    registry(cluster_id).require(cluster_id, ALICE)
 
 
 def test_a_name_of_megabytes_costs_a_short_answer() -> None:
@@ -64,7 +66,7 @@ def test_while_redis_has_not_told_no_cluster_is_unknown() -> None:
     """It may have a token there; the caller is to ask again."""
     credentials = Credentials(api_keys=[], executor_tokens=["prod:token"])
     clusters = Registry(credentials, cast(Any, None))
-    clusters.require("prod")
+    clusters.require("prod", ALICE)
     with pytest.raises(OpenlineError) as refusal:
-        clusters.require("staging")
+        clusters.require("staging", ALICE)
     assert refusal.value.reason is Reason.STORE_UNAVAILABLE

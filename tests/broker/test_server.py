@@ -77,6 +77,7 @@ async def test_reflection_lists_the_five_services(broker: Any) -> None:
         lambda channel: ClusterServiceStub(channel).WatchClusters(cluster_service_pb2.WatchClustersRequest()).read(),
         lambda channel: AdminServiceStub(channel).ListApiKeys(admin_service_pb2.ListApiKeysRequest()),
         lambda channel: AdminServiceStub(channel).CreateApiKey(admin_service_pb2.CreateApiKeyRequest()),
+        lambda channel: AdminServiceStub(channel).CancelAll(admin_service_pb2.CancelAllRequest()),
     ],
 )
 async def test_methods_that_are_not_built_say_so(broker: Any, call: Callable[[grpc.aio.Channel], Any]) -> None:

@@ -11,6 +11,7 @@
     │   ├── SessionMismatch
     │   ├── IdempotencyConflict
     │   ├── TokenExists           an executor token that the cluster has, or had
+    │   ├── KeyExists             an API key that there is, or was
     │   └── ExecutorFailed        the process could not be started
     ├── NotNow                    asked again later, it may be done; `retry_after_s` says when, where that is known
     │   ├── ClusterOffline        `last_seen` says since when
@@ -25,6 +26,7 @@
     ├── NotFound                  what was looked up is not there
     │   ├── CommandUnknown
     │   ├── TokenUnknown          no executor token of this id
+    │   ├── KeyUnknown            no API key of this id
     │   └── ResultExpired         it ran, and its result is not kept any more
     └── Mismatch                  client and broker do not understand each other, or one has a defect
         ├── ProtocolViolation
@@ -85,6 +87,10 @@ class IdempotencyConflict(Refused):
 
 class TokenExists(Refused):
     """The cluster has this very executor token, or had it."""
+
+
+class KeyExists(Refused):
+    """There is this very API key, or there was."""
 
 
 class ExecutorFailed(Refused):
@@ -156,6 +162,10 @@ class TokenUnknown(NotFound):
     """The cluster has no executor token of this id."""
 
 
+class KeyUnknown(NotFound):
+    """No API key has this id, or none that the key may see."""
+
+
 class ResultExpired(NotFound):
     """There was such a command, and its result is not kept any more."""
 
@@ -204,6 +214,8 @@ CLASSES: dict[Reason, type[OpenlineError]] = {
     Reason.VERSION_UNSUPPORTED: VersionUnsupported,
     Reason.TOKEN_EXISTS: TokenExists,
     Reason.TOKEN_UNKNOWN: TokenUnknown,
+    Reason.KEY_EXISTS: KeyExists,
+    Reason.KEY_UNKNOWN: KeyUnknown,
     Reason.NOT_BUILT: NotBuilt,
     Reason.INTERNAL: Internal,
 }

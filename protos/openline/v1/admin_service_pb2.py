@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from openline.v1 import command_pb2 as openline_dot_v1_dot_command__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\"\xa9\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x14\n\x12ListApiKeysRequest\"<\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r\"\x9a\x03\n\nAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x12\n\ncommand_id\x18\x08 \x01(\t\x12\x0c\n\x04\x61rgv\x18\t \x03(\t\x12%\n\x07outcome\x18\n \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x0b \x01(\x05\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\'\n\x08\x65xecuted\x18\r \x01(\x0e\x32\x15.openline.v1.Executed\x12\x13\n\x0b\x65xecutor_id\x18\x0e \x01(\t\x12%\n\x07timings\x18\x0f \x01(\x0b\x32\x14.openline.v1.Timings\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x12\n\nreplica_id\x18\x11 \x01(\t\"\xbe\x01\n\x17ListAuditEntriesRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x18ListAuditEntriesResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.openline.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe6\x05\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponse\x12_\n\x10ListAuditEntries\x12$.openline.v1.ListAuditEntriesRequest\x1a%.openline.v1.ListAuditEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\":\n\x08KeyQuota\x12\x1b\n\x13\x63ommands_per_minute\x18\x01 \x01(\r\x12\x11\n\tin_flight\x18\x02 \x01(\r\"\xcf\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05quota\x18\x07 \x01(\x0b\x32\x15.openline.v1.KeyQuota\"\x88\x01\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\x12\x0b\n\x03key\x18\x05 \x01(\t\x12$\n\x05quota\x18\x06 \x01(\x0b\x32\x15.openline.v1.KeyQuota\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"J\n\x12ListApiKeysRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r\"h\n\x10\x43\x61ncelAllRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05owner\x18\x02 \x01(\tH\x00\x12\x14\n\ncluster_id\x18\x03 \x01(\tH\x00\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x07\n\x05whose\"E\n\x11\x43\x61ncelAllResponse\x12\x11\n\tcancelled\x18\x01 \x01(\r\x12\x1d\n\x15unreached_replica_ids\x18\x02 \x03(\t\"\x9a\x03\n\nAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x12\n\ncommand_id\x18\x08 \x01(\t\x12\x0c\n\x04\x61rgv\x18\t \x03(\t\x12%\n\x07outcome\x18\n \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x0b \x01(\x05\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\'\n\x08\x65xecuted\x18\r \x01(\x0e\x32\x15.openline.v1.Executed\x12\x13\n\x0b\x65xecutor_id\x18\x0e \x01(\t\x12%\n\x07timings\x18\x0f \x01(\x0b\x32\x14.openline.v1.Timings\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x12\n\nreplica_id\x18\x11 \x01(\t\"\xbe\x01\n\x17ListAuditEntriesRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x18ListAuditEntriesResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.openline.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb2\x06\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponse\x12J\n\tCancelAll\x12\x1d.openline.v1.CancelAllRequest\x1a\x1e.openline.v1.CancelAllResponse\x12_\n\x10ListAuditEntries\x12$.openline.v1.ListAuditEntriesRequest\x1a%.openline.v1.ListAuditEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,30 +47,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=700
   _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=702
   _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=748
-  _globals['_APIKEY']._serialized_start=751
-  _globals['_APIKEY']._serialized_end=920
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=922
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1007
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1009
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1082
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1084
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1104
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1106
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1166
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1168
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1205
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1207
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1229
-  _globals['_DRAINREQUEST']._serialized_start=1231
-  _globals['_DRAINREQUEST']._serialized_end=1279
-  _globals['_DRAINRESPONSE']._serialized_start=1281
-  _globals['_DRAINRESPONSE']._serialized_end=1315
-  _globals['_AUDITENTRY']._serialized_start=1318
-  _globals['_AUDITENTRY']._serialized_end=1728
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=1731
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=1921
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=1923
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2016
-  _globals['_ADMINSERVICE']._serialized_start=2019
-  _globals['_ADMINSERVICE']._serialized_end=2761
+  _globals['_KEYQUOTA']._serialized_start=750
+  _globals['_KEYQUOTA']._serialized_end=808
+  _globals['_APIKEY']._serialized_start=811
+  _globals['_APIKEY']._serialized_end=1018
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1021
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1157
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1159
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1232
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1234
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1308
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1310
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1395
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1397
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1434
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1436
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1458
+  _globals['_DRAINREQUEST']._serialized_start=1460
+  _globals['_DRAINREQUEST']._serialized_end=1508
+  _globals['_DRAINRESPONSE']._serialized_start=1510
+  _globals['_DRAINRESPONSE']._serialized_end=1544
+  _globals['_CANCELALLREQUEST']._serialized_start=1546
+  _globals['_CANCELALLREQUEST']._serialized_end=1650
+  _globals['_CANCELALLRESPONSE']._serialized_start=1652
+  _globals['_CANCELALLRESPONSE']._serialized_end=1721
+  _globals['_AUDITENTRY']._serialized_start=1724
+  _globals['_AUDITENTRY']._serialized_end=2134
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2137
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2327
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2329
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2422
+  _globals['_ADMINSERVICE']._serialized_start=2425
+  _globals['_ADMINSERVICE']._serialized_end=3243
 # @@protoc_insertion_point(module_scope)

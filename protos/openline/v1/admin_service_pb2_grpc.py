@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Issues and revokes credentials, moves executors off a replica, and tells who did what. All of it needs the admin scope
-    but the last, which needs the audit scope. A secret is answered once, when it is made; only its SHA-256 is stored.
+    """Issues and revokes credentials, moves executors off a replica, stops commands, and tells who did what. All of it needs the
+    admin scope but ListAuditEntries, which needs the audit scope. A secret is answered once, when it is made; only its
+    SHA-256 is stored. An admin whose key sees only some clusters has to do with those alone: nothing here tells it of others.
     """
 
     def __init__(self, channel):
@@ -71,6 +72,11 @@ class AdminServiceStub:
                 request_serializer=openline_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
                 response_deserializer=openline_dot_v1_dot_admin__service__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.CancelAll = channel.unary_unary(
+                '/openline.v1.AdminService/CancelAll',
+                request_serializer=openline_dot_v1_dot_admin__service__pb2.CancelAllRequest.SerializeToString,
+                response_deserializer=openline_dot_v1_dot_admin__service__pb2.CancelAllResponse.FromString,
+                _registered_method=True)
         self.ListAuditEntries = channel.unary_unary(
                 '/openline.v1.AdminService/ListAuditEntries',
                 request_serializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
@@ -79,8 +85,9 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Issues and revokes credentials, moves executors off a replica, and tells who did what. All of it needs the admin scope
-    but the last, which needs the audit scope. A secret is answered once, when it is made; only its SHA-256 is stored.
+    """Issues and revokes credentials, moves executors off a replica, stops commands, and tells who did what. All of it needs the
+    admin scope but ListAuditEntries, which needs the audit scope. A secret is answered once, when it is made; only its
+    SHA-256 is stored. An admin whose key sees only some clusters has to do with those alone: nothing here tells it of others.
     """
 
     def CreateExecutorToken(self, request, context):
@@ -104,7 +111,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """No key can be made that may do what the asking one may not, or sees a cluster that it does not: SCOPE_MISSING.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -116,14 +124,23 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Refuses the key on every replica within a second, and ends what it watches. Those that were given at start can be
+        revoked as well, and stay so after a restart with the same ones.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
         """Sends GoAway to this replica's executors, spread over a time, and takes no new ones until it is restarted. It goes on
-        to serve callers. Answers at once with how many are to move.
+        to serve callers. Answers at once with how many are to move. For keys that see every cluster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelAll(self, request, context):
+        """Cancels every command of a session, an owner or a cluster, on every replica.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +191,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=openline_dot_v1_dot_admin__service__pb2.DrainRequest.FromString,
                     response_serializer=openline_dot_v1_dot_admin__service__pb2.DrainResponse.SerializeToString,
             ),
+            'CancelAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelAll,
+                    request_deserializer=openline_dot_v1_dot_admin__service__pb2.CancelAllRequest.FromString,
+                    response_serializer=openline_dot_v1_dot_admin__service__pb2.CancelAllResponse.SerializeToString,
+            ),
             'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEntries,
                     request_deserializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.FromString,
@@ -188,8 +210,9 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Issues and revokes credentials, moves executors off a replica, and tells who did what. All of it needs the admin scope
-    but the last, which needs the audit scope. A secret is answered once, when it is made; only its SHA-256 is stored.
+    """Issues and revokes credentials, moves executors off a replica, stops commands, and tells who did what. All of it needs the
+    admin scope but ListAuditEntries, which needs the audit scope. A secret is answered once, when it is made; only its
+    SHA-256 is stored. An admin whose key sees only some clusters has to do with those alone: nothing here tells it of others.
     """
 
     @staticmethod
@@ -371,6 +394,33 @@ class AdminService:
             '/openline.v1.AdminService/Drain',
             openline_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
             openline_dot_v1_dot_admin__service__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openline.v1.AdminService/CancelAll',
+            openline_dot_v1_dot_admin__service__pb2.CancelAllRequest.SerializeToString,
+            openline_dot_v1_dot_admin__service__pb2.CancelAllResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,19 +19,19 @@ def credentials() -> Credentials:
 
 def test_a_key_says_who_asks_and_what_they_may(credentials: Credentials) -> None:
     """A key may contain colons; owner and scopes may not."""
-    assert credentials.caller("key-a") == Caller(owner="alice", scopes=("execute", "read"))
-    assert credentials.caller("key:with:colons") == Caller(owner="bob", scopes=("admin",))
+    assert credentials.caller("key-a", clock_s=0.0) == Caller(owner="alice", scopes=("execute", "read"))
+    assert credentials.caller("key:with:colons", clock_s=0.0) == Caller(owner="bob", scopes=("admin",))
 
 
 @pytest.mark.parametrize("key", [None, "", "key-b", "key-a ", "KEY-A", "tok-1"])
 def test_any_other_key_is_nobodys(credentials: Credentials, key: str | None) -> None:
     with pytest.raises(OpenlineError) as refusal:
-        credentials.caller(key)
+        credentials.caller(key, clock_s=0.0)
     assert refusal.value.reason is Reason.UNAUTHENTICATED
 
 
 def test_a_scope_that_is_missing_is_named(credentials: Credentials) -> None:
-    caller = credentials.caller("key-a")
+    caller = credentials.caller("key-a", clock_s=0.0)
     caller.require("read")
     with pytest.raises(OpenlineError) as refusal:
         caller.require("admin")
@@ -41,10 +41,10 @@ def test_a_scope_that_is_missing_is_named(credentials: Credentials) -> None:
 
 def test_another_scope_may_do_as_well(credentials: Credentials) -> None:
     """The first one is the one that is named as missing."""
-    credentials.caller("key-a").require("read", or_scope="admin")
-    credentials.caller("key:with:colons").require("read", or_scope="admin")
+    credentials.caller("key-a", clock_s=0.0).require("read", or_scope="admin")
+    credentials.caller("key:with:colons", clock_s=0.0).require("read", or_scope="admin")
     with pytest.raises(OpenlineError) as refusal:
-        credentials.caller("key:with:colons").require("read", or_scope="audit")
+        credentials.caller("key:with:colons", clock_s=0.0).require("read", or_scope="audit")
     assert refusal.value.error.metadata["scope"] == "read"
 
 
@@ -98,7 +98,7 @@ def test_neither_secrets_nor_digests_are_shown(credentials: Credentials) -> None
 
 
 def test_every_scope_can_be_given() -> None:
-    given = Credentials(api_keys=[f"root:k:{'+'.join(sorted(SCOPES))}"], executor_tokens=[]).caller("k")
+    given = Credentials(api_keys=[f"root:k:{'+'.join(sorted(SCOPES))}"], executor_tokens=[]).caller("k", clock_s=0.0)
     for scope in SCOPES:
         given.require(scope)
 

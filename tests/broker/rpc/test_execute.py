@@ -543,7 +543,9 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     credentials = Credentials(api_keys=["alice:the-key-of-alice:execute"], executor_tokens=["prod:token"])
     replica = Replica(BrokerSettings(replica_id="replica-1"), store, credentials)
     dispatcher, lookups, proof = replica.dispatcher, replica.lookups, replica.proof
-    pipes = Pipes(replica.executions, lookups, credentials, proof, replica_id="replica-1")
+    pipes = Pipes(
+        replica.executions, lookups, credentials, proof, replica.opening, replica.refusals, replica_id="replica-1"
+    )
     service = CommandService(replica.executions, lookups, replica.listings, credentials, proof, pipes)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []
