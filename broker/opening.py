@@ -14,7 +14,7 @@ import structlog
 from openline import errors, limits
 from openline.reasons import NO, Reason
 
-MAX_SILENT = 4_000
+MAX_SILENT = 10_000
 # The log tells of those that had to make room together, no more often than this.
 TELL_EVERY_S = 60.0
 

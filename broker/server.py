@@ -28,6 +28,7 @@ from broker.rpc.sessions import SessionService
 from broker.settings import BrokerSettings
 from broker.store.store import Store
 from openline.channels import SERVER_OPTIONS
+from openline.process import open_files
 from openline.settings import Address
 from openline.v1 import (
     admin_service_pb2,
@@ -39,6 +40,10 @@ from openline.v1 import (
 
 # How long running unary calls may take to end after a stop, and the streams to be told of it.
 STOP_GRACE_S = 2.0
+# Of executors, callers and other replicas; an idle one costs 14 KB. Those beyond it are closed at once.
+MAX_CONNECTIONS = 20_000
+# Files that connections must leave to everything else, above all to Redis: a flood would take its connections first.
+RESERVED_FILES = 512
 
 DESCRIPTORS = {
     pb2.DESCRIPTOR.services_by_name[name]
@@ -115,7 +120,8 @@ async def _serving(
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
     health = Health(names)
     servicers[HEALTH.name] = health
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    most = ("grpc.max_allowed_incoming_connections", connections_allowed())
+    server = grpc.aio.server(options=[*SERVER_OPTIONS, most])
     for descriptor in (*DESCRIPTORS, HEALTH):
         add_service(server, descriptor, servicers[descriptor.name], opening=replica.opening, refusals=replica.refusals)
     reflecting = Reflection([*names, HEALTH.full_name, reflection.SERVICE_NAME])
@@ -147,6 +153,10 @@ async def _balance(replica: Replica, *, every_s: float) -> None:
 def _advertised(address: Address) -> Address:
     host, _, port = address.rpartition(":")
     return Address(f"{socket.gethostname()}:{port}") if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104
+
+
+def connections_allowed() -> int:
+    return max(1, min(MAX_CONNECTIONS, open_files() - RESERVED_FILES))
 
 
 def check_listen(listen: Address) -> None:

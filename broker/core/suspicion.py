@@ -1,7 +1,8 @@
 """Credentials that were refused: how many there were, and how long the answer to the next one is held back.
 
-Whoever guesses has to wait for each answer. How many wait at one time is bounded; beyond that a refusal is answered at
-once, since what is held costs memory. Nobody who shows a good credential comes here, so nobody good waits.
+Whoever guesses has to wait for each answer, and the more guess, the longer: who has an answer asks again, and new calls
+are taken one after another, those of good callers among them. How many wait at one time is bounded, since what is held
+costs memory; beyond that a refusal is answered at once. Nobody who shows a good credential comes here.
 """
 
 from collections import deque
@@ -10,8 +11,10 @@ from enum import StrEnum
 
 # Long for a program that guesses, short for a person who has mistyped.
 HOLD_S = 0.5
+# So many answers a second, however many ask.
+MAX_RATE = 500.0
 # At some 20 KB for a call of its own.
-MAX_HELD = 4_000
+MAX_HELD = 10_000
 # The log tells of them together, no more often than this.
 TELL_EVERY_S = 60.0
 
@@ -28,7 +31,7 @@ class Suspicion:
 
     def __init__(self) -> None:
         self.refused = dict.fromkeys(Kind, 0)
-        # When each of those that are held back will be answered: the earliest first, since all wait equally long.
+        # When each of those that are held back will be answered, the earliest first.
         self._held_until: deque[float] = deque()
         self._told = dict(self.refused)
         self._told_at = float("-inf")
@@ -44,8 +47,9 @@ class Suspicion:
             held.popleft()
         if len(held) >= MAX_HELD:
             return 0.0
-        held.append(now + HOLD_S)
-        return HOLD_S
+        until = max(now + HOLD_S, held[-1] + 1 / MAX_RATE) if held else now + HOLD_S
+        held.append(until)
+        return until - now
 
     def tell(self, *, now: float) -> Mapping[Kind, int]:
         """How many were refused since this was told last; empty when it is too early to tell again."""

@@ -33,7 +33,7 @@ MAX_STREAMING_CALLS = 2_000
 MAX_WAITING_BYTES = 2 << 20
 LOOK_AGAIN_S = 0.01
 # What may wait for a stranger, who is answered with nothing but heartbeats and refusals.
-MAX_STRANGER_BYTES = 256 << 10
+MAX_STRANGER_BYTES = 64 << 10
 
 log = structlog.get_logger()
 

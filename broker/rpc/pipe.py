@@ -25,7 +25,7 @@ from openline.v1 import executor_service_pb2
 # It is for the logs.
 MAX_CLIENT_CHARACTERS = 200
 # Pipes on which nobody has shown a good key yet; to open one takes none. Beyond this the oldest makes room.
-MAX_STRANGERS = 500
+MAX_STRANGERS = 1_000
 
 log = structlog.get_logger()
 

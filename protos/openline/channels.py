@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from openline.limits import HELLO_TIMEOUT_S
 from openline.settings import Address
 
 # Well below a minute, since proxies and load balancers drop idle connections after one; and the table of promises says
@@ -47,6 +48,12 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
     # Beyond 1,000 waiting calls the default drops some at random: a reconnect storm is more than that.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
+    # For the handshakes of TLS and HTTP/2 together; the default lets a connection that says nothing stay two minutes.
+    ("grpc.server_handshake_timeout_ms", int(HELLO_TIMEOUT_S * 1000)),
+    # A connection without a call; by default it may stay for ever. Clients come back when they have something to ask.
+    ("grpc.max_connection_idle_ms", 60_000),
+    # By default one connection may open calls without end.
+    ("grpc.max_concurrent_streams", 1_000),
 ]
 
 
