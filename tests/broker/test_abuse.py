@@ -276,10 +276,6 @@ async def test_a_wrong_credential_in_band_leaves_the_stream_as_it_was(
         [line] = [line for line in log_lines if line["event"] == "credential.refused"]
         assert (line["cluster_id"], line["executor_id"]) == ("prod", "exec-2")
         assert counts(broker)[Kind.EXECUTOR_TOKEN] == 3
-        await executor.send(wire.ExecutorFrame(credential=wire.Credential(token="the-second-token-of-prod")))
-        await executor.sync()
-        names = {connection.executor_id: connection.token for connection in broker.inside.ledger.connections}
-        assert names["exec-1"] != names["exec-2"]
 
 
 # Connections
