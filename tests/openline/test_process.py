@@ -17,7 +17,16 @@ PROGRAMS = {
     "openline-broker": (["--listen", "127.0.0.1:0"], "broker.started"),
     "openline-gateway": (["--listen", "127.0.0.1:0", "--broker", "127.0.0.1:1"], "gateway.listening"),
     "openline-executor": (
-        ["--broker", "127.0.0.1:1", "--cluster-id", "c", "--token", "a-token", "--kubectl", str(SCRIPTS / "kubectl")],
+        [
+            "--broker",
+            "127.0.0.1:1",
+            "--cluster-id",
+            "c",
+            "--token",
+            "the-token-of-c",
+            "--kubectl",
+            str(SCRIPTS / "kubectl"),
+        ],
         "executor.started",
     ),
 }
