@@ -25,8 +25,10 @@ from broker.killing import Killing
 from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
+from broker.opening import Opening
 from broker.overview import Overview
 from broker.presence import Presence
+from broker.refusals import Refusals
 from broker.registry import Registry
 from broker.rpc.peers import Peers
 from broker.settings import BrokerSettings
@@ -55,6 +57,8 @@ class Replica:
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
+        self.opening = Opening()
+        self.refusals = Refusals()
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
         self.lasting = LastingCalls(credentials)

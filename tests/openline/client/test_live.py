@@ -361,7 +361,7 @@ async def test_tls_is_spoken_with_a_ca_and_mutually(start_program: Any, tmp_path
     mine.private_key_pem.write_to_path(files["key"])
     trustme.CA().cert_pem.write_to_path(files["other"])
     pair = ("--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]), "--tls-client-ca", str(files["ca"]))
-    keys = ("--api-keys", "me:test-key:execute+read", "--executor-tokens", "west:WEST")
+    keys = ("--api-keys", "me:test-key:execute+read", "--executor-tokens", "west:the-token-of-west")
     flags = ("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"), *keys, *pair)
     good: dict[str, Any] = {name: files[name] for name in ("ca", "cert", "key")}
     with start_program("openline-broker", *flags, until="broker.started") as (_, started):
