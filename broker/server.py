@@ -173,7 +173,7 @@ async def _balance(replica: Replica, *, every_s: float) -> None:
 
 def _advertised(address: Address) -> Address:
     host, _, port = address.rpartition(":")
-    return Address(f"{socket.gethostname()}:{port}") if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104
+    return Address(f"{socket.gethostname()}:{port}") if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104  (compared, not bound to)
 
 
 def connections_allowed() -> int:
