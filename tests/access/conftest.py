@@ -170,9 +170,10 @@ class Stage:
         """What a key is told that sees all of what is named but for one name, by which of them that is."""
 
         async def half(ask: Ask, name: str) -> Cell:
+            # Of its own: what was asked of others' is in the audit trail.
             told = [
                 (await ask(SOME, {**self.seen, name: names[name]})).blot({name: names[name]})
-                for names in (self.hidden, self.unknown)
+                for names in (await self.make(HIDDEN), unknown_names())
             ]
             return Cell(*told)
 
@@ -363,8 +364,11 @@ async def together(asked: Mapping[N, Callable[[], Awaitable[T]]]) -> dict[N, T]:
     return {name: task.result() for name, task in asking.items()}
 
 
-def judge(cells: Mapping[str, Cell], kind: str, *, needs_every: bool = False) -> None:
-    """Whether this kind of key was told what it should; `needs_every` for what only keys may that see every cluster."""
+def judge(cells: Mapping[str, Cell], kind: str, *, needs_every: bool = False, good: str = "") -> None:
+    """Whether this kind of key was told what it should.
+
+    `needs_every` is for what only keys may that see every cluster, `good` for what cannot be done for another reason.
+    """
     cell, wrong_cluster = cells[kind], cells["wrong cluster"]
     match kind:
         case "no key":
@@ -374,7 +378,7 @@ def judge(cells: Mapping[str, Cell], kind: str, *, needs_every: bool = False) ->
         case "wrong cluster":
             judge_hidden(cell, may_be_refused=needs_every)
         case "good key":
-            assert cell.told.reason == ""
+            assert cell.told.reason == good
             # What is not refused is made of what the key sees, or these two cells prove nothing.
             if wrong_cluster.told.reason == "":
                 assert HIDDEN in cell.told.text
