@@ -1,0 +1,205 @@
+"""Every method that the broker serves, and every call on a Pipe, with each kind of key; an executor's stream with each
+kind of token. The rows are those of the service descriptors: a new method is held to its rule, or to be given a place.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+
+from broker.core.access import RULES
+from broker.server import DESCRIPTORS
+from openline import limits
+from openline.reasons import Reason
+from openline.v1 import command_service_pb2 as pb
+from openline.v1 import executor_service_pb2 as wire
+
+METHODS: dict[str, MethodDescriptor] = {
+    method.full_name: method for service in DESCRIPTORS for method in service.methods
+}
+PIPE, CONNECT = "openline.v1.CommandService.Pipe", "openline.v1.ExecutorService.Connect"
+CALLS = [name for name in sorted(METHODS) if name not in (PIPE, CONNECT)]
+# For probes and tools, which have no key.
+OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+OPEN_METHODS = {
+    method.full_name: method
+    for service in OPEN_SERVICES
+    for method in descriptor_pool.Default().FindServiceByName(service).methods
+}
+# A key makes keys for the clusters that it sees, and a replica is drained for all of them: who may not is told so,
+# whether there is such a cluster or not.
+NEED_EVERY = {"openline.v1.AdminService.CreateApiKey", "openline.v1.AdminService.Drain"}
+# What a good key is told on this stage, if it is not an answer: there is no other replica.
+ALONE = {"openline.v1.AdminService.Drain": Reason.BROKER_UNAVAILABLE}
+
+# What frames on a Pipe are held to the rule of; the others ask for nothing.
+FRAMES = {"execute": "Execute", "execute_stream": "ExecuteStream", "watch": "WatchCommand", "cancel": "CancelCommand"}
+OTHER_FRAMES = {"hello", "heartbeat", "abandon", "credit"}
+# Whose key a call on a Pipe has.
+WHERE = ("frame", "pipe")
+
+# What texts in requests are: names of what belongs to a cluster, what has to be there, and what no access depends on.
+NAMES = {"cluster_id", "session_id", "command_id", "key_id", "token_id", "clusters"}
+NEEDED: Mapping[str, Any] = {"argv": ["get", "pods"], "owner": "yves", "scopes": ["read"]}
+FREE = {
+    "correlation_id", "idempotency_key", "key", "page_token", "reason", "service_identity", "token", "traceparent",
+    "user_id", "why",
+}  # fmt: skip
+
+
+def texts(message: Descriptor) -> list[FieldDescriptor]:
+    """Of a request, and of the request in it."""
+    fields: list[FieldDescriptor] = []
+    for field in message.fields:
+        if field.name == "execute":
+            fields += texts(field.message_type)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            fields.append(field)
+    return fields
+
+
+def names_in(message: Descriptor) -> list[str]:
+    """Which of the names it takes; not the id that a caller makes up for a new command."""
+    return [
+        field.name
+        for field in texts(message)
+        if field.name in NAMES and (field.containing_type.name, field.name) != ("ExecuteRequest", "command_id")
+    ]
+
+
+def request_for(message: Descriptor, names: Mapping[str, str], *, about: str = "") -> Message:
+    """A request about all that has these names; where only one of them can be said, about that one."""
+    request = message_factory.GetMessageClass(message)()
+    if "execute" in message.fields_by_name:
+        execute = message.fields_by_name["execute"].message_type
+        request.execute.CopyFrom(request_for(execute, names, about=about))
+    taken = names_in(message)
+    for field in message.fields:
+        choice = [] if field.containing_oneof is None else [other.name for other in field.containing_oneof.fields]
+        if about in choice and field.name != about:
+            continue
+        if field.name == "clusters" and (about == "clusters" or "cluster_id" not in taken):
+            request.clusters.append(names["clusters"])
+        elif field.name in taken and field.name != "clusters":
+            setattr(request, field.name, names[field.name])
+        elif isinstance(value := NEEDED.get(field.name), list):
+            getattr(request, field.name).extend(value)
+        elif value is not None:
+            setattr(request, field.name, value)
+    return request
+
+
+@pytest.fixture(scope="module")
+def answers(play: Any, row: Any, told: Any) -> Any:
+    """Of every row, and of those where one name of several is hidden; of executors by kind of token, and of the open
+    methods; and the services that there are."""
+
+    async def call(stage: Any, method: MethodDescriptor, key: str | None, names: Mapping[str, str], about: str) -> Any:
+        return await stage.call(method, request_for(method.input_type, names, about=about), key=key)
+
+    async def call_on_pipe(stage: Any, kind: str, where: str, key: str | None, names: Mapping[str, str]) -> Any:
+        hello = pb.PipeHello(protocol_version=limits.PROTOCOL_VERSION, client="test")
+        content = request_for(pb.CallerFrame.DESCRIPTOR.fields_by_name[kind].message_type, names)
+        frame = pb.CallerFrame(call_id=1, api_key=key if where == "frame" else "", **{kind: content})
+        requests = [pb.PipeRequest(frames=[each]) for each in (pb.CallerFrame(hello=hello), frame)]
+        answer = await stage.call(METHODS[PIPE], *requests, key=key if where == "pipe" else None)
+        return told(answer.message.frames[0].error.reason, answer.text)
+
+    async def connect(stage: Any, token: str | None) -> Any:
+        hello = wire.Hello(
+            protocol_version=limits.PROTOCOL_VERSION, cluster_id="prod", executor_id="two", instance_id="i"
+        )
+        return await stage.call(
+            METHODS[CONNECT], wire.ConnectRequest(frames=[wire.ExecutorFrame(hello=hello)]), key=token
+        )
+
+    async def ask(stage: Any) -> Any:
+        executors = {kind: await connect(stage, token) for kind, token in stage.tokens.items()}
+        opened = {
+            name: await stage.call(method, message_factory.GetMessageClass(method.input_type)(), key=None)
+            for name, method in OPEN_METHODS.items()
+        }
+        halves = {
+            (name, about): partial(call, stage, METHODS[name], about=about)
+            for name in CALLS
+            for about in names_in(METHODS[name].input_type)
+        }
+        one_of_several = await stage.fill_halves(halves)
+        rows = {
+            name: row(
+                RULES[name],
+                partial(call, stage, METHODS[name], about=""),
+                is_list=not names_in(METHODS[name].input_type),
+                is_last=name.endswith(".CancelAll"),
+            )
+            for name in CALLS
+        } | {
+            f"{kind} of {where}": row(
+                RULES[f"openline.v1.CommandService.{method}"], partial(call_on_pipe, stage, kind, where)
+            )
+            for kind, method in FRAMES.items()
+            for where in WHERE
+        }
+        return await stage.fill(rows), one_of_several, executors, opened, stage.served
+
+    return play(ask)
+
+
+def test_what_is_served_is_in_the_matrix(answers: Any) -> None:
+    """Services, methods with a stream of requests, kinds of frames, texts in requests: a new one is given its place."""
+    *_, served = answers
+    assert served == {service.full_name for service in DESCRIPTORS} | set(OPEN_SERVICES)
+    assert {name for name, method in METHODS.items() if method.client_streaming} == {PIPE, CONNECT}
+    assert {name for name in METHODS if RULES[name].is_open} == {PIPE, CONNECT}
+    kinds = {field.name for field in pb.CallerFrame.DESCRIPTOR.oneofs_by_name["frame"].fields}
+    assert kinds == FRAMES.keys() | OTHER_FRAMES
+    requests = [METHODS[name].input_type for name in CALLS]
+    assert {field.name for request in requests for field in texts(request)} == NAMES | NEEDED.keys() | FREE
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_method(answers: Any, judges: Any, name: str, kind: str) -> None:
+    cells, *_ = answers
+    judge, _ = judges
+    judge(cells[name], kind, needs_every=name in NEED_EVERY, good=ALONE.get(name, ""))
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("frame", FRAMES)
+def test_frame_on_a_pipe(answers: Any, judges: Any, frame: str, where: str, kind: str) -> None:
+    cells, *_ = answers
+    judge, _ = judges
+    judge(cells[f"{frame} of {where}"], kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "about"), [(name, about) for name in CALLS for about in names_in(METHODS[name].input_type)]
+)
+def test_one_hidden_name_among_others(answers: Any, judges: Any, name: str, about: str) -> None:
+    """Such as a hidden session in a cluster that is seen: it is one that there is not."""
+    _, cells, *_ = answers
+    _, judge_hidden = judges
+    # Patterns are of the key's own; whether something is there that they fit makes no difference.
+    judge_hidden(cells[name, about], may_be_refused=about == "clusters" or name in NEED_EVERY)
+
+
+def test_executor(answers: Any, token_kind: str) -> None:
+    """Whatever is wrong with a token, it is told the same."""
+    _, _, executors, *_ = answers
+    if token_kind == "good token":
+        assert "welcome" in executors[token_kind].text
+    else:
+        assert executors[token_kind].reason == Reason.UNAUTHENTICATED
+        assert executors[token_kind] == executors["wrong token"]
+
+
+@pytest.mark.parametrize("name", OPEN_METHODS)
+def test_open_to_everybody(answers: Any, name: str) -> None:
+    """For probes and load balancers, and for tools that ask what there is."""
+    _, _, _, opened, _ = answers
+    assert opened[name].text
+    assert opened[name].reason not in (Reason.UNAUTHENTICATED, Reason.SCOPE_MISSING)
