@@ -121,9 +121,7 @@ class Calls:
         elif (streaming and len(self._tasks) >= MAX_STREAMING_CALLS) or (
             max(len(self._open), len(self._tasks)) >= MAX_OPEN_CALLS
         ):
-            refusal = quotas.full(
-                MAX_STREAMING_CALLS if streaming else MAX_OPEN_CALLS, "too many open calls on this pipe"
-            )
+            refusal = quotas.full(MAX_STREAMING_CALLS if streaming else MAX_OPEN_CALLS, "too many open calls here")
             self._stream.send(pb.ReplyFrame(call_id=call_id, error=refusal))
         else:
             return True
