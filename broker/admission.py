@@ -28,7 +28,7 @@ class Admission:
         quota = None if ask.origin else self._quotas.applying(ask.quota)
         if quota is None or self._dispatcher.find(ask.command_id) is not None:
             return self._dispatcher.dispatch(ask)
-        admitted = self._quotas.admit(ask.owner, quota, again=ask.attach, now=time.time())
+        admitted = self._quotas.admit(ask.counted_as, quota, again=ask.attach, now=time.time())
         try:
             command = self._dispatcher.dispatch(ask)
         except BaseException:
@@ -46,7 +46,7 @@ class Admission:
     def states(self, ask: Ask) -> list[QuotaState]:
         """What is left to the caller now; empty when no quota applies."""
         quota = None if ask.origin else self._quotas.applying(ask.quota)
-        return [] if quota is None else self._quotas.states(ask.owner, quota, now=time.time())
+        return [] if quota is None else self._quotas.states(ask.counted_as, quota, now=time.time())
 
 
 def _ended(admitted: Admitted, command: Command) -> None:

@@ -1,7 +1,8 @@
-"""The audit trail: what becomes of each command, each request that was refused and each action of an admin.
+"""The audit trail: what becomes of each command, each request that was refused, and what else somebody did.
 
-Each is one entry in the trail and one line in the log. The argv is in the trail alone, which needs a scope of its own
-to be read; what a command wrote is in neither. A key that is not known leaves no entry (`refusals` counts it).
+That is sessions made and ended, commands cancelled, and each action of an admin. Each is one entry in the trail and one
+line in the log. The argv is in the trail alone, which needs a scope of its own to be read, unless the log is to have it
+as well; what a command wrote is in neither. A key that is not known leaves no entry (`refusals` counts it).
 """
 
 import time
@@ -31,8 +32,9 @@ log = structlog.get_logger()
 
 
 class Audit:
-    def __init__(self, trail: AuditTrail, *, replica_id: str) -> None:
+    def __init__(self, trail: AuditTrail, *, replica_id: str, log_argv: bool = False) -> None:
         self._trail = trail
+        self._log_argv = log_argv
         self._replica_id = replica_id
 
     def command(self, done: command_pb2.Command) -> None:
@@ -76,22 +78,26 @@ class Audit:
             entry.argv[:] = shorten(request.argv)
         self._write(entry)
 
-    def admin(
+    def acted(
         self,
         action: str,
         caller: Caller,
         *,
         cluster_id: str = "",
+        session_id: str = "",
         correlation_id: str = "",
+        command_id: str = "",
         detail: str = "",
         error: command_pb2.Error | None = None,
     ) -> None:
-        """An admin has done this, such as `create_api_key`, or with an error was refused it. No secret in `detail`."""
+        """Somebody has done this, such as `create_api_key`, or with an error was refused it. No secret in `detail`."""
         entry = Entry(
             action=action,
             owner=caller.owner,
             cluster_id=errors.short(cluster_id),
+            session_id=session_id,
             correlation_id=_shown(correlation_id),
+            command_id=command_id,
             detail=errors.short(detail),
         )
         if error is not None:
@@ -109,6 +115,8 @@ class Audit:
         for name in _TOLD_IF_THERE:
             if value := getattr(entry, name):
                 fields[name] = value
+        if self._log_argv and entry.argv:
+            fields["argv"] = list(entry.argv)
         fields["agent_call"] = "correlation_id" in fields
         if entry.outcome:
             fields["outcome"] = OUTCOME_TEXT.get(entry.outcome, "unknown")

@@ -24,6 +24,7 @@ from broker.core.directory import Directory
 from broker.core.ledger import Held, Ledger
 from broker.core.proof import Proof
 from broker.core.tally import Tally
+from broker.core.whose import Whose
 from broker.forwarding import Forwarding
 from broker.presence import Presence
 from broker.records import running
@@ -108,6 +109,10 @@ class Dispatcher:
     def cancel(self, command: Command, *, why: str) -> None:
         """Asks for a command to be stopped; one that an executor holds ends when the executor says so."""
         self._perform(self._ledger.cancel(command, why=why, now=monotonic()))
+
+    def of(self, whose: Whose) -> list[Command]:
+        """The commands that this replica has to do with and that have not ended."""
+        return self._ledger.of(whose)
 
     # For connections
 

@@ -32,7 +32,7 @@ class Earlier:
     async def by_key(self, ask: Ask, key: str, execution: Execution) -> Command | command_pb2.Command | None:
         """The command that an earlier request with this key made; None when the key is claimed for this one now.
 
-        Raises IDEMPOTENCY_CONFLICT, CANCELLED when the caller leaves, STORE_UNAVAILABLE, or what `dispatch` does.
+        Raises IDEMPOTENCY_CONFLICT, CANCELLED when nobody waits any more, STORE_UNAVAILABLE, or what `dispatch` does.
         """
         claims = self._store.claims
         own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
@@ -49,10 +49,11 @@ class Earlier:
                     continue
                 execution.release = partial(claims.release, ask.owner, key, own)
                 return None
-            if execution.over:
-                raise errors.OpenlineError(errors.error(Reason.CANCELLED, "the caller is gone", executed=NO))
             began = monotonic()  # a replica that is frozen may take all of the time
-            if (found := await self._find(replace(ask, command_id=held.command_id))) is not None:
+            found = await self._find(replace(ask, command_id=held.command_id))
+            if execution.over:
+                raise errors.OpenlineError(errors.error(Reason.CANCELLED, "nobody waits any more", executed=NO))
+            if found is not None:
                 return found
             if began > until:
                 # Its replica may be gone, and its executor is not back yet.

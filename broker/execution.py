@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from broker.core.command import Command
+from broker.core.credentials import PEER, Caller
 from broker.dispatcher import Dispatcher
 from broker.rpc.finding import Found
 from openline.v1 import command_pb2, command_service_pb2
@@ -24,6 +25,7 @@ class Execution:
         "_cancel_on_disconnect",
         "_dispatcher",
         "_done",
+        "caller",
         "command",
         "on_refusal",
         "release",
@@ -43,6 +45,8 @@ class Execution:
         self._begun = begun
         self._cancel_on_disconnect = cancel_on_disconnect
         self._done: Callable[[Command], None] | None = None
+        # Who asks, once the key was checked; another replica has done that for what it forwards.
+        self.caller: Caller = PEER
         # Frees the idempotency key that this one has claimed.
         self.release: Callable[[], None] | None = None
         self.replayed = False

@@ -4,14 +4,12 @@ The usual command is admitted and sent without waiting for anything. An idempote
 memory and a cluster that is not connected cost a look into Redis, and a task.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
-import structlog
-
 from broker.admission import Admission
+from broker.core.access import rule
 from broker.core.account import offline
 from broker.core.checks import check_execute
 from broker.core.command import Ask, Command
@@ -23,23 +21,21 @@ from broker.execution import Answer, Execution, Source
 from broker.registry import Registry
 from broker.sessions import UsedSessions
 from broker.store.store import Store
+from broker.waiting import Waiting
 from openline import errors
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, command_service_pb2
 
-# Executions that wait for Redis at one time.
-MAX_WAITING = 10_000
+# Of all ways to execute.
+RULE = rule("CommandService.Execute")
 
 Request = command_service_pb2.ExecuteRequest
 Response = command_service_pb2.ExecuteResponse
 Forwarded = command_service_pb2.Forwarded
-Wait = Callable[[Execution], Awaitable[None]]
-
-log = structlog.get_logger()
 
 
 class Executions:
-    """Starts executions, and owns the tasks of those that have to wait for Redis until `close`."""
+    """Starts executions. Some have to be `waiting` for Redis, until `close`."""
 
     def __init__(
         self,
@@ -60,7 +56,7 @@ class Executions:
         self._earlier = earlier
         self._admission = admission
         self._max_output_bytes = max_output_bytes
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.waiting = Waiting(dispatcher.expected)
 
     def start(
         self,
@@ -83,16 +79,17 @@ class Executions:
                 return execution
             execution.on_refusal = partial(self._admission.refused, request, None)
             caller = self._credentials.caller(key, clock_s=time.time())
+            execution.caller = caller
             execution.on_refusal = partial(self._admission.refused, request, caller)
-            caller.require("execute")
+            RULE.check(caller)
             self._registry.require(request.cluster_id, caller)
             ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
             if request.idempotency_key:
-                self._spawn(partial(self._claim, ask, request.idempotency_key), execution, ask.command_id)
+                self.waiting.add(partial(self._claim, ask, request.idempotency_key), execution, ask)
             elif ask.attach or (request.command_id and self._dispatcher.may_be_done(ask.command_id)):
-                self._spawn(partial(self._find_or_go_on, ask), execution, ask.command_id)
+                self.waiting.add(partial(self._find_or_go_on, ask), execution, ask)
             elif ask.session_id and not self._sessions.use_believed(ask):
-                self._spawn(partial(self._in_session, ask), execution, ask.command_id)
+                self.waiting.add(partial(self._in_session, ask), execution, ask, is_new=True)
             else:
                 self._dispatch(ask, execution)
         except errors.OpenlineError as refusal:
@@ -106,9 +103,7 @@ class Executions:
 
     async def close(self) -> None:
         """Ends the executions that still wait for Redis."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.waiting.close()
 
     def _dispatch(self, ask: Ask, execution: Execution) -> None:
         """Raises OpenlineError when there is no room, or its caller's quota is used up."""
@@ -153,7 +148,7 @@ class Executions:
     def _say_offline(self, cluster_id: str, execution: Execution) -> None:
         """Answers CLUSTER_OFFLINE; since when is left out if too many wait for Redis already."""
         try:
-            self._spawn(partial(self._look_and_say_offline, cluster_id), execution)
+            self.waiting.add(partial(self._look_and_say_offline, cluster_id), execution)
         except errors.OpenlineError:
             execution.answer(offline(cluster_id))
 
@@ -195,34 +190,6 @@ class Executions:
 
     async def _look_and_say_offline(self, cluster_id: str, execution: Execution) -> None:
         execution.answer(await self._registry.offline(cluster_id))
-
-    def _spawn(self, wait: Wait, execution: Execution, command_id: str = "") -> None:
-        """Raises STORE_UNAVAILABLE when too many wait already. Other replicas hear that the command may be here."""
-        if len(self._tasks) >= MAX_WAITING:
-            raise errors.OpenlineError(errors.error(Reason.STORE_UNAVAILABLE, "too many wait for Redis"))
-        expected = self._dispatcher.expected
-        is_first = command_id not in expected
-        expected.add(command_id)
-        task = asyncio.get_running_loop().create_task(_answered(wait, execution))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if is_first:
-            task.add_done_callback(lambda _: expected.discard(command_id))
-
-
-async def _answered(wait: Wait, execution: Execution) -> None:
-    """Whatever goes wrong on the way, the caller is told."""
-    try:
-        await wait(execution)
-    except errors.OpenlineError as refusal:
-        execution.free_key()
-        execution.answer(refusal.error)
-    except asyncio.CancelledError:
-        execution.free_key()  # nothing waits any more once the command is sent
-        raise
-    except Exception:
-        log.exception("execution.failed")
-        execution.answer(errors.error(Reason.INTERNAL, "internal error; see the broker's log"))
 
 
 def _not_here(absent: ClusterAbsent) -> command_pb2.Error:

@@ -22,7 +22,7 @@ from openline.v1 import cluster_service_pb2
 # To find that Redis has come back empty, and which replicas there are.
 LOOK_EVERY_S = 1.0
 # To find what was missed, and how loaded executors are.
-READ_EVERY_S = 5.0
+READ_EVERY_S = 10.0
 # One that has come back empty is told all again within this; what it lacks until then is not believed to be gone.
 TOLD_AGAIN_S = 2 * LOOK_EVERY_S + 1.0
 

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.credentials import Caller
 from broker.dispatcher import Dispatcher
-from broker.lookups import CLOCK_SLACK_S
+from broker.lookups import CLOCK_SLACK_S, may_see
 from broker.paging import Page, check_id_token, page_size, read_page
 from broker.records import outline, record
 from broker.store import keys
@@ -54,7 +54,7 @@ class Listings:
 
         def fits(command: command_pb2.Command) -> bool:
             return (
-                (command.owner == caller.owner or "admin" in caller.scopes)
+                may_see(caller, command)
                 and request.cluster_id in ("", command.cluster_id)
                 and request.session_id in ("", command.session_id)
                 and request.correlation_id in ("", command.correlation_id)
@@ -68,14 +68,17 @@ class Listings:
     async def sessions(
         self, request: session_service_pb2.ListSessionsRequest, caller: Caller
     ) -> Page[session_service_pb2.Session]:
-        """The owner's. Raises INVALID_COMMAND for a page_token that was not a page's, STORE_UNAVAILABLE."""
+        """The owner's, of clusters that the caller sees.
+
+        Raises INVALID_COMMAND for a page_token that was not a page's, STORE_UNAVAILABLE.
+        """
 
         async def fetch(before: str, count: int) -> Sequence[tuple[str, session_service_pb2.Session | None]]:
             return await self._store.sessions.listed(caller.owner, before=before, count=count)
 
         return await read_page(
             fetch,
-            lambda session: request.cluster_id in ("", session.cluster_id),
+            lambda session: request.cluster_id in ("", session.cluster_id) and caller.sees(session.cluster_id),
             size=page_size(request.page_size),
             token=check_id_token(request.page_token),
             at_a_time=SESSIONS_AT_A_TIME,

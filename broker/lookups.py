@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterable, Iterator
+from functools import partial
 
+from broker.audit import Audit
 from broker.core import whereabouts
-from broker.core.command import Command
+from broker.core.command import Ask, Command
 from broker.core.credentials import Caller
 from broker.core.life import State
 from broker.dispatcher import Dispatcher
@@ -28,14 +30,16 @@ ANSWER_S = 2.0
 
 
 class Lookups:
-    def __init__(self, dispatcher: Dispatcher, store: Store, peers: Peers) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: Store, peers: Peers, audit: Audit) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._peers = peers
+        self._audit = audit
 
     async def find(self, command_id: str, caller: Caller) -> Source:
-        """The command, if it is the caller's own or the caller is an admin.
+        """The command, if it is the caller's own or the caller is an admin, and of a cluster that the caller sees.
 
+        Any other goes the way of one that there is not, and takes as long.
         Raises COMMAND_UNKNOWN, RESULT_EXPIRED, STORE_UNAVAILABLE.
         """
         if not is_command_id(command_id):
@@ -43,14 +47,14 @@ class Lookups:
             raise errors.OpenlineError(
                 errors.error(Reason.INVALID_COMMAND, "command_id is not valid", violations=wrong)
             )
-        found = await self._find(command_id, is_peer=caller.is_peer)
+        found = await self._find(command_id, caller)
         if found is None and caller.is_peer:
             is_expected = command_id in self._dispatcher.expected
             say = whereabouts.expected if is_expected else whereabouts.unknown
             raise errors.OpenlineError(say(began_us=self._peers.began_us))
-        if found is not None and (_owner(found) == caller.owner or "admin" in caller.scopes):
+        if found is not None:
             return found
-        if found is None and made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
+        if made_at(command_id) < time.time() - self._store.results.ttl_s - CLOCK_SLACK_S:
             raise errors.OpenlineError(errors.error(Reason.RESULT_EXPIRED, "the result of this command has expired"))
         raise errors.OpenlineError(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
 
@@ -75,13 +79,27 @@ class Lookups:
         why = errors.short(why) or "cancelled by the caller"
         match found:
             case Command():
-                state = found.state
+                state = found.state.value
                 self._dispatcher.cancel(found, why=why)
-                return state.value
+                asked: Ask | command_pb2.Command = found.ask
             case Found():
-                return await self._peers.cancel(found.replica_id, command_id, why=why)
+                state = await self._peers.cancel(found.replica_id, command_id, why=why)
+                asked = found.record
             case _:
-                return found.state
+                state = found.state
+                asked = found
+        # Another replica has told of it already.
+        if state != command_pb2.COMMAND_STATE_DONE and not caller.is_peer:
+            self._audit.acted(
+                "cancel",
+                caller,
+                cluster_id=asked.cluster_id,
+                session_id=asked.session_id,
+                correlation_id=asked.correlation_id,
+                command_id=command_id,
+                detail=f"asked by {asked.owner}: {why}",
+            )
+        return state
 
     async def get(self, command_id: str, caller: Caller, *, wait_s: float) -> command_pb2.Command:
         """The command as it is when it has ended, or when the time is up. Raises as `find` does."""
@@ -99,31 +117,36 @@ class Lookups:
             case _:
                 return found
 
-    async def _find(self, command_id: str, *, is_peer: bool) -> Source | None:
-        here = self._dispatcher.find(command_id)
+    async def _find(self, command_id: str, caller: Caller) -> Source | None:
+        here = self._here(command_id, caller)
         if here is not None and here.state is not State.FORWARDED:
             return here
         failure: errors.OpenlineError | None = None
         if here is None:
             try:
-                if (stored := await self._store.results.get(command_id)) is not None:
+                stored = await self._store.results.get(command_id)
+                if stored is not None and may_see(caller, stored):
                     return stored
             except errors.OpenlineError as unavailable:
                 failure = unavailable
-        if not is_peer:
+        if not caller.is_peer:
             # Also of one that this replica has forwarded: the one that runs it knows its output.
-            elsewhere = await self._peers.find(command_id)
+            elsewhere = await self._peers.find(command_id, wanted=partial(may_see, caller))
             if isinstance(elsewhere, Found):
                 return elsewhere
         # Its record may have been written while the store was asked, and taken off the ledger before.
-        here = self._dispatcher.find(command_id)
-        if here is not None and is_peer and here.state is State.FORWARDED:
+        here = self._here(command_id, caller)
+        if here is not None and caller.is_peer and here.state is State.FORWARDED:
             raise errors.OpenlineError(whereabouts.elsewhere(here, began_us=self._peers.began_us))
         if here is not None:
             return here
         if failure is not None:
             raise failure
         return None
+
+    def _here(self, command_id: str, caller: Caller) -> Command | None:
+        here = self._dispatcher.find(command_id)
+        return here if here is not None and may_see(caller, here.ask) else None
 
     async def _until_done(self, command: Command, timeout_s: float) -> None:
         over = asyncio.Event()
@@ -142,11 +165,6 @@ class Lookups:
             audience.leave(command, done)
 
 
-def _owner(found: Source) -> str:
-    match found:
-        case Command():
-            return found.ask.owner
-        case Found():
-            return found.record.owner
-        case _:
-            return found.owner
+def may_see(caller: Caller, command: Ask | command_pb2.Command) -> bool:
+    """Whether the command exists for the caller."""
+    return caller.sees(command.cluster_id) and (command.owner == caller.owner or "admin" in caller.scopes)

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 
 import structlog
 import uvloop
 
+from broker import cli
 from broker.core.credentials import Credentials
 from broker.server import CannotListen, check_listen, serve
 from broker.settings import BrokerSettings
@@ -25,6 +27,9 @@ log = structlog.get_logger()
 
 def main() -> None:
     forbid_core_dumps()
+    if sys.argv[1:2] and sys.argv[1] in cli.COMMANDS:
+        cli.main(sys.argv[1:])
+        return
     allow_open_files()
     settings = load(BrokerSettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
@@ -32,6 +37,7 @@ def main() -> None:
         credentials = Credentials(
             api_keys=[entry.get_secret_value() for entry in settings.api_keys],
             executor_tokens=[entry.get_secret_value() for entry in settings.executor_tokens],
+            executor_certificates=settings.executor_certificates,
         )
     except ValueError as mistake:
         fail(PROGRAM, str(mistake))
@@ -65,6 +71,7 @@ async def _run(settings: BrokerSettings, credentials: Credentials) -> None:
         opening = open_store(url, result_ttl_s=settings.result_ttl, audit_max_entries=settings.audit_max_entries)
         store = await stages.enter_async_context(opening)
         address = await stages.enter_async_context(serve(settings, store, credentials))
+        settings.warn_of_plaintext()
         log.info("broker.started", version=__version__, replica_id=settings.replica_id, listen=address)
         await stop.wait()
         log.info("broker.stopping")

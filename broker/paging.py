@@ -1,6 +1,9 @@
-"""Lists, newest first, a page at a time: what fits of what is fetched, with a bound on what is looked at for it."""
+"""Lists, a page at a time: newest first, what fits of what is fetched, with a bound on what is looked at for it; or
+sorted, of what is in memory.
+"""
 
-from collections.abc import Awaitable, Callable, Sequence
+import heapq
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,7 +22,7 @@ Fetch = Callable[[str, int], Awaitable[Sequence[tuple[str, T | None]]]]
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """The token is empty on the last page; on others it is the id of the last one that was looked at."""
+    """The token is empty on the last page; on others it says which one was looked at last."""
 
     items: list[T]
     next_token: str
@@ -53,6 +56,14 @@ async def read_page(
             return Page(items, "")
         if looked_at >= most:
             return Page(items, last)
+
+
+def sorted_page(items: Iterable[T], place: Callable[[T], tuple[str, str]], *, size: int, token: str) -> Page[T]:
+    """The first ones behind the token, sorted by their places, of which the second part has no space in it."""
+    first, _, second = token.rpartition(" ")
+    # Not all of them are sorted for a page, and they may be many.
+    page = heapq.nsmallest(size + 1, (item for item in items if place(item) > (first, second)), key=place)
+    return Page(page[:size], " ".join(place(page[size - 1])) if len(page) > size else "")
 
 
 def page_size(wanted: int) -> int:

@@ -9,6 +9,7 @@ from time import monotonic
 import structlog
 
 from broker.admission import Admission
+from broker.api_keys import ApiKeys
 from broker.audit import Audit
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
@@ -20,9 +21,12 @@ from broker.dispatcher import Dispatcher
 from broker.earlier import Earlier
 from broker.executions import Executions
 from broker.hearing import Hearing
+from broker.killing import Killing
+from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.opening import Opening
+from broker.overview import Overview
 from broker.presence import Presence
 from broker.refusals import Refusals
 from broker.registry import Registry
@@ -32,7 +36,7 @@ from broker.sharing import share_forever
 from broker.store.store import Store
 from broker.tokens import Tokens
 from openline import errors
-from openline.channels import open_channel
+from openline.channels import Dialer
 from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.settings import Address
@@ -56,22 +60,19 @@ class Replica:
         self.opening = Opening()
         self.refusals = Refusals()
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
-        self.audit = Audit(store.audit, replica_id=replica_id)
+        self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
+        self.lasting = LastingCalls(credentials)
+        self.audit = Audit(store.audit, replica_id=replica_id, log_argv=settings.audit_log_argv)
         self._store = store
-        ca = settings.peer_ca or settings.tls_client_ca
-
-        self.peers = Peers(
-            replica_id,
-            self.proof,
-            self.directory,
-            lambda address: open_channel(address, ca=ca, cert=settings.tls_cert, key=settings.tls_key),
-        )
+        self.dialer = Dialer(settings.peer_tls, use="peers", insecure=settings.insecure)
+        self.peers = Peers(replica_id, self.proof, self.directory, self.dialer)
         self.presence = Presence(
             self.ledger.connections,
             self.directory,
             store.presence,
             replica_id=replica_id,
         )
+        self.overview = Overview(store.clusters, self.registry, self.presence)
         self.hearing = Hearing(
             self.ledger.connections,
             self.directory,
@@ -87,9 +88,10 @@ class Replica:
             self.ledger, self.directory, store, self.presence, self.peers, self.proof, self.audit
         )
         self.tokens.ended = self._close_streams
-        self.hearing.news = self.dispatcher.news
+        self.api_keys.ended = self.lasting.end
+        self.hearing.news = self._news
         self.peers.news = self.hearing.news_of_all
-        self.lookups = Lookups(self.dispatcher, store, self.peers)
+        self.lookups = Lookups(self.dispatcher, store, self.peers, self.audit)
         self.listings = Listings(self.dispatcher, store)
         self.quotas = Quotas(Quota(commands=settings.quota_commands_per_minute, in_flight=settings.quota_in_flight))
         self.executions = Executions(
@@ -101,6 +103,7 @@ class Replica:
             Admission(self.dispatcher, self.quotas, self.audit),
             max_output_bytes=settings.max_output_bytes,
         )
+        self.killing = Killing(self.dispatcher, self.executions.waiting, self.peers)
 
     def _close_streams(self, tokens: Sequence[Token]) -> None:
         """Nobody stays who has come in with one of these."""
@@ -109,6 +112,11 @@ class Replica:
             if connection.token_name in ended:
                 why = errors.error(Reason.UNAUTHENTICATED, "the token was revoked, or has expired")
                 self.dispatcher.streams.break_off(connection, errors.OpenlineError(why))
+
+    def _news(self, cluster_id: str) -> None:
+        """Of the cluster's executors on other replicas, and of those here as soon as Redis knows it."""
+        self.dispatcher.news(cluster_id)
+        self.overview.news(cluster_id)
 
     def _redis_is_back(self) -> None:
         self.presence.write_again()
@@ -122,6 +130,8 @@ class Replica:
                 asyncio.create_task(self.presence.run(address), name="presence"),
                 asyncio.create_task(self.hearing.run(), name="hearing"),
                 asyncio.create_task(self.tokens.run(), name="tokens"),
+                asyncio.create_task(self.api_keys.run(), name="api-keys"),
+                asyncio.create_task(self.overview.run(), name="overview"),
                 asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
             )
             try:

@@ -5,7 +5,6 @@ import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -17,7 +16,10 @@ from broker.draining import Draining
 from broker.readings import serve_metrics
 from broker.replica import Replica
 from broker.rpc.admin import AdminService
+from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
+from broker.rpc.audited import Audited
+from broker.rpc.cancel_all import CancelAllMethod
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
@@ -27,9 +29,11 @@ from broker.rpc.service import add_service
 from broker.rpc.sessions import SessionService
 from broker.settings import BrokerSettings
 from broker.store.store import Store
-from openline.channels import SERVER_OPTIONS
+from openline.channels import SERVER_OPTIONS, server_credentials
+from openline.fresh import Fresh
 from openline.process import open_files
 from openline.settings import Address
+from openline.tls import Pems
 from openline.v1 import (
     admin_service_pb2,
     cluster_service_pb2,
@@ -70,6 +74,7 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
         replica.executions,
         replica.lookups,
         credentials,
+        replica.lasting,
         replica.proof,
         replica.opening,
         replica.refusals,
@@ -101,20 +106,29 @@ async def _serving(
         replica_id=settings.replica_id,
     )
     draining = Draining(replica, executors)
+    audited = Audited(credentials, replica.audit)
     servicers = {
         "ExecutorService": executors,
         "CommandService": CommandService(
-            replica.executions, replica.lookups, replica.listings, credentials, replica.proof, pipes
+            replica.executions,
+            replica.lookups,
+            replica.listings,
+            credentials,
+            replica.lasting,
+            replica.proof,
+            pipes,
         ),
         "SessionService": SessionService(store, credentials, replica.registry, replica.listings, replica.audit),
-        "ClusterService": ClusterService(store, credentials, replica.registry, replica.presence),
+        "ClusterService": ClusterService(credentials, replica.registry, replica.overview, replica.lasting),
         "AdminService": AdminService(
             replica.tokens,
             credentials,
             replica.registry,
             draining,
+            ApiKeyMethods(replica.api_keys, credentials, audited),
+            CancelAllMethod(replica.killing, replica.registry, replica.proof, audited),
             AuditEntries(store.audit, credentials),
-            replica.audit,
+            audited,
         ),
     }
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
@@ -126,18 +140,25 @@ async def _serving(
         add_service(server, descriptor, servicers[descriptor.name], opening=replica.opening, refusals=replica.refusals)
     reflecting = Reflection([*names, HEALTH.full_name, reflection.SERVICE_NAME])
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
-    address = _listen(server, settings)
-    await replica.tokens.begin()
+    tls = Fresh(settings.tls.paths, settings.tls.read, use="listen") if settings.tls else None
+    address = _listen(server, settings, tls)
+    await asyncio.gather(replica.tokens.begin(), replica.api_keys.begin())
     await server.start()
     health.serves(True)
     async with replica.known_at(settings.advertise or _advertised(address)):
-        balancing = asyncio.create_task(_balance(replica, every_s=settings.rebalance), name="balance")
+        watched = [files for files in (tls, replica.dialer.files) if files is not None]
+        asides = [
+            asyncio.create_task(_balance(replica, every_s=settings.rebalance), name="balance"),
+            *(asyncio.create_task(files.watch(), name="certificates") for files in watched),
+        ]
         try:
             yield address
         finally:
-            balancing.cancel()
-            await asyncio.gather(balancing, return_exceptions=True)
+            for aside in asides:
+                aside.cancel()
+            await asyncio.gather(*asides, return_exceptions=True)
             health.serves(False)
+            replica.overview.close()
             await draining.finish(pipes)
             replica.dispatcher.streams.let_go_of_all()
             pipes.close()
@@ -177,18 +198,13 @@ def check_listen(listen: Address) -> None:
         raise failures[0]
 
 
-def _listen(server: grpc.aio.Server, settings: BrokerSettings) -> Address:
-    def read(path: Path | None) -> bytes | None:
-        return None if path is None else path.read_bytes()
-
+def _listen(server: grpc.aio.Server, settings: BrokerSettings, tls: Fresh[Pems] | None) -> Address:
     try:
-        if settings.tls_cert is None:
+        if tls is None:
             port = server.add_insecure_port(settings.listen)
         else:
-            pair = (read(settings.tls_key) or b"", settings.tls_cert.read_bytes())
-            client_ca = read(settings.tls_client_ca)
-            credentials = grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
-            port = server.add_secure_port(settings.listen, credentials)
+            mutual = settings.tls_client_ca is not None
+            port = server.add_secure_port(settings.listen, server_credentials(tls, mutual=mutual))
     except RuntimeError:
         raise CannotListen(f"--listen: cannot listen on {settings.listen}: is the port in use?") from None
     return Address(f"{settings.listen.rpartition(':')[0]}:{port}")

@@ -10,10 +10,21 @@ from pydantic_settings import NoDecode
 
 from broker.store.audit import DEFAULT_MAX_ENTRIES
 from broker.store.client import check_url
+from broker.store.urls import in_plaintext
 from openline import limits
 from openline.ids import is_token
-from openline.settings import Address, CertificateFile, ProgramSettings, ReadableFile, check_tls_pair, split_commas
+from openline.settings import (
+    Address,
+    CertificateFile,
+    NetworkSettings,
+    ReadableFile,
+    check_tls_pair,
+    is_loopback,
+    split_commas,
+)
+from openline.tls import TlsFiles
 
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas)]
 
 
@@ -29,8 +40,9 @@ def _usual_replica_id(given: dict[str, Any]) -> str:
     return f"{socket.gethostname()}:{port if port != '0' else secrets.token_hex(4)}"
 
 
-class BrokerSettings(ProgramSettings):
-    """Holds executors' streams, takes commands from callers, and brings the two together."""
+class BrokerSettings(NetworkSettings):
+    """Holds executors' streams, takes commands from callers, and brings the two together. One that runs is asked for
+    credentials by `openline-broker token create|list|revoke` and `openline-broker key create|list|revoke`."""
 
     listen: Address = Address("127.0.0.1:50051")
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
@@ -51,11 +63,16 @@ class BrokerSettings(ProgramSettings):
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
     api_keys: Secrets = ()
-    """Callers' keys: NAME:KEY:SCOPE+SCOPE,… with scopes of execute, session, read, admin, audit."""
+    """Callers' keys: NAME:KEY:SCOPE+SCOPE,… with scopes of execute, session, read, admin, audit. @PATTERN|PATTERN
+    behind them says which clusters the key sees, such as @prod-*|staging; without it, all."""
     executor_tokens: Secrets = ()
     """Executors' tokens: CLUSTER:TOKEN,… A cluster may have several."""
+    executor_certificates: Names = ()
+    """Clusters whose executors may show a certificate instead of a token: CLUSTER,… A DNS name or URI in its subject
+    alternative name is the cluster id. Needs --tls-client-ca."""
     tls_cert: CertificateFile | None = None
-    """The server's certificate chain, PEM. Without it the broker speaks plaintext."""
+    """The server's certificate chain, PEM; other replicas are shown it, too. Without it the broker speaks plaintext.
+    This file and the two below are read again when they change."""
     tls_key: ReadableFile | None = None
     """The key of --tls-cert, PEM."""
     tls_client_ca: CertificateFile | None = None
@@ -72,6 +89,8 @@ class BrokerSettings(ProgramSettings):
     """How often a replica that has more than its share of executors asks some to move, seconds; 0 is never."""
     audit_max_entries: int = Field(DEFAULT_MAX_ENTRIES, ge=0, le=10_000_000)
     """How many entries the audit trail in Redis keeps, about; 0 writes none. Each is a line in the log all the same."""
+    audit_log_argv: bool = False
+    """Those lines have the words of commands as well, as the trail has them; for logs that not everybody reads."""
     max_output_bytes: int = Field(limits.DEFAULT_MAX_OUTPUT_BYTES, ge=1024, le=4 << 20)
     """How much output of one command is kept, bytes; must fit into one gRPC message."""
 
@@ -88,4 +107,26 @@ class BrokerSettings(ProgramSettings):
         check_tls_pair(self.tls_cert, self.tls_key)
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("--tls-client-ca: has no effect without --tls-cert")
+        if self.executor_certificates and self.tls_client_ca is None:
+            raise ValueError("--executor-certificates: has no effect without --tls-client-ca")
         return self
+
+    @property
+    def tls(self) -> TlsFiles:
+        """What the server shows, and whom it believes."""
+        return TlsFiles(self.tls_client_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def peer_tls(self) -> TlsFiles:
+        """The same for the other replicas."""
+        return TlsFiles(self.peer_ca or self.tls_client_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def plaintext(self) -> list[tuple[str, str]]:
+        spoken: list[tuple[str, str]] = []
+        if not self.tls and not self.listen.is_loopback:
+            spoken.append(("--listen", self.listen))
+        if self.advertise is not None and not self.peer_tls and not self.advertise.is_loopback:
+            spoken.append(("--advertise", self.advertise))
+        redis = () if self.redis_url is None else in_plaintext(self.redis_url)
+        return spoken + [("--redis-url", f"{host}:{port}") for host, port in redis if not is_loopback(host)]

@@ -22,6 +22,9 @@ class Streams:
     def __repr__(self) -> str:
         return f"<Streams n={len(self._streams)}>"
 
+    def __len__(self) -> int:
+        return len(self._streams)
+
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._streams
 

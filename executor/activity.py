@@ -7,7 +7,7 @@ FASTEST_BEAT_S = 1.0
 # A broker that goes on for longer says so again.
 LONGEST_ACTIVITY_S = 3600.0
 # So many heartbeats fit into the time after which the broker takes silence for the end.
-BEATS_PER_SILENCE = 3
+BEATS_PER_SILENCE = 2
 
 
 class Activity:

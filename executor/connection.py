@@ -58,7 +58,7 @@ class Connection:
         commands: Commands,
         *,
         broker: Address,
-        token: str,
+        token: str | None,
         activity: Activity,
         welcomed: Callable[[wire.Welcome], None],
         active: Callable[[], None],
@@ -71,7 +71,9 @@ class Connection:
         self._moving = moving
         self._log = log.bind(broker=broker)
         self._loop = asyncio.get_running_loop()
-        self._call = ExecutorServiceStub(channel).Connect(metadata=(("authorization", f"Bearer {token}"),))
+        # Without one it is the certificate that counts.
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._call = ExecutorServiceStub(channel).Connect(metadata=metadata)
         self._stream: FrameStream[wire.BrokerFrame, wire.ExecutorFrame] = FrameStream(
             read=self._call.read,
             write=self._call.write,
@@ -86,8 +88,8 @@ class Connection:
         self._reconnect_after_s = 0.0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._beats = 0
-        self._beat_s = limits.HEARTBEAT_INTERVAL_S
-        self._silence_s = limits.HEARTBEAT_TIMEOUT_S
+        self._beat_s = limits.IDLE_HEARTBEAT_INTERVAL_S
+        self._silence_s = limits.IDLE_HEARTBEAT_TIMEOUT_S
         self._unknown_frames = 0
 
     def close(self) -> None:
@@ -170,8 +172,8 @@ class Connection:
         self._log.info("connection.opened")
         self._welcomed(welcome)
         self._commands.welcomed(welcome, self._stream.send)
-        self._silence_s = sane(welcome.heartbeat_timeout_s, limits.HEARTBEAT_TIMEOUT_S, low=0.1, high=300.0)
-        self._beat_s = sane(welcome.heartbeat_interval_s, limits.HEARTBEAT_INTERVAL_S, low=0.01, high=60.0)
+        self._silence_s = sane(welcome.heartbeat_timeout_s, limits.IDLE_HEARTBEAT_TIMEOUT_S, low=0.1, high=300.0)
+        self._beat_s = sane(welcome.heartbeat_interval_s, limits.IDLE_HEARTBEAT_INTERVAL_S, low=0.01, high=60.0)
         self._beat()
 
     def _beat(self) -> None:

@@ -17,7 +17,7 @@ from executor.pace import Pace
 from executor.parties import Commands
 from executor.route import Route
 from executor.settings import ExecutorSettings
-from openline.channels import open_channel
+from openline.channels import Dialer
 from openline.settings import Address
 from openline.v1 import executor_service_pb2 as wire
 
@@ -49,6 +49,8 @@ class Link:
         active: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        # Raises OSError for certificates that cannot be used.
+        self._dialer = Dialer(settings.tls, use="broker")
         self._who = who
         self._commands = commands
         self._pace = pace
@@ -59,6 +61,7 @@ class Link:
         self._active = active
         self._connection: Connection | None = None
         self._stopped = asyncio.Event()
+        self._token: str | None = None  # what the broker was shown last
         self._failure = ""  # the last one logged
         self.connected = False
 
@@ -84,6 +87,11 @@ class Link:
             if self._ahead is not None:
                 await self._ahead.close()
 
+    async def watch_certificates(self) -> None:
+        """Says soon after a change of the files whether they can be used; until cancelled."""
+        if self._dialer.files is not None:
+            await self._dialer.files.watch()
+
     def close(self) -> None:
         """Ends `run` when what is queued has been written."""
         self._stopped.set()
@@ -95,18 +103,23 @@ class Link:
         if self._connection is not None and self.connected:
             self._connection.send(frame)
 
+    def show_token(self, token: str) -> None:
+        """Has the broker take this token for the one that the connection was opened with, if it is another one."""
+        if self.connected and token != self._token:
+            self._token = token
+            self.tell(wire.ExecutorFrame(credential=wire.Credential(token=token)))
+            log.info("token.shown")
+
     async def _connect(self, address: Address) -> End:
         """One connection, from dialing to its end."""
-        try:
-            channel = self._ahead or self._open(address)
-        except OSError as problem:
-            return End(why=f"certificate: {problem}")
+        channel = self._ahead or self._dialer.open(address)
         self._ahead = None
         async with channel:
             try:
                 token = self._settings.read_token()
             except (OSError, ValueError) as problem:
                 return End(why=f"token: {problem}")
+            self._token = token
             hello = self._commands.held()
             hello.MergeFrom(self._who)
             self._connection = Connection(
@@ -125,20 +138,14 @@ class Link:
                 self._connection = None
                 self.connected = False
 
-    def _open(self, address: Address) -> grpc.aio.Channel:
-        """Raises OSError for a certificate that cannot be read."""
-        settings = self._settings
-        return open_channel(address, ca=settings.tls_ca, cert=settings.tls_cert, key=settings.tls_key)
-
     def _open_ahead(self) -> None:
         """Makes before it breaks: while one broker is being left, the way to the next is opened, but not used yet.
 
         Hello waits for the end of the connection before, since until then it is not certain what there is to tell.
         """
         if self._ahead is None and self._route.following != self._route.address:
-            with suppress(OSError):  # said when it is needed
-                self._ahead = self._open(self._route.following)
-                self._ahead.get_state(try_to_connect=True)
+            self._ahead = self._dialer.open(self._route.following)
+            self._ahead.get_state(try_to_connect=True)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self.connected = True

@@ -24,6 +24,7 @@ from executor.policy_file import PolicyUnusable
 from executor.runner import Run
 from executor.settings import PROGRAM, ExecutorSettings, load_settings, misused
 from executor.spool import Spool
+from executor.token_file import watch_token
 from executor.warmup import Warmup
 from openline import __version__, ids, limits
 from openline.logs import set_up_logs
@@ -90,6 +91,7 @@ async def serve(settings: ExecutorSettings) -> None:
                 await stages.enter_async_context(health)
             except OSError as problem:
                 fail_to_listen(PROGRAM, settings.health_listen, problem, flag="--health-listen")
+        settings.warn_of_plaintext()
         log.info(
             "executor.started",
             cluster_id=who.cluster_id,
@@ -103,6 +105,8 @@ async def serve(settings: ExecutorSettings) -> None:
             asides = [
                 server_version,
                 tasks.create_task(warmup.run(), name="warmup"),
+                tasks.create_task(link.watch_certificates(), name="certificates"),
+                tasks.create_task(watch_token(settings, link.show_token), name="token"),
                 tasks.create_task(in_force.watch(lambda policy: _tell(policy, who, link)), name="policy"),
             ]
             await stop.wait()

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from executor.policy_file import PolicyUnusable, read_policy
+from openline.fresh import Mark, look
 from openline.policy import Allowed, Denied, Policy
 from openline.policy import judge as judge_by
 
@@ -14,9 +15,6 @@ from openline.policy import judge as judge_by
 LOOK_EVERY_S = 1.0
 
 log = structlog.get_logger()
-
-# What tells one state of a file from another: Kubernetes replaces a mounted file by another one. None without a file.
-Mark = tuple[int, int, int] | None
 
 
 class PolicyInForce:
@@ -71,11 +69,4 @@ class PolicyInForce:
         return policy
 
     def _look(self) -> Mark:
-        """None for a file that cannot be looked at."""
-        if self._file is None:
-            return None
-        try:
-            status = self._file.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return None if self._file is None else look(self._file)

@@ -15,13 +15,14 @@ from openline.settings import (
     Address,
     Addresses,
     CertificateFile,
-    ProgramSettings,
+    NetworkSettings,
     ReadableFile,
     check_tls_pair,
     fail,
     load,
     split_commas,
 )
+from openline.tls import TlsFiles
 
 PROGRAM = "openline-executor"
 MAX_TOKEN_CHARACTERS = 4096
@@ -50,7 +51,7 @@ def _executable(path: Path) -> Path:
 Labels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas), AfterValidator(check_labels)]
 
 
-class ExecutorSettings(ProgramSettings):
+class ExecutorSettings(NetworkSettings):
     """Holds the line from a cluster to a broker and runs kubectl for it."""
 
     broker: Addresses = (Address("127.0.0.1:50051"),)
@@ -63,9 +64,9 @@ class ExecutorSettings(ProgramSettings):
     """KEY=VALUE[,…] of this cluster, in the syntax of Kubernetes: a fan-out chooses clusters by them."""
     token: SecretStr | None = None
     """What the broker knows this cluster by. Other users of the machine can see flags: prefer the file or the
-    variable."""
+    variable. None is needed where the broker takes --tls-cert instead."""
     token_file: ReadableFile | None = None
-    """A file with the token, read anew for every connection, so that it can be rotated."""
+    """A file with the token, read again when it changes: the broker is shown the new one on the open connection."""
     kubectl: Annotated[Path, AfterValidator(_executable)] = Field(default=Path("kubectl"), validate_default=True)
     """The kubectl to run: a path, or a name on PATH."""
     kubeconfig: ReadableFile | None = None
@@ -83,9 +84,9 @@ class ExecutorSettings(ProgramSettings):
     alone, on a disk that outlives the pod. Without it they are kept in memory only."""
     tls_ca: CertificateFile | None = None
     """PEM file with the authorities that the broker's certificate is checked against; without any TLS file the
-    connection is not encrypted."""
+    connection is not encrypted. The TLS files are read anew for every connection."""
     tls_cert: CertificateFile | None = None
-    """PEM file with this executor's own certificate, for mutual TLS. Read anew for every connection."""
+    """PEM file with this executor's own certificate, for mutual TLS."""
     tls_key: ReadableFile | None = None
     """PEM file with the key of --tls-cert."""
     health_listen: Address | None = None
@@ -96,11 +97,25 @@ class ExecutorSettings(ProgramSettings):
         check_tls_pair(self.tls_cert, self.tls_key)
         return self
 
-    def read_token(self) -> str:
-        """The token as it is now. Raises OSError for a file that cannot be read, ValueError for an unusable token."""
-        text = self.token_file.read_text().strip() if self.token_file else ""
+    @property
+    def tls(self) -> TlsFiles:
+        return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def plaintext(self) -> list[tuple[str, str]]:
+        return [("--broker", address) for address in self.broker if not self.tls and not address.is_loopback]
+
+    def read_token(self) -> str | None:
+        """The token as it is now, None where there is only a certificate.
+
+        Raises OSError for a file that cannot be read, ValueError for an unusable token.
+        """
         if self.token is not None:
             text = self.token.get_secret_value()
+        elif self.token_file is not None:
+            text = self.token_file.read_text().strip()
+        else:
+            return None
         if not 1 <= len(text) <= MAX_TOKEN_CHARACTERS or not all("!" <= character <= "~" for character in text):
             raise ValueError(f"expected a token of 1 to {MAX_TOKEN_CHARACTERS} visible ASCII characters")
         return text
@@ -109,8 +124,8 @@ class ExecutorSettings(ProgramSettings):
 def load_settings(arguments: Sequence[str] | None = None) -> ExecutorSettings:
     """The settings of this process; ends it with one line and code 2 when they cannot be right."""
     settings = load(ExecutorSettings, program=PROGRAM, arguments=arguments)
-    if settings.token is None and settings.token_file is None:
-        misused("--token: give a token with --token or --token-file")
+    if settings.token is None and settings.token_file is None and settings.tls_cert is None:
+        misused("--token: give a token with --token or --token-file, or a certificate with --tls-cert")
     if settings.token is not None and settings.token_file is not None:
         misused("--token-file: cannot be given together with --token")
     try:

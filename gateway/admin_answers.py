@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from gateway.admin_models import AgentListed, AgentStatusAnswer, TokenAnswer
+from gateway.admin_models import AgentListed, AgentStatusAnswer, TokenAnswer, TokenListed
 from gateway.answers import capabilities, instant
 from openline.v1 import admin_service_pb2, cluster_service_pb2
 
@@ -14,6 +14,16 @@ def token_answer(created: admin_service_pb2.CreateExecutorTokenResponse) -> Toke
         tokenId=token.token_id,
         clusterId=token.cluster_id,
         createdAt=instant(token.created_at) or datetime.now(UTC),
+        expiresAt=instant(token.expires_at),
+    )
+
+
+def token_listed(token: admin_service_pb2.ExecutorToken) -> TokenListed:
+    return TokenListed(
+        tokenId=token.token_id,
+        clusterId=token.cluster_id,
+        createdAt=instant(token.created_at),
+        expiresAt=instant(token.expires_at),
     )
 
 

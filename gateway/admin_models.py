@@ -1,17 +1,29 @@
 """The shapes of /admin, with the old API's names."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.models import Name, Text
+
+MAX_TTL_S = 10 * 365 * 24 * 3600
+MAX_REASON_CHARACTERS = 200
+
+Chosen = Annotated[str, Field(min_length=32, max_length=128, pattern=r"^[A-Za-z0-9_-]*$")]
 
 
 class TokenBody(BaseModel):
     """A token of the caller's choice; without one, a token is made."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"token": "a-token-from-the-secrets-store-0001"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"token": "a-token-from-the-secrets-store-0001"}, {"ttl_seconds": 90 * 24 * 3600}]
+        }
+    )
 
-    token: Annotated[str, Field(min_length=32, max_length=128, pattern=r"^[A-Za-z0-9_-]*$")] | None = None
+    token: Chosen | None = None
+    ttl_seconds: Annotated[int, Field(ge=1, le=MAX_TTL_S)] | None = Field(None, description="Null: it does not expire.")
 
 
 class TokenAnswer(BaseModel):
@@ -19,6 +31,23 @@ class TokenAnswer(BaseModel):
     tokenId: str = Field(description="For `?token_id=` when it is revoked; no secret.")  # noqa: N815
     clusterId: str  # noqa: N815
     createdAt: datetime  # noqa: N815
+    expiresAt: datetime | None = Field(description="Null for one that does not expire.")  # noqa: N815
+
+
+class TokenListed(BaseModel):
+    """An executor token, but for the token itself."""
+
+    tokenId: str = Field(description="For `?token_id=` when it is revoked; no secret.")  # noqa: N815
+    clusterId: str  # noqa: N815
+    createdAt: datetime | None = Field(description="Null for one that the broker was given at start.")  # noqa: N815
+    expiresAt: datetime | None = Field(description="Null for one that does not expire.")  # noqa: N815
+
+
+class TokensAnswer(BaseModel):
+    """A cluster's tokens that are good."""
+
+    tokens: list[TokenListed] = Field(description="Sorted by id.")
+    count: int
 
 
 class AgentListed(BaseModel):
@@ -32,6 +61,42 @@ class AgentListed(BaseModel):
 class AgentsAnswer(BaseModel):
     clusters: list[AgentListed] = Field(description="Sorted by id.")
     count: int
+
+
+class CancelAllBody(BaseModel):
+    """Whose commands: exactly one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"owner": "sre-agent", "reason": "it deletes what it should watch"},
+                {"cluster_id": "prod-east"},
+            ],
+            "oneOf": [{"required": [name]} for name in ("session_id", "owner", "cluster_id")],
+        }
+    )
+
+    session_id: Annotated[Name, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")] = ""
+    owner: Annotated[Name, Field(min_length=1, max_length=200)] = ""
+    cluster_id: Annotated[Name, Field(min_length=1, max_length=100)] = ""
+    reason: Annotated[Text, Field(max_length=MAX_REASON_CHARACTERS)] = Field(
+        "", description="For those who asked for the commands, and the audit trail; all on one line."
+    )
+
+    @model_validator(mode="after")
+    def _check_whose(self) -> Self:
+        if sum(map(bool, (self.session_id, self.owner, self.cluster_id))) != 1:
+            raise ValueError("must have exactly one of session_id, owner and cluster_id")
+        return self
+
+
+class CancelAllAnswer(BaseModel):
+    """What has come of it."""
+
+    cancelled: int = Field(description="Commands that had not ended; those that run end when their executor says so.")
+    unreached_replica_ids: list[str] = Field(
+        description="Broker replicas that did not answer: they may have some left, so ask again."
+    )
 
 
 class AgentStatusAnswer(BaseModel):

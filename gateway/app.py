@@ -16,6 +16,7 @@ from gateway.edge import Edge
 from gateway.express import Express
 from gateway.fanout import fanout_routes
 from gateway.health import health_routes
+from gateway.keys import key_routes
 from gateway.leaving import CallerGone
 from gateway.listing import listing_routes
 from gateway.scraping import metrics_routes
@@ -58,6 +59,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         validating_routes(stubs),
         cluster_routes(stubs),
         admin_routes(stubs),
+        key_routes(stubs),
         audit_routes(stubs),
         health_routes(pipes),
         metrics_routes(traffic, pipes),

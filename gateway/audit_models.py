@@ -12,7 +12,7 @@ class AuditEntryAnswer(BaseModel):
     """One thing that somebody did or was refused. What a command wrote is never part of it."""
 
     timestamp: datetime = Field(description="When it ended or was refused.")
-    action: str = Field(description="`execute`, `create_session`, or what an admin did.")
+    action: str = Field(description="`execute`, `cancel`, `create_session`, `delete_session`, or what an admin did.")
     owner: str = Field(description="Name of the key's owner.")
     cluster_id: str | None
     session_id: str | None
@@ -28,7 +28,7 @@ class AuditEntryAnswer(BaseModel):
     execution_time_ms: int | None = Field(description="From the start of the process to its end.")
     executor_id: str | None
     replica_id: str = Field(description="The broker replica that says so.")
-    detail: str | None = Field(description="What more there is to say of an admin's action.")
+    detail: str | None = Field(description="What more there is to say, as of an admin's action.")
 
 
 class AuditAnswer(BaseModel):

@@ -56,6 +56,15 @@ _CLUSTER = {
         }
     ],
 }
+_KEY: dict[str, Any] = {
+    "key_id": "4f0c2a91be73d865",
+    "owner": "sre-agent",
+    "scopes": ["execute", "read", "session"],
+    "clusters": ["prod-*", "staging"],
+    "created_at": _NOW,
+    "expires_at": None,
+    "quota": {"commands_per_minute": 600, "in_flight": 20},
+}
 
 CLUSTER_EXAMPLES: dict[str, dict[str, Any]] = {
     "ClusterShown": _CLUSTER,
@@ -88,7 +97,18 @@ CLUSTER_EXAMPLES: dict[str, dict[str, Any]] = {
         "tokenId": "b7Qm2xTz0aE",
         "clusterId": "prod-east",
         "createdAt": _NOW,
+        "expiresAt": None,
     },
+    "TokensAnswer": {
+        "tokens": [
+            {"tokenId": "b7Qm2xTz0aE", "clusterId": "prod-east", "createdAt": _NOW, "expiresAt": None},
+            {"tokenId": "f91c7d03aa52", "clusterId": "prod-east", "createdAt": None, "expiresAt": None},
+        ],
+        "count": 2,
+    },
+    "KeyAnswer": _KEY | {"key": "mJx7bW5kLhS8dYf1gPa3eUoIiRtEwQyMqTr4v9n0Zc2"},
+    "KeyPage": {"keys": [_KEY], "count": 1, "next_cursor": None},
+    "CancelAllAnswer": {"cancelled": 12, "unreached_replica_ids": []},
     "AgentsAnswer": {
         "clusters": [
             {"id": "prod-east", "connected": True, "lastSeen": _NOW},

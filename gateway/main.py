@@ -6,15 +6,19 @@ import socket
 
 import structlog
 import uvloop
+from starlette.types import ASGIApp
 
 from gateway.app import build_app
-from gateway.serving import listen, make_server
+from gateway.securing import make_tls_server
+from gateway.serving import Server, listen, make_server
 from gateway.settings import GatewaySettings
 from openline import __version__
+from openline.fresh import Fresh
 from openline.logs import set_up_logs
 from openline.pipes import Pipes
 from openline.process import forbid_core_dumps
 from openline.settings import fail_to_listen, load
+from openline.tls import server_context
 
 PROGRAM = "openline-gateway"
 
@@ -42,7 +46,7 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         cert=settings.tls_cert,
         key=settings.tls_key,
     ) as pipes:
-        server = make_server(build_app(pipes))
+        server = _server(settings, build_app(pipes))
 
         def stop(number: signal.Signals) -> None:
             log.info("gateway.stopping", signal=number.name)
@@ -53,6 +57,16 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
         host, port = listener.getsockname()[:2]
-        log.info("gateway.listening", address=f"{host}:{port}", brokers=list(settings.broker))
+        settings.warn_of_plaintext()
+        tls = bool(settings.listen_tls)
+        log.info("gateway.listening", address=f"{host}:{port}", tls=tls, brokers=list(settings.broker))
         await server.serve(sockets=[listener])
     log.info("gateway.stopped")
+
+
+def _server(settings: GatewaySettings, app: ASGIApp) -> Server:
+    cert, key, client_ca = settings.listen_cert, settings.listen_key, settings.listen_client_ca
+    if cert is None or key is None:
+        return make_server(app)
+    files = settings.listen_tls.paths
+    return make_tls_server(app, Fresh(files, lambda: server_context(cert, key, client_ca), use="listen"))

@@ -79,6 +79,7 @@ EXECUTE_PROBLEMS = _described(
     }
 )
 
+KEY_PROBLEMS = _described({409: "There is this very key, or was."})
 TOKEN_PROBLEMS = _described({409: "The cluster has this very token, or had it."})
 
 # Where a caller wrote what a broker finds wrong, if not under the same name in the body.

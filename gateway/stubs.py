@@ -1,10 +1,10 @@
-"""Sessions, clusters, tokens, looks and lists: unary calls, asked of one replica after the other until one answers.
+"""Sessions, clusters, credentials, looks and lists: unary calls, asked of one replica after the other.
 
-None of them runs a command; a session that was made twice expires unused, and a token that was made twice nobody has.
+None of them runs a command. A session that was made twice expires unused, and a secret that was made twice nobody has.
 All that one request looks up has the time of one lookup together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import grpc
@@ -29,6 +29,8 @@ from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 # In an error message, for a person or a model to choose from.
 MAX_NAMES = 100
+# A replica waits three seconds for another one, and a second replica may have to be asked.
+CANCEL_ALL_S = 10.0
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -99,16 +101,42 @@ class Stubs:
         return await self._ask(lambda channel: ClusterServiceStub(channel).ListClusters, request, caller)
 
     async def create_token(
-        self, cluster_id: str, caller: Caller, *, token: str
+        self, request: admin_service_pb2.CreateExecutorTokenRequest, caller: Caller
     ) -> admin_service_pb2.CreateExecutorTokenResponse:
-        """An executor token for the cluster: this one, or a new one for the empty string."""
-        request = admin_service_pb2.CreateExecutorTokenRequest(cluster_id=cluster_id, token=token)
         return await self._ask(lambda channel: AdminServiceStub(channel).CreateExecutorToken, request, caller)
+
+    async def list_tokens(self, cluster_id: str, caller: Caller) -> Sequence[admin_service_pb2.ExecutorToken]:
+        """All of the cluster, which are fewer than a page holds."""
+        request = admin_service_pb2.ListExecutorTokensRequest(cluster_id=cluster_id)
+        answer = await self._ask(lambda channel: AdminServiceStub(channel).ListExecutorTokens, request, caller)
+        return answer.executor_tokens
 
     async def revoke_tokens(self, cluster_id: str, caller: Caller, *, token_id: str) -> None:
         """All executor tokens of the cluster, or the one of this id."""
         request = admin_service_pb2.RevokeExecutorTokenRequest(cluster_id=cluster_id, token_id=token_id)
         await self._ask(lambda channel: AdminServiceStub(channel).RevokeExecutorToken, request, caller)
+
+    async def create_key(
+        self, request: admin_service_pb2.CreateApiKeyRequest, caller: Caller
+    ) -> admin_service_pb2.CreateApiKeyResponse:
+        return await self._ask(lambda channel: AdminServiceStub(channel).CreateApiKey, request, caller)
+
+    async def list_keys(
+        self, request: admin_service_pb2.ListApiKeysRequest, caller: Caller
+    ) -> admin_service_pb2.ListApiKeysResponse:
+        return await self._ask(lambda channel: AdminServiceStub(channel).ListApiKeys, request, caller)
+
+    async def revoke_key(self, key_id: str, caller: Caller) -> None:
+        request = admin_service_pb2.RevokeApiKeyRequest(key_id=key_id)
+        await self._ask(lambda channel: AdminServiceStub(channel).RevokeApiKey, request, caller)
+
+    async def cancel_all(
+        self, request: admin_service_pb2.CancelAllRequest, caller: Caller
+    ) -> admin_service_pb2.CancelAllResponse:
+        """That replica asks the others, some of which may not answer: it has more time than for a look."""
+        return await self._ask(
+            lambda channel: AdminServiceStub(channel).CancelAll, request, caller, most_s=CANCEL_ALL_S
+        )
 
     async def require_admin(self, caller: Caller) -> None:
         """Whether the key has the admin scope is the broker's to say: it is asked for something that takes it."""
@@ -164,8 +192,10 @@ class Stubs:
         method: Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Q, A]],
         request: Q,
         caller: Caller,
+        *,
+        most_s: float = TIMEOUT_S,
     ) -> A:
-        return await self._lookups(caller).ask(method, request, timeout_s=caller.left_s(TIMEOUT_S))
+        return await self._lookups(caller).ask(method, request, timeout_s=caller.left_s(most_s))
 
     def _lookups(self, caller: Caller) -> Lookups:
         return Lookups(self._pipes, api_key=caller.api_key, correlation_id=caller.exchange.given_correlation_id)

@@ -24,8 +24,8 @@ class IdleSettings(ReportSettings):
 
     streams: int = Field(5000, ge=1, le=20_000)
     """How many executors, each with a stream."""
-    seconds: Seconds = 10.0
-    """How long the CPU time is counted."""
+    seconds: Seconds = 28.0
+    """How long the CPU time is counted; two heartbeats of each, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

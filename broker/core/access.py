@@ -37,6 +37,7 @@ RULES: Mapping[str, Rule] = {
         # Each frame has the key of whom it is for, and is held to the rule of the method that does the same.
         "CommandService.Pipe": Rule(is_open=True),
         "CommandService.Execute": Rule("execute", cluster_field="cluster_id"),
+        # Held to the rule of Execute, in whichever way it comes.
         "CommandService.ExecuteStream": Rule("execute", cluster_field="execute.cluster_id"),
         "CommandService.GetCommand": Rule("read"),
         "CommandService.WatchCommand": Rule("read"),
@@ -60,3 +61,8 @@ RULES: Mapping[str, Rule] = {
         "AdminService.ListAuditEntries": Rule("audit", cluster_field="cluster_id"),
     }.items()
 }
+
+
+def rule(method: str) -> Rule:
+    """Of a method such as `AdminService.Drain`."""
+    return RULES[f"openline.v1.{method}"]

@@ -1,9 +1,11 @@
 """What is due when: a heap whose entries can be taken back, and that does not grow with those taken back."""
 
 import heapq
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-Key = TypeVar("Key", str, tuple[str, str, str], tuple[str, bytes])
+# Whatever sorts: of two that are due at the same instant, the smaller comes first.
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Agenda(Generic[Key]):

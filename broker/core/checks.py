@@ -53,6 +53,7 @@ def check_execute(
         attach=request.attach and request.command_id != "",
         origin=origin,
         quota=caller.quota,
+        counted_as=caller.counted_as,
         clusters=caller.clusters,
     )
 

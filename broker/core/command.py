@@ -44,8 +44,9 @@ class Ask:
     is_anothers: bool = False
     # The replica that forwarded it here; then it is never forwarded again.
     origin: str = ""
-    # Its caller's own, None for that of everybody.
+    # Its caller's own, None for that of everybody; and whose commands it is one of.
     quota: Quota | None = None
+    counted_as: str = ""
     # What the caller's key sees.
     clusters: Patterns = EVERY
 

@@ -27,7 +27,7 @@ class Connection:
     capabilities: executor_service_pb2.Capabilities
     versions: executor_service_pb2.Versions
     connected_at: Timestamp
-    # SHA-256 of the executor token that it was opened with, or that was shown on it since.
+    # SHA-256 of the executor token that it was opened with, or that was shown on it since; empty for a certificate.
     token: bytes = b""
     # The last one that was shown on it was wrong.
     token_refused: bool = False

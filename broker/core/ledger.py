@@ -20,6 +20,7 @@ from broker.core.life import Event, State
 from broker.core.recent import Recent
 from broker.core.relayed import Relayed
 from broker.core.routes import ClusterAbsent, Routes, busy
+from broker.core.whose import Whose
 from openline import errors
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2, executor_service_pb2
@@ -95,6 +96,11 @@ class Ledger:
             return [Forward(command)]
         connection = self.connections.of_instance(command.instance)
         return [] if connection is None else [stop(connection, command.command_id, why)]
+
+    def of(self, whose: Whose) -> list[Command]:
+        """The commands that have not ended; first those that wait, none of which is to take the place of another."""
+        meant = [each for each in self.commands.values() if each.state is not State.DONE and whose.has(each.ask)]
+        return sorted(meant, key=lambda command: command.state is not State.QUEUED)
 
     def settled(self, command: Command, *, stored: bool) -> list[Action]:
         """This replica forgets the command; its executor may as well, if the result is in Redis."""

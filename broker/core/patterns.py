@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 MAX_PATTERNS = 100
+_EVERY = ("*",)
 _PATTERN = re.compile(r"[a-z0-9*-]{1,100}")
 
 
@@ -23,14 +24,14 @@ class Patterns:
             raise ValueError(f"at most {MAX_PATTERNS} patterns")
         if not all(map(_PATTERN.fullmatch, known)):
             raise ValueError("patterns are 1..100 of a-z, 0-9, - and *")
-        return cls(("*",) if "*" in known else tuple(known))
+        return cls(_EVERY if "*" in known else tuple(known))
 
     @property
     def is_every(self) -> bool:
-        return self.texts == EVERY.texts
+        return self.texts == _EVERY
 
     def sees(self, cluster_id: str) -> bool:
-        return any(_fits(cluster_id, pattern) for pattern in self.texts)
+        return self.is_every or any(_fits(cluster_id, pattern) for pattern in self.texts)
 
     def covers(self, others: Self) -> bool:
         """Whether for each of the others there is one here that sees as much."""
@@ -38,7 +39,7 @@ class Patterns:
         return all(any(_fits(other, pattern) for pattern in self.texts) for other in others.texts)
 
 
-EVERY = Patterns(("*",))
+EVERY = Patterns(_EVERY)
 
 
 def _fits(text: str, pattern: str) -> bool:

@@ -18,8 +18,8 @@ QuotaState = command_service_pb2.QuotaState
 
 # When a place in flight will be free is not known; commands take a second, mostly.
 IN_FLIGHT_RETRY_S = 1.0
-# Owners are named in the settings, so this is more than there are; the one that asked last is forgotten first.
-MAX_OWNERS = 10_000
+# More than there are keys; of owners, the one whose last command is the longest ago is forgotten first.
+MAX_OWNERS = 20_000
 # What has not changed is told again after this.
 TELL_AGAIN_S = IN_FLIGHT_TTL_S / 3
 
@@ -69,6 +69,8 @@ class Admitted:
 
 class Quotas:
     """The usage of those owners who have a quota, and which of them the other replicas are to hear of.
+
+    A key with numbers of its own is an owner by itself here (`Caller.counted_as`).
 
     `now` is seconds since 1970, since windows are the same on all replicas.
     """

@@ -13,7 +13,7 @@ from broker.core.life import Event, State
 from broker.core.queue import FairQueue
 from openline import errors
 from openline.limits import DEADLINE_ALLOWANCE_S
-from openline.reasons import Reason
+from openline.reasons import NO, Reason
 from openline.v1 import command_pb2
 
 BUSY_RETRY_S = 1.0
@@ -73,9 +73,12 @@ class Routes:
         return actions
 
     def returned(self, command: Command, now: float) -> list[Action]:
-        """Nobody has the command after all: it is placed anew."""
+        """Nobody has the command after all: it is placed anew, unless it was cancelled meanwhile."""
         command.forget_place()
         self._account.deadlines.discard(command.command_id)
+        if (why := command.cancel_why) is not None:
+            error = errors.error(Reason.CANCELLED, why, executed=NO)
+            return self._account.end(command, Event.CANCELLED, command_pb2.OUTCOME_CANCELLED, error, now)
         try:
             return self.place(command, now)
         except ClusterAbsent:

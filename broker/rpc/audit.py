@@ -1,7 +1,6 @@
 """The audit trail as AdminService shows it, to keys with a scope of its own."""
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import grpc
 from broker.core.credentials import Credentials
 from broker.listings import seconds
 from broker.paging import bad_token, page_size, read_page
-from broker.rpc.service import credential
+from broker.rpc.callers import admitted
 from broker.store.audit import AuditTrail
 from openline.v1 import admin_service_pb2 as pb
 
@@ -37,8 +36,11 @@ class AuditEntries:
     async def ListAuditEntries(  # noqa: N802
         self, request: pb.ListAuditEntriesRequest, context: Context
     ) -> pb.ListAuditEntriesResponse:
-        """Raises INVALID_COMMAND for a page_token that was not a page's, STORE_UNAVAILABLE."""
-        self._credentials.caller(credential(context), clock_s=time.time()).require("audit")
+        """Those of clusters that the key sees; what is about none is shown to keys that see every cluster.
+
+        Raises INVALID_COMMAND for a page_token that was not a page's, STORE_UNAVAILABLE.
+        """
+        caller = admitted(self._credentials, context, "AdminService.ListAuditEntries")
         if request.page_token and not _TOKEN.fullmatch(request.page_token):
             raise bad_token()
         since = seconds(request.since)
@@ -54,6 +56,9 @@ class AuditEntries:
             if entry.entry_id in seen or not since <= seconds(entry.at) <= until:
                 return False
             if request.cluster_id not in ("", entry.cluster_id) or request.session_id not in ("", entry.session_id):
+                return False
+            # What is about no cluster may tell of any: no pattern fits it but that of every cluster.
+            if not caller.sees(entry.cluster_id):
                 return False
             # It is there twice if Redis did not get round to saying that it has it.
             seen.add(entry.entry_id)

@@ -10,10 +10,12 @@ from typing import Protocol
 import structlog
 
 from broker.core import quotas
+from broker.core.access import rule
 from broker.core.credentials import PEER, Caller, Credentials
 from broker.core.suspicion import Kind
 from broker.execution import Answer, Execution, Source
 from broker.executions import Executions
+from broker.lasting import LastingCalls
 from broker.lookups import Lookups
 from broker.refusals import Refusals
 from broker.watching import NO_OUTPUT
@@ -54,6 +56,7 @@ class Services(Protocol):
     lookups: Lookups
     credentials: Credentials
     refusals: Refusals
+    lasting: LastingCalls
 
 
 class Calls:
@@ -145,41 +148,52 @@ class Calls:
             frame.api_key or self._asker.key,
             lambda answer: self._answer(call_id, answer),
             forwarded=_forwarded(frame),
-            begun=lambda source: self._run(call_id, partial(self._show, call_id, source, from_seq=from_seq)),
+            begun=lambda source: self._run(call_id, partial(self._show_begun, call_id, source, from_seq=from_seq)),
         )
         if not execution.over:
             self.is_trusted = True
             self._open[call_id] = execution
 
     async def _watch(self, frame: pb.CallerFrame) -> None:
-        source = await self._services.lookups.find(frame.watch.command_id, self._caller(frame, "read"))
-        await self._show(frame.call_id, source, from_seq=frame.watch.from_seq)
+        caller = self._caller(frame, "CommandService.WatchCommand")
+        source = await self._services.lookups.find(frame.watch.command_id, caller)
+        await self._show(frame.call_id, source, caller, from_seq=frame.watch.from_seq)
 
     async def _cancel(self, frame: pb.CallerFrame) -> None:
-        caller = self._caller(frame, "execute")
+        caller = self._caller(frame, "CommandService.CancelCommand")
         state = await self._services.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
         cancelled = pb.CancelCommandResponse(state=state)
         self._stream.send(pb.ReplyFrame(call_id=frame.call_id, cancelled=cancelled))
 
-    async def _show(self, call_id: int, source: Source, *, from_seq: int) -> None:
-        """Sends a command's events as they come, as fast as the pipe takes them."""
-        with self._services.lookups.watch(source, from_seq=from_seq) as events:
-            async for event in events:
-                async with self._turn:
-                    while self._stream.waiting_bytes > MAX_WAITING_BYTES:
-                        await asyncio.sleep(LOOK_AGAIN_S)
-                    # Behind each other, all of them: the result must not overtake output.
-                    self._stream.send(pb.ReplyFrame(call_id=call_id, event=event), output=True)
-        if (execution := self._open.pop(call_id, None)) is not None:
+    async def _show_begun(self, call_id: int, source: Source, *, from_seq: int) -> None:
+        """Shows what an execution has begun, which is over when this is."""
+        execution = self._open[call_id]
+        try:
+            await self._show(call_id, source, execution.caller, from_seq=from_seq)
+        finally:
+            # Its id may have been abandoned and be another call's by now.
+            if self._open.get(call_id) is execution:
+                del self._open[call_id]
             execution.abandon()
 
-    def _caller(self, frame: pb.CallerFrame, scope: str) -> Caller:
+    async def _show(self, call_id: int, source: Source, caller: Caller, *, from_seq: int) -> None:
+        """Sends a command's events as they come, as fast as the pipe takes them, for as long as the key is good."""
+        async with self._services.lasting.of(caller):
+            with self._services.lookups.watch(source, from_seq=from_seq) as events:
+                async for event in events:
+                    async with self._turn:
+                        while self._stream.waiting_bytes > MAX_WAITING_BYTES:
+                            await asyncio.sleep(LOOK_AGAIN_S)
+                        # Behind each other, all of them: the result must not overtake output.
+                        self._stream.send(pb.ReplyFrame(call_id=call_id, event=event), output=True)
+
+    def _caller(self, frame: pb.CallerFrame, method: str) -> Caller:
         """Who asks. Raises UNAUTHENTICATED, SCOPE_MISSING."""
         if frame.HasField("forwarded"):
             return PEER
         caller = self._services.credentials.caller(frame.api_key or self._asker.key, clock_s=time.time())
         self.is_trusted = True
-        caller.require(scope)
+        rule(method).check(caller)
         return caller
 
     def _run(self, call_id: int, call: Callable[[], Awaitable[None]]) -> None:
@@ -218,15 +232,12 @@ class Calls:
 
     def _fail(self, call_id: int, error: command_pb2.Error) -> None:
         """Answers with the error, late if it says that the key is wrong."""
-        frame = pb.ReplyFrame(call_id=call_id, error=error)
-        if error.reason == Reason.UNAUTHENTICATED and (
-            hold_s := self._services.refusals.count(Kind.API_KEY, peer=self._asker.address)
-        ):
-            asyncio.get_running_loop().call_later(hold_s, self._stream.send, frame)
-        else:
-            if error.reason != Reason.UNAUTHENTICATED:  # keys are looked at before anything else
-                self.is_trusted = True
-            self._stream.send(frame)
+        answer = partial(self._stream.send, pb.ReplyFrame(call_id=call_id, error=error))
+        if error.reason == Reason.UNAUTHENTICATED:
+            self._services.refusals.hold_back(answer, Kind.API_KEY, peer=self._asker.address)
+        else:  # keys are looked at before anything else
+            self.is_trusted = True
+            answer()
 
     def _refuse(
         self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO

@@ -11,8 +11,10 @@ from broker.core.credentials import PEER, Caller, Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.execution import Answer, Source
 from broker.executions import Executions
+from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
+from broker.rpc.callers import admitted
 from broker.rpc.pipe import Pipes
 from broker.rpc.places import Places
 from broker.rpc.service import credential, shown
@@ -35,12 +37,14 @@ class CommandService:
         lookups: Lookups,
         listings: Listings,
         credentials: Credentials,
+        lasting: LastingCalls,
         proof: Proof,
         pipes: Pipes,
     ) -> None:
         self._executions = executions
         self._lookups = lookups
         self._listings = listings
+        self._lasting = lasting
         self._proof = proof
         self._credentials = credentials
         self._pipes = pipes
@@ -73,9 +77,10 @@ class CommandService:
                 source = await begun
                 if not isinstance(source, pb.ExecuteResponse | command_pb2.Error):
                     from_seq = NO_OUTPUT if request.execute.without_output else 0
-                    with self._lookups.watch(source, from_seq=from_seq) as events:
-                        async for event in events:
-                            await context.write(pb.ExecuteStreamResponse(event=event))
+                    async with self._lasting.of(execution.caller):
+                        with self._lookups.watch(source, from_seq=from_seq) as events:
+                            async for event in events:
+                                await context.write(pb.ExecuteStreamResponse(event=event))
                     return
             except BaseException:
                 execution.abandon()
@@ -84,41 +89,41 @@ class CommandService:
             raise errors.OpenlineError(source)
 
     async def WatchCommand(self, request: pb.WatchCommandRequest, context: Context) -> None:  # noqa: N802
-        source = await self._lookups.find(request.command_id, self._caller(context, "read"))
-        with self._places.one(), self._lookups.watch(source, from_seq=request.from_seq) as events:
-            async for event in events:
-                await context.write(pb.WatchCommandResponse(event=event))
+        caller = self._caller(context, "CommandService.WatchCommand")
+        async with self._lasting.of(caller):
+            source = await self._lookups.find(request.command_id, caller)
+            with self._places.one(), self._lookups.watch(source, from_seq=request.from_seq) as events:
+                async for event in events:
+                    await context.write(pb.WatchCommandResponse(event=event))
 
     async def GetCommand(self, request: pb.GetCommandRequest, context: Context) -> pb.GetCommandResponse:  # noqa: N802
-        caller = self._caller(context, "read")
+        caller = self._caller(context, "CommandService.GetCommand")
         # Written so that NaN does not wait.
         wait_s = min(request.wait_s, MAX_WAIT_S) if request.wait_s > 0 else 0.0
         with self._places.one() if wait_s else contextlib.nullcontext():
-            command = await self._lookups.get(request.command_id, caller, wait_s=wait_s)
+            async with self._lasting.of(caller):
+                command = await self._lookups.get(request.command_id, caller, wait_s=wait_s)
         return pb.GetCommandResponse(command=command)
 
     async def CancelCommand(  # noqa: N802
         self, request: pb.CancelCommandRequest, context: Context
     ) -> pb.CancelCommandResponse:
-        caller = self._caller(context, "execute")
+        caller = self._caller(context, "CommandService.CancelCommand")
         state = await self._lookups.cancel(request.command_id, caller, why=request.why)
         return pb.CancelCommandResponse(state=state)
 
     async def ListCommands(  # noqa: N802
         self, request: pb.ListCommandsRequest, context: Context
     ) -> pb.ListCommandsResponse:
-        caller = self._credentials.caller(credential(context), clock_s=time.time())
-        caller.require("read")
+        caller = admitted(self._credentials, context, "CommandService.ListCommands")
         page = await self._listings.commands(request, caller)
         return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
 
-    def _caller(self, context: Context, scope: str) -> Caller:
+    def _caller(self, context: Context, method: str) -> Caller:
         proof = shown(context, METADATA_KEY)
         if proof is not None and self._proof.check(proof, clock_s=time.time()) is not None:
             return PEER
-        caller = self._credentials.caller(credential(context), clock_s=time.time())
-        caller.require(scope)
-        return caller
+        return admitted(self._credentials, context, method)
 
 
 def _once(future: "asyncio.Future[Any]") -> Any:

@@ -22,6 +22,7 @@ from broker.opening import Opening
 from broker.refusals import Refusals
 from broker.rpc.handshake import accept
 from broker.rpc.hello import MAX_DESCRIPTION_BYTES, hear
+from broker.rpc.identity import clusters_of
 from broker.rpc.service import abort_stream, credential
 from broker.streams import Stream
 from openline import errors, limits
@@ -38,6 +39,9 @@ BrokerFrame = executor_service_pb2.BrokerFrame
 MAX_SEQ = 1 << 48
 # No executor starts so many processes; what it says beyond this would only move the queue from here to there.
 MAX_CONCURRENCY = 4096
+# Among so many, heartbeats are answered together.
+MANY_STREAMS = 200
+ACK_WITHIN_S = 0.25
 
 log = structlog.get_logger()
 
@@ -65,6 +69,8 @@ class ExecutorService:
         self._replica_id = replica_id
         # The replica is stopping, or was told to drain: its executors are moving to others, and none comes back.
         self.is_draining = False
+        # The last heartbeat on each stream that has not been answered.
+        self._beats: dict[Stream, int] = {}
 
     async def Connect(self, _requests: Any, context: Context) -> None:  # noqa: N802
         stream: Stream = FrameStream(
@@ -97,12 +103,17 @@ class ExecutorService:
             lines.warning("connection.refused", peer=context.peer(), why=str(refusal))
             await abort_stream(context, str(refusal))
         self._dispatcher.tally.connected(again=hello.last_epoch > 0)
-        lines.info("connection.opened", peer=context.peer(), version=connection.versions.executor)
+        lines.info(
+            "connection.opened",
+            peer=context.peer(),
+            version=connection.versions.executor,
+            by="token" if connection.token else "certificate",
+        )
         why = "the process stopped"
         try:
             self._handle(connection, stream, rest)
             await stream.run(
-                lambda frames: self._handle(connection, stream, frames), silence_s=limits.HEARTBEAT_TIMEOUT_S
+                lambda frames: self._handle(connection, stream, frames), silence_s=limits.IDLE_HEARTBEAT_TIMEOUT_S
             )
             why = "ended by the executor"
             return
@@ -130,17 +141,19 @@ class ExecutorService:
             and self._proof.is_sealed(each.execute, **where)
         }
 
-    async def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token:
-        """The token that lets the executor in; waits only before a refusal.
+    async def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
+        """The token that lets the executor in, or None for a certificate that does; waits only before a refusal.
 
         Raises as `check_executor`, and BROKER_UNAVAILABLE while draining.
         """
-        try:
-            token = self._check(hello.cluster_id, credential(context))
-        except errors.OpenlineError as refusal:
-            if refusal.reason is Reason.UNAUTHENTICATED:
-                await self._refusals.hold(Kind.EXECUTOR_TOKEN, peer=context.peer())
-            raise
+        token = None
+        if hello.cluster_id not in self._credentials.certified & clusters_of(context):
+            try:
+                token = self._check(hello.cluster_id, credential(context))
+            except errors.OpenlineError as refusal:
+                if refusal.reason is Reason.UNAUTHENTICATED:
+                    await self._refusals.hold(Kind.EXECUTOR_TOKEN, peer=context.peer())
+                raise
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)
@@ -149,7 +162,7 @@ class ExecutorService:
     def _check(self, cluster_id: str, token: str | None) -> Token:
         return self._credentials.check_executor(cluster_id, token, clock_s=time.time())
 
-    def _connection(self, hello: executor_service_pb2.Hello, token: Token) -> Connection:
+    def _connection(self, hello: executor_service_pb2.Hello, token: Token | None) -> Connection:
         now = Timestamp()
         now.GetCurrentTime()
         return Connection(
@@ -163,7 +176,7 @@ class ExecutorService:
             capabilities=hello.capabilities,
             versions=hello.versions,
             connected_at=now,
-            token=token.digest,
+            token=b"" if token is None else token.digest,
         )
 
     def _welcome(self, connection: Connection, verdicts: Sequence[executor_service_pb2.Verdict]) -> BrokerFrame:
@@ -171,8 +184,8 @@ class ExecutorService:
             protocol_version=limits.PROTOCOL_VERSION,
             epoch=connection.epoch,
             replica_id=self._replica_id,
-            heartbeat_interval_s=limits.HEARTBEAT_INTERVAL_S,
-            heartbeat_timeout_s=limits.HEARTBEAT_TIMEOUT_S,
+            heartbeat_interval_s=limits.IDLE_HEARTBEAT_INTERVAL_S,
+            heartbeat_timeout_s=limits.IDLE_HEARTBEAT_TIMEOUT_S,
             limits=executor_service_pb2.StreamLimits(
                 max_frame_bytes=limits.MAX_FRAME_BYTES,
                 command_credit_bytes=limits.COMMAND_CREDIT_BYTES,
@@ -193,8 +206,7 @@ class ExecutorService:
                 case "hello":
                     raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, "a second Hello"))
                 case "heartbeat":
-                    ack = executor_service_pb2.HeartbeatAck(seq=frame.heartbeat.seq)
-                    stream.send(BrokerFrame(heartbeat_ack=ack))
+                    self._acknowledge(stream, frame.heartbeat.seq)
                 case "draining":
                     connection.draining = True
                 case "capabilities":
@@ -219,3 +231,15 @@ class ExecutorService:
             connection.token_refused = True
         else:
             connection.token_refused = False
+
+    def _acknowledge(self, stream: Stream, seq: int) -> None:
+        """Where there are many, soon, with whatever came by then: to wake up and write once costs each a third less."""
+        if not self._beats:
+            wait_s = ACK_WITHIN_S if len(self._dispatcher.streams) >= MANY_STREAMS else 0.0
+            asyncio.get_running_loop().call_later(wait_s, self._acknowledge_all)
+        self._beats[stream] = seq
+
+    def _acknowledge_all(self) -> None:
+        beats, self._beats = self._beats, {}
+        for stream, seq in beats.items():
+            stream.send(BrokerFrame(heartbeat_ack=executor_service_pb2.HeartbeatAck(seq=seq)))

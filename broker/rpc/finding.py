@@ -1,7 +1,7 @@
 """What comes of asking the other replicas for a command, and whether one that does not answer is still there."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 from openline.settings import Address
@@ -11,6 +11,8 @@ from openline.v1 import command_pb2
 FIND_TIMEOUT_S = 1.0
 
 Answer = command_pb2.Command | command_pb2.Error
+# Whether the command is one that the asking one means; its id alone does not say so.
+Wanted = Callable[[command_pb2.Command], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,13 @@ class NotFound:
     silent: frozenset[str]
 
 
-async def answers(questions: Mapping[str, Coroutine[None, None, Answer]]) -> dict[str, Answer]:
-    """What each replica says, by its id. Once one of them has the command, nobody waits for the others."""
+async def answers(questions: Mapping[str, Coroutine[None, None, Answer]], wanted: Wanted) -> dict[str, Answer]:
+    """What each replica says, by its id. Once one of them has what is wanted, nobody waits for the others."""
     tasks = {replica_id: asyncio.create_task(question) for replica_id, question in questions.items()}
     try:
         for answer in asyncio.as_completed(tasks.values()):
-            if isinstance(await answer, command_pb2.Command):
+            said = await answer
+            if isinstance(said, command_pb2.Command) and wanted(said):
                 break
         return {replica_id: task.result() for replica_id, task in tasks.items() if task.done()}
     finally:

@@ -8,16 +8,16 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from time import monotonic
 
-import grpc
 import structlog
 
 from broker.core import whereabouts
 from broker.core.directory import Directory
 from broker.core.proof import METADATA_KEY, Proof
-from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, answers, is_gone
-from broker.rpc.peer import Peer
+from broker.rpc.finding import FIND_TIMEOUT_S, Found, NotFound, Wanted, answers, is_gone
+from broker.rpc.peer import A, Method, Peer, Q
 from openline.calls import broker_unavailable
-from openline.errors import OpenlineError, from_rpc_error
+from openline.channels import Dialer, FreshChannel
+from openline.errors import OpenlineError
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, RECONNECT_MIN_S
 from openline.pipe import Pipe
 from openline.reasons import NO
@@ -26,7 +26,6 @@ from openline.v1 import cluster_service_pb2, command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
-Dial = Callable[[Address], grpc.aio.Channel]
 CommandEvents = AsyncGenerator[command_pb2.CommandEvent, None]
 
 # So many look-ups at one time: a replica that was killed may have had thousands of commands.
@@ -48,11 +47,11 @@ log = structlog.get_logger()
 class Peers:
     """Known by what Redis says of replicas. `news` is called when one was reached or lost."""
 
-    def __init__(self, replica_id: str, proof: Proof, directory: Directory, dial: Dial) -> None:
+    def __init__(self, replica_id: str, proof: Proof, directory: Directory, dialer: Dialer) -> None:
         self._replica_id = replica_id
         self._proof = proof
         self._directory = directory
-        self._dial = dial
+        self._dialer = dialer
         self._peers: dict[str, Peer] = {}
         self._finding = asyncio.Semaphore(MAX_FINDING)
         # When this process began.
@@ -70,6 +69,17 @@ class Peers:
     def reachable(self) -> list[str]:
         """The replicas that answer now."""
         return [peer.replica_id for peer in self._peers.values() if peer.open_pipe is not None]
+
+    @property
+    def known(self) -> list[str]:
+        """The replicas that there are, whether they answer or not."""
+        return list(self._peers)
+
+    async def forgotten(self) -> set[str]:
+        """Where replicas still listen that Redis has forgotten a while ago."""
+        addresses = list(self._vanished)
+        are_gone = await asyncio.gather(*map(is_gone, addresses))
+        return {address for address, gone in zip(addresses, are_gone, strict=True) if not gone}
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -96,7 +106,8 @@ class Peers:
             if not peer.has_left and peer.replica_id not in wanted:
                 self._vanished[peer.address] = now + VANISHED_S
         for replica_id in sorted(wanted.keys() - self._peers.keys())[: MAX_PEERS - len(self._peers)]:
-            peer = Peer(replica_id, wanted[replica_id], self._dial(wanted[replica_id]))
+            address = wanted[replica_id]
+            peer = Peer(replica_id, address, FreshChannel(address, self._dialer))
             self._peers[replica_id] = peer
             peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
             self._vanished.pop(peer.address, None)
@@ -119,17 +130,18 @@ class Peers:
             except TimeoutError:
                 continue
 
-    async def find(self, command_id: str) -> Found | NotFound:
-        """Asks all of them at once whether they know a command."""
+    async def find(self, command_id: str, *, wanted: Wanted = lambda _command: True) -> Found | NotFound:
+        """Asks all of them at once whether they know a command; one that is not wanted is as good as none."""
         peers = list(self._peers.values())
         async with self._finding:
-            said = await answers({peer.replica_id: self._ask(peer, command_id) for peer in peers})
+            said = await answers({peer.replica_id: self._ask(peer, command_id) for peer in peers}, wanted)
         answered = {self._replica_id: self.began_us}
         silent = set()
         for replica_id, answer in said.items():
             if isinstance(answer, command_pb2.Command):
-                return Found(replica_id, answer)
-            if whereabouts.has_it_not(answer, asker=self._replica_id, answerer=replica_id):
+                if wanted(answer):
+                    return Found(replica_id, answer)
+            elif whereabouts.has_it_not(answer, asker=self._replica_id, answerer=replica_id):
                 answered[replica_id] = whereabouts.began_us(answer)
             else:
                 silent.add(replica_id)
@@ -144,20 +156,18 @@ class Peers:
 
     async def get(self, replica_id: str, request: pb.GetCommandRequest, *, timeout_s: float) -> command_pb2.Command:
         """GetCommand of that replica. Raises OpenlineError."""
+        return (
+            await self.ask(
+                replica_id, lambda channel: CommandServiceStub(channel).GetCommand, request, timeout_s=timeout_s
+            )
+        ).command
+
+    async def ask(self, replica_id: str, method: Method[Q, A], request: Q, *, timeout_s: float) -> A:
+        """A unary method of that replica, under this one's proof. Raises OpenlineError."""
         peer = self._peers.get(replica_id)
         if peer is None:
             raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO)
-        metadata = self._metadata(peer)
-        try:
-            call = CommandServiceStub(peer.channel).GetCommand(request, metadata=metadata, timeout=timeout_s)
-            return (await call).command
-        except grpc.RpcError as status:
-            raise from_rpc_error(status) from status
-        except asyncio.CancelledError:
-            # Also what grpc.aio raises when the channel is closed because the peer is not known any more.
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            raise broker_unavailable(f"replica {replica_id} is out of reach", executed=NO) from None
+        return await peer.ask(method, request, metadata=self._metadata(peer), timeout_s=timeout_s)
 
     async def watch(self, replica_id: str, command_id: str, *, from_seq: int) -> CommandEvents:
         """The events of a command that this replica has. Raises OpenlineError."""
@@ -194,7 +204,8 @@ class Peers:
             check = partial(self._check_welcome, metadata[0][1])
             client = f"openline-broker {self._replica_id}"
             try:
-                pipe = await Pipe.open(peer.channel, client=client, metadata=metadata, check_welcome=check)
+                channel = peer.way.renew()
+                pipe = await Pipe.open(channel, client=client, metadata=metadata, check_welcome=check)
             except OpenlineError as failure:
                 say = log.warning if bound_s == RECONNECT_MIN_S else log.debug
                 say("peer.refused", peer=peer.replica_id, address=peer.address, why=failure.error.message)

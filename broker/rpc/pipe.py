@@ -9,6 +9,7 @@ import structlog
 from broker.core.credentials import Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.executions import Executions
+from broker.lasting import LastingCalls
 from broker.lookups import Lookups
 from broker.opening import Opening
 from broker.refusals import Refusals
@@ -38,6 +39,7 @@ class Pipes:
         executions: Executions,
         lookups: Lookups,
         credentials: Credentials,
+        lasting: LastingCalls,
         proof: Proof,
         opening: Opening,
         refusals: Refusals,
@@ -48,6 +50,7 @@ class Pipes:
         self.lookups = lookups
         self.credentials = credentials
         self.refusals = refusals
+        self.lasting = lasting
         self._proof = proof
         self._opening = opening
         self._replica_id = replica_id

@@ -1,15 +1,15 @@
 """SessionService: sessions made, shown, listed and ended."""
 
-import time
 from typing import Any
 
 import grpc
 
 from broker.audit import Audit
+from broker.core.access import rule
 from broker.core.credentials import Caller, Credentials
 from broker.listings import Listings
 from broker.registry import Registry
-from broker.rpc.service import credential
+from broker.rpc.callers import admitted, known
 from broker.store.store import Store
 from openline import errors
 from openline.ids import is_name, is_token, new_id
@@ -35,7 +35,7 @@ class SessionService:
     async def CreateSession(  # noqa: N802
         self, request: session_service_pb2.CreateSessionRequest, context: Context
     ) -> session_service_pb2.CreateSessionResponse:
-        caller = self._credentials.caller(credential(context), clock_s=time.time())
+        caller = known(self._credentials, context)
         try:
             return await self._create(request, caller)
         except errors.OpenlineError as refusal:
@@ -45,24 +45,29 @@ class SessionService:
     async def GetSession(  # noqa: N802
         self, request: session_service_pb2.GetSessionRequest, context: Context
     ) -> session_service_pb2.GetSessionResponse:
-        return session_service_pb2.GetSessionResponse(session=await self._session(request.session_id, context))
+        caller = admitted(self._credentials, context, "SessionService.GetSession")
+        return session_service_pb2.GetSessionResponse(session=await self._session(request.session_id, caller))
 
     async def DeleteSession(  # noqa: N802
         self, request: session_service_pb2.DeleteSessionRequest, context: Context
     ) -> session_service_pb2.DeleteSessionResponse:
-        await self._store.sessions.delete(await self._session(request.session_id, context))
+        caller = admitted(self._credentials, context, "SessionService.DeleteSession")
+        session = await self._session(request.session_id, caller)
+        await self._store.sessions.delete(session)
+        self._tell("delete_session", session, caller)
         return session_service_pb2.DeleteSessionResponse()
 
     async def ListSessions(  # noqa: N802
         self, request: session_service_pb2.ListSessionsRequest, context: Context
     ) -> session_service_pb2.ListSessionsResponse:
-        page = await self._listings.sessions(request, self._caller(context))
+        caller = admitted(self._credentials, context, "SessionService.ListSessions")
+        page = await self._listings.sessions(request, caller)
         return session_service_pb2.ListSessionsResponse(sessions=page.items, next_page_token=page.next_token)
 
     async def _create(
         self, request: session_service_pb2.CreateSessionRequest, caller: Caller
     ) -> session_service_pb2.CreateSessionResponse:
-        caller.require("session")
+        rule("SessionService.CreateSession").check(caller)
         ttl_s = request.ttl_s or DEFAULT_TTL_S
         wrong = [
             (name, "must be 1..200 characters without control characters")
@@ -88,17 +93,22 @@ class SessionService:
         )
         session.created_at.GetCurrentTime()
         await self._store.sessions.create(session)
+        self._tell("create_session", session, caller)
         return session_service_pb2.CreateSessionResponse(session=session)
 
-    def _caller(self, context: Context) -> Caller:
-        caller = self._credentials.caller(credential(context), clock_s=time.time())
-        caller.require("session")
-        return caller
+    def _tell(self, action: str, session: session_service_pb2.Session, caller: Caller) -> None:
+        """The audit trail, of what was done."""
+        self._audit.acted(
+            action,
+            caller,
+            cluster_id=session.cluster_id,
+            session_id=session.session_id,
+            correlation_id=session.correlation_id,
+        )
 
-    async def _session(self, session_id: str, context: Context) -> session_service_pb2.Session:
-        """The caller's session. Raises SESSION_UNKNOWN, for another owner's as well."""
-        caller = self._caller(context)
+    async def _session(self, session_id: str, caller: Caller) -> session_service_pb2.Session:
+        """The caller's session. Raises SESSION_UNKNOWN, also for one of another owner or a hidden cluster."""
         session = await self._store.sessions.get(session_id) if is_token(session_id) else None
-        if session is None or session.owner != caller.owner:
+        if session is None or session.owner != caller.owner or not caller.sees(session.cluster_id):
             raise errors.OpenlineError(errors.error(Reason.SESSION_UNKNOWN, "Session not found"))
         return session

@@ -20,15 +20,18 @@ Client = Redis | ShardedRedis
 
 def check_url(url: str) -> None:
     """Raises ValueError for a URL that no client can be made of."""
-    match parse(url):
-        case Clustered(seeds, options):
-            redis = connect(options | dict(zip(("host", "port"), seeds[0], strict=True)))
-        case _:
-            redis = open_redis(url)
+    target = parse(url)
     try:
+        match target:
+            case Clustered(seeds, options):
+                redis = connect(options | dict(zip(("host", "port"), seeds[0], strict=True)))
+            case _:
+                redis = open_redis(url)
         redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # it is not opened
-    except TypeError:
+    except (TypeError, RedisError):
         raise ValueError("it has options that a Redis client does not know") from None
+    except OSError as unusable:
+        raise ValueError(str(unusable)) from None
 
 
 def open_client(url: str) -> Client:

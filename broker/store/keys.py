@@ -18,9 +18,9 @@ def active(cluster_id: str) -> str:
 
 # What is known of a cluster: when one of its executors was last connected.
 # string, openline.v1.Cluster; 30 days, so that a cluster which is gone is forgotten; by the replica that holds a
-# connection of it, on connect, on disconnect and every 5 s between.
+# connection of it, on connect, on disconnect and every 10 s between.
 SEEN_S = 30 * 24 * 3600
-SEEN_EVERY_S = 5.0
+SEEN_EVERY_S = 10.0
 
 
 def seen(cluster_id: str) -> str:
@@ -28,9 +28,9 @@ def seen(cluster_id: str) -> str:
 
 
 # Presence: which executors of the cluster are connected, on which replica.
-# hash, executor id to epoch, expiry and openline.v1.ConnectedExecutor (see epochs); the key and each field 20 s,
-# refreshed every 5 s; by the same. One of a higher epoch replaces one of a lower, never the other way round.
-PRESENCE_S = 20
+# hash, executor id to epoch, expiry and openline.v1.ConnectedExecutor (see epochs); the key and each field 30 s,
+# refreshed every 10 s; by the same. One of a higher epoch replaces one of a lower, never the other way round.
+PRESENCE_S = 30
 
 
 def presence(cluster_id: str) -> str:
@@ -63,6 +63,15 @@ MAX_TOKENS = 100_000
 
 # A channel, no key: what has changed there, with the versions before and after. By the script that writes it.
 TOKEN_NEWS = "openline:executor-token-news"  # noqa: S105
+
+# API keys, likewise: those that were created, and those that were revoked.
+# hash, SHA-256 of the key to what is known of it (see api_keys), and the version; no TTL, for the same reasons. At most
+# 10,000 fields, each of which may have a hundred patterns. By the same, and never by hand.
+API_KEYS = "openline:api-keys"
+MAX_API_KEYS = 10_000
+
+# A channel, no key: what has changed there, as for tokens.
+API_KEY_NEWS = "openline:api-key-news"
 
 
 # A command that is done, with its result.

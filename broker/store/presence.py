@@ -42,7 +42,7 @@ class PresenceRecords:
         self._redis = redis
 
     async def register(self, entries: Entries, *, changed: bool) -> list[bool]:
-        """Writes who is connected here, for 20 s; for each whether it holds now, False if somebody has a newer epoch.
+        """Writes who is connected here, for 30 s; for each whether it holds now, False if somebody has a newer epoch.
 
         `changed` says that it is news, and no refresh: it is published.
         """
@@ -74,7 +74,7 @@ class PresenceRecords:
         return news.subscribe(self._redis, keys.NEWS, Change.decode)
 
     async def register_replica(self, replica: Replica, epoch: int) -> bool:
-        """Writes that the replica is there, for 20 s; False if another process with its id began later.
+        """Writes that the replica is there, for 30 s; False if another process with its id began later.
 
         The epoch is when the process began, in µs.
         """

@@ -8,14 +8,13 @@ import asyncio
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import (
     MasterNotFoundError,
     SentinelConnectionPool,
     SentinelManagedConnection,
-    SentinelManagedSSLConnection,
 )
 
+from broker.store.secured import SHARED, FreshPrimaryConnection, with_fresh_certificates
 from broker.store.single import bounds, connect, first
 from broker.store.urls import Sentinelled
 
@@ -23,8 +22,8 @@ from broker.store.urls import Sentinelled
 class Sentinels:
     """Asked all at once, unlike redis-py's, which waits for a frozen one before it asks the next."""
 
-    def __init__(self, target: Sentinelled) -> None:
-        self._clients = [connect(options) for options in target.sentinels]
+    def __init__(self, target: Sentinelled, tls: dict[str, Any]) -> None:
+        self._clients = [connect(options | tls) for options in target.sentinels]
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """The primary's address. Raises MasterNotFoundError, which is a ConnectionError."""
@@ -54,8 +53,8 @@ class PrimaryPool(SentinelConnectionPool, BlockingConnectionPool):
 
 def open_primary(target: Sentinelled) -> Redis:
     """A client of the primary, wherever that is; connects when it is first used."""
-    options = dict(target.options)
-    tls = options.pop("connection_class", None) is SSLConnection
-    options["connection_class"] = SentinelManagedSSLConnection if tls else SentinelManagedConnection
-    pool: BlockingConnectionPool = PrimaryPool(target.name, Sentinels(target), **(bounds() | options))  # type: ignore[no-untyped-call]
+    options = with_fresh_certificates(target.options)
+    tls: dict[str, Any] = {name: options[name] for name in SHARED if name in options}
+    options["connection_class"] = FreshPrimaryConnection if tls else SentinelManagedConnection
+    pool: BlockingConnectionPool = PrimaryPool(target.name, Sentinels(target, tls), **(bounds() | options))  # type: ignore[no-untyped-call]
     return Redis.from_pool(pool)

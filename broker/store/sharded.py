@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, RedisError, TimeoutError
 
+from broker.store.secured import with_fresh_certificates
 from broker.store.single import RedisCommand, connect, first, send_to
 from broker.store.urls import Clustered
 
@@ -34,7 +35,7 @@ class ShardedRedis:
 
     def __init__(self, target: Clustered) -> None:
         self._seeds = target.seeds
-        self._options = target.options
+        self._options = with_fresh_certificates(target.options)
         self._nodes: dict[Address, Redis] = {}
         self._slots: dict[int, Address] = {}
         self._stale = True

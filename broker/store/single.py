@@ -11,6 +11,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from broker.store.secured import with_fresh_certificates
+
 CONNECT_TIMEOUT_S = 0.5
 ANSWER_TIMEOUT_S = 1.0
 MAX_CONNECTIONS = 32
@@ -38,8 +40,11 @@ def bounds() -> dict[str, Any]:
 
 
 def connect(options: Mapping[str, Any]) -> Redis:
-    """A client of one server, made of what its URL says; connects when it is first used."""
-    return Redis.from_pool(BlockingConnectionPool(**(bounds() | dict(options))))
+    """A client of one server, made of what its URL says; connects when it is first used.
+
+    Raises OSError for certificates that cannot be used.
+    """
+    return Redis.from_pool(BlockingConnectionPool(**(bounds() | with_fresh_certificates(options))))
 
 
 async def send_to(redis: Redis, commands: Iterable[RedisCommand]) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import RedisError
 
+from broker.store.api_keys import ApiKeyRecords
 from broker.store.audit import DEFAULT_MAX_ENTRIES, AuditTrail
 from broker.store.behind import WriteBehind
 from broker.store.claims import Claims
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    api_keys: ApiKeyRecords
     audit: AuditTrail
     claims: Claims
     clusters: Clusters
@@ -64,6 +66,7 @@ async def open_store(
         except (RedisError, OSError, TimeoutError) as failure:
             log.warning("redis.unavailable", error=type(failure).__name__, detail=str(failure)[:200])
         store = Store(
+            api_keys=ApiKeyRecords(redis, behind),
             audit=AuditTrail(redis, behind, max_entries=audit_max_entries),
             claims=Claims(redis, behind, ttl_s=result_ttl_s),
             clusters=Clusters(redis, behind),

@@ -78,6 +78,21 @@ def parse(url: str) -> OneServer | Sentinelled | Clustered:
     return Sentinelled(sentinels, unquote(name), options)
 
 
+def in_plaintext(url: str) -> list[tuple[str, int]]:
+    """The hosts and ports that the URL names and that are spoken to without TLS. Raises ValueError as `parse`."""
+    target = parse(url)
+    # TLS and unix sockets have a class of connections of their own.
+    if "connection_class" in target.options:
+        return []
+    match target:
+        case OneServer(options):
+            return [(options.get("host", "localhost"), options.get("port", REDIS_PORT))]
+        case Sentinelled(sentinels):
+            return [(sentinel["host"], sentinel["port"]) for sentinel in sentinels]
+        case Clustered(seeds):
+            return list(seeds)
+
+
 def _options(url: str) -> dict[str, Any]:
     try:
         return dict(parse_url(url))

@@ -21,9 +21,15 @@ STREAM_CREDIT_BYTES = 1 << 20
 
 # A stream that was opened and has not said Hello is worth nothing to anybody after this.
 HELLO_TIMEOUT_S = 10.0
+# On pipes, of which there are few, and each has many callers.
 HEARTBEAT_INTERVAL_S = 5.0
-# Three heartbeats lost. The promise is 30 s.
+# Three heartbeats lost.
 HEARTBEAT_TIMEOUT_S = 16.0
+# On executors' streams, of which there are thousands, and most are idle. That the peer is frozen HTTP/2 keepalive finds
+# sooner (`channels`), and for less; a proxy on the way answers that by itself, though. The promise is 30 s.
+IDLE_HEARTBEAT_INTERVAL_S = 14.0
+# Two heartbeats lost.
+IDLE_HEARTBEAT_TIMEOUT_S = 29.0
 
 RECONNECT_MIN_S = 0.2
 RECONNECT_MAX_S = 5.0

@@ -37,7 +37,7 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
         if log_format == "json"
         else [*shared, _escape_values, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -17,13 +17,14 @@ from structlog.typing import FilteringBoundLogger
 
 from openline.asking import Asking, check_answered
 from openline.calls import broker_unavailable
-from openline.channels import open_channel
+from openline.channels import Dialer, FreshChannel
 from openline.errors import OpenlineError
 from openline.keeping import Keeper
 from openline.pipe import Pipe
 from openline.pipe_state import PipeState
 from openline.reasons import UNKNOWN, Reason
 from openline.settings import Address
+from openline.tls import TlsFiles
 from openline.turns import News, Turns
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
@@ -31,11 +32,15 @@ from openline.v1 import command_service_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One address, its channel (for unary calls as well), and who keeps a pipe on it open."""
+    """One address, the way to it (for unary calls as well), and who keeps a pipe on it open."""
 
     address: Address
-    channel: grpc.aio.Channel
+    way: FreshChannel
     keeper: Keeper
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        return self.way.channel
 
     @property
     def pipe(self) -> Pipe | None:
@@ -49,7 +54,7 @@ class Replica:
 class Pipes:
     """A pipe to each of `addresses`, kept open from `async with` to its end; `client` is for the brokers' logs.
 
-    Raises OSError for a TLS file that cannot be read.
+    Raises OSError for TLS files that cannot be used. They are read again whenever a pipe is opened.
     """
 
     def __init__(
@@ -66,9 +71,8 @@ class Pipes:
         self._log = log
         self._opened = News()
         # In the order given, which is the order of preference.
-        self.replicas = tuple(
-            self._replica(a, open_channel(a, ca=ca, cert=cert, key=key)) for a in dict.fromkeys(addresses)
-        )
+        self._dialer = Dialer(TlsFiles(ca, cert, key), use="brokers", log=log)
+        self.replicas = tuple(map(self._replica, dict.fromkeys(addresses)))
         # A defect in a keeper ends whoever is inside `async with`: a gateway that silently lost a replica helps nobody.
         self._keeping = asyncio.TaskGroup()
         self._kept: list[asyncio.Task[None]] = []
@@ -79,6 +83,8 @@ class Pipes:
     async def __aenter__(self) -> Self:
         await self._keeping.__aenter__()
         self._kept = [self._keeping.create_task(r.keeper.run(), name=f"keep {r.address}") for r in self.replicas]
+        if (files := self._dialer.files) is not None:
+            self._kept.append(self._keeping.create_task(files.watch(), name="certificates"))
         return self
 
     async def __aexit__(
@@ -93,7 +99,7 @@ class Pipes:
             # connection, whether the channel is closed or not.
             self._kept.clear()
             for replica in self.replicas:
-                await replica.channel.close()
+                await replica.way.close()
 
     def in_order(self) -> list[Replica]:
         """Every replica, the one to ask first in front: heard from lately, then connected, then not connected."""
@@ -159,6 +165,10 @@ class Pipes:
                     yield pipe
         yield from quiet
 
-    def _replica(self, address: Address, channel: grpc.aio.Channel) -> Replica:
-        keeper = Keeper(address, lambda: Pipe.open(channel, client=self._client), self._opened.tell, log=self._log)
-        return Replica(address, channel, keeper)
+    def _replica(self, address: Address) -> Replica:
+        way = FreshChannel(address, self._dialer)
+
+        async def open_pipe() -> Pipe:
+            return await Pipe.open(way.renew(), client=self._client)
+
+        return Replica(address, way, Keeper(address, open_pipe, self._opened.tell, log=self._log))

@@ -6,18 +6,21 @@ A flag wins over its variable. A mistake is one line that names the flag, and ex
 import argparse
 import errno
 import ipaddress
-import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ValidationError
+import structlog
+from pydantic import AfterValidator, BeforeValidator, ValidationError, model_validator
 from pydantic_core import core_schema
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 from openline import __version__
 from openline.logs import LogFormat, LogLevel
+from openline.tls import Unusable, check_certificates, server_context
+
+log = structlog.get_logger()
 
 
 class Address(str):
@@ -43,14 +46,19 @@ class Address(str):
 
     @property
     def is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(cls.parse, core_schema.str_schema())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is said there stays on this machine. Other names than `localhost` are not looked up."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def split_commas(text: object) -> object:
@@ -83,9 +91,9 @@ def _readable(file: Path) -> Path:
 
 def _certificates(file: Path) -> Path:
     try:
-        ssl.create_default_context(cafile=file)
-    except ssl.SSLError:
-        raise ValueError(f"there is no PEM certificate in {file}") from None
+        check_certificates(file)
+    except Unusable as problem:
+        raise ValueError(str(problem)) from None
     return file
 
 
@@ -93,19 +101,19 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 CertificateFile = Annotated[ReadableFile, AfterValidator(_certificates)]
 
 
-def check_tls_pair(cert: Path | None, key: Path | None) -> None:
-    """Raises ValueError, naming the flag, unless both or neither are there, and the key is that of the certificate."""
+def check_tls_pair(cert: Path | None, key: Path | None, *, side: str = "--tls") -> None:
+    """Raises ValueError, naming the flag, unless both or neither are there, and the key is that of the certificate.
+
+    `side` is what the two flags begin with.
+    """
     if (cert is None) != (key is None):
-        raise ValueError("--tls-cert and --tls-key go together")
+        raise ValueError(f"{side}-cert and {side}-key go together")
     if cert is None or key is None:
         return
     try:
-        # The empty password keeps OpenSSL from asking for one; gRPC takes no encrypted keys.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
-    except ssl.SSLError as failure:
-        if failure.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"--tls-key: {key} is not the key of {cert}") from None
-        raise ValueError(f"--tls-key: there is no PEM key in {key} that can be used with {cert}") from None
+        server_context(cert, key)
+    except OSError as problem:
+        raise ValueError(f"{side}-key: {problem}") from None
 
 
 class ProgramSettings(BaseSettings):
@@ -127,6 +135,31 @@ class ProgramSettings(BaseSettings):
     """Lines below this level are left out."""
     log_format: LogFormat = "console"
     """`json` for machines, `console` for people."""
+
+
+class NetworkSettings(ProgramSettings):
+    """What a program has whose words travel over networks."""
+
+    insecure: bool = False
+    """Speak plaintext off this machine as well, where it can be read and changed on the way: for where something else
+    encrypts, such as a mesh or a proxy."""
+
+    @property
+    def plaintext(self) -> list[tuple[str, str]]:
+        """The flags with an address off this machine at which plaintext is spoken, each with that address."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _check_plaintext(self) -> Self:
+        if self.plaintext and not self.insecure:
+            flag, address = self.plaintext[0]
+            raise ValueError(f"{flag}: plaintext at {address} leaves this machine; use TLS, or allow it by --insecure")
+        return self
+
+    def warn_of_plaintext(self) -> None:
+        """A line in the log for each address where `insecure` has allowed it."""
+        for flag, address in self.plaintext:
+            log.warning("plaintext.allowed", flag=flag, address=address)
 
 
 S = TypeVar("S", bound=ProgramSettings)

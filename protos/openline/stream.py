@@ -61,6 +61,7 @@ class FrameStream(Generic[I, O]):
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._linger: asyncio.Handle | None = None
+        self._silence: asyncio.Handle | None = None
         self._closing = False
         self._broken: Exception | None = None
         self._breaking = asyncio.Event()
@@ -137,8 +138,9 @@ class FrameStream(Generic[I, O]):
         """
         reader = asyncio.create_task(self._read_all(handle), name="stream-reader")
         writer = asyncio.create_task(self._write_all(), name="stream-writer")
-        watch = asyncio.create_task(self._watch(silence_s), name="stream-watch")
+        watch = asyncio.create_task(self._watch(), name="stream-watch")
         tasks = (reader, writer, watch)
+        self._listen(silence_s, monotonic())
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if done == {writer} and writer.exception() is None and self._done_writing is not None:
@@ -147,8 +149,9 @@ class FrameStream(Generic[I, O]):
                 await asyncio.wait({reader}, timeout=GOODBYE_S)
         finally:
             self._closing = True
-            if self._linger is not None:
-                self._linger.cancel()
+            for timer in (self._linger, self._silence):
+                if timer is not None:
+                    timer.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -191,16 +194,19 @@ class FrameStream(Generic[I, O]):
         self._linger = None
         self._wake.set()
 
-    async def _watch(self, silence_s: float) -> None:
-        while (left_s := self.received_at + silence_s - monotonic()) > 0:
-            due = monotonic() + left_s
-            try:
-                async with asyncio.timeout(left_s):
-                    await self._breaking.wait()
-            except TimeoutError:
-                if monotonic() - due > OVERSLEPT_S:
-                    # It was this process that stood still: what the peer sent meanwhile has not been read yet.
-                    self.received_at = monotonic()
-            if self._broken is not None:
-                raise self._broken
-        raise StreamFrozen(f"no frame for {silence_s:g} s")
+    async def _watch(self) -> None:
+        await self._breaking.wait()
+        if self._broken is not None:
+            raise self._broken
+
+    def _listen(self, silence_s: float, due: float) -> None:
+        """Breaks the stream off when the peer has said nothing for so long, or looks again when that could be."""
+        now = monotonic()
+        if now - due > OVERSLEPT_S:
+            # It was this process that stood still: what the peer sent meanwhile has not been read yet.
+            self.received_at = now
+        left_s = self.received_at + silence_s - now
+        if left_s > 0:
+            self._silence = self._loop.call_later(left_s, self._listen, silence_s, now + left_s)
+        else:
+            self.break_off(StreamFrozen(f"no frame for {silence_s:g} s"))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -315,7 +315,7 @@ class Inside:
             "waiting": dispatcher.audience._waiting,
             "watches": dispatcher.audience._watches,
             "forwarding": dispatcher._forwarding,
-            "tasks of executions": executions._tasks,
+            "tasks of executions": executions.waiting,
             "open calls": [call for calls in self.parts.get("Calls", ()) for call in calls._open],
             "tasks of calls": [call for calls in self.parts.get("Calls", ()) for call in calls._tasks],
             "on connections": [
@@ -436,10 +436,12 @@ Start = Callable[..., "contextlib.AbstractAsyncContextManager[RunningBroker]"]
 
 @pytest.fixture
 def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts brokers on this test's store, or on another one; the other arguments are settings."""
+    """Starts brokers on this test's store, or on another one, and with more keys; the other arguments are settings."""
 
     @contextlib.asynccontextmanager
-    async def start(store: Store = store, **fields: Any) -> AsyncIterator[RunningBroker]:
+    async def start(
+        store: Store = store, *, extra_keys: Sequence[str] = (), **fields: Any
+    ) -> AsyncIterator[RunningBroker]:
         settings = BrokerSettings(**({"listen": "127.0.0.1:0", "replica_id": "replica-1"} | fields))
         credentials = Credentials(
             api_keys=[
@@ -448,6 +450,8 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
                 "carol:the-key-of-carol:read",
                 "root:the-key-of-root:execute+read+admin",
                 "auditor:the-key-of-the-auditor:audit",
+                "chief:the-key-of-the-chief:execute+session+read+admin+audit",
+                *extra_keys,
             ],
             executor_tokens=[f"prod:{TOKEN}", "prod:the-second-token-of-prod", "staging:the-token-of-staging"],
         )

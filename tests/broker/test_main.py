@@ -112,6 +112,7 @@ def until_dead(pids: list[int]) -> None:
         ("--redis-url", "redis+cluster://:hunter2@127.0.0.1:7000/1"),
         ("--redis-url", "redis://127.0.0.1?no_such_option=1"),
         ("--api-keys", "hunter2"),
+        ("--api-keys", "alice:hunter2:read@"),
         ("--executor-tokens", "hunter2"),
         ("--tls-key", "key.pem"),
         ("--tls-client-ca", "ca.pem"),
@@ -165,12 +166,16 @@ def test_a_data_dir_that_cannot_be_is_one_line(start: Start, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--listen", "nosuchhost.invalid:1"), "--listen: cannot listen on nosuchhost.invalid:1: "),
+        (("--insecure", "--listen", "nosuchhost.invalid:1"), "--listen: cannot listen on nosuchhost.invalid:1: "),
         (
-            ("--listen", "203.0.113.7:5000"),
+            ("--insecure", "--listen", "203.0.113.7:5000"),
             "--listen: cannot listen on 203.0.113.7:5000: Cannot assign requested address",
         ),
         (("--data-dir", "/proc/x"), "--data-dir: cannot keep data in /proc/x: No such file or directory"),
+        (("--listen", "0.0.0.0:0"), "--listen: plaintext at 0.0.0.0:0 leaves this machine"),
+        (("--advertise", "broker:1"), "--advertise: plaintext at broker:1 leaves this machine"),
+        (("--redis-url", "redis://:hunter2@h:1"), "--redis-url: plaintext at h:1 leaves this machine"),
+        (("--executor-certificates", "prod"), "--executor-certificates: has no effect without --tls-client-ca"),
         (("--tls-cert", "/nope"), "--tls-cert: cannot read /nope: No such file or directory"),
         (("--tls-cert", __file__, "--tls-key", __file__), "--tls-cert: there is no PEM certificate in "),
     ],

@@ -22,7 +22,7 @@ from stage import Stage
 
 from openline.logs import set_up_logs
 
-# When everything is whole again: an executor that was frozen is noticed after 16 s, and a reconnect waits for seconds.
+# When everything is whole again: an executor that was frozen is noticed after 23 s, and a reconnect waits for seconds.
 SETTLE_S = 45.0
 WATCH_KEYS_EVERY_S = 3.0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 from openline.v1 import admin_service_pb2 as pb
@@ -106,6 +107,41 @@ def test_a_token_is_revoked(demo: Any, make_program: Any, tmp_path: Path, eventu
         assert demo.get(f"/v1/commands/{command['command_id']}").json()["state"] == "done"
     finally:
         executor.close()
+
+
+def test_a_token_is_replaced_without_a_gap(demo: Any, make_program: Any, tmp_path: Path, eventually: Any) -> None:
+    """Another is written to the file and shown on the open stream, the first one revoked: what runs never notices."""
+    path = "/admin/agents/rotated/token"
+    first = demo.post(path, {}).json()
+    (tmp_path / "token").write_text(first["token"])
+    (tmp_path / "kubectl").write_text('#!/bin/sh\n[ "$1" = get ] || { echo "{}"; exit 0; }\nsleep 6\necho done\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    executor = make_program(
+        "rotated", "", Path(sys.executable).parent / "openline-executor", "--broker", demo.brokers[0],
+        "--cluster-id", "rotated", "--token-file", tmp_path / "token", "--kubectl", tmp_path / "kubectl",
+        "--log-format", "json",
+    )  # fmt: skip
+    executor.begin()
+    try:
+        eventually(lambda: executor.said("connection.opened"))
+        asked = {"cluster_id": "rotated", "args": ["pods"], "timeout_seconds": 60}
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(demo.post, "/debug/execute", asked)
+            second = demo.post(path, {"ttl_seconds": 3600}).json()
+            (tmp_path / "token").write_text(second["token"])
+            eventually(lambda: executor.said("token.shown"))
+            revoked = httpx.delete(
+                f"{demo.url}{path}", params={"token_id": first["tokenId"]}, headers={"X-API-Key": "test-key"}
+            )
+            assert revoked.status_code == 204
+            answer = running.result().json()
+        assert (answer["status"], answer["stdout"]) == ("success", "done\n")
+        [token] = demo.get(f"{path}s").json()["tokens"]
+        assert token["tokenId"] == second["tokenId"]
+        assert (executor.said("connection.opened"), executor.said("connection.closed")) == (1, 0)
+    finally:
+        executor.close()
+    assert second["token"] not in executor.log.read_text()
 
 
 def _last(program: Any, event: str) -> datetime:

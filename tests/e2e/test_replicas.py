@@ -67,8 +67,10 @@ async def test_a_forwarded_commands_output_comes_as_it_is_written(asked: Any, cl
     stream = asked.stream(cluster.request("one", "ticks-10", command_id=command_id))
     await cluster.until_it_runs("one")
     watchers = [each.watch(command_id) for each in (asked, cluster.caller)]
-    running = await asked.get(command_id)
-    assert running.state == command_pb2.COMMAND_STATE_RUNNING
+    async with asyncio.timeout(10):
+        # The process has begun before the executor says so.
+        while (running := await asked.get(command_id)).state != command_pb2.COMMAND_STATE_RUNNING:
+            await asyncio.sleep(0.01)
     assert not running.HasField("result")
     whole = b"begun one\n" + b"".join(b"tick %d\n" % tick for tick in range(1, 11)) + b"done one\n"
     for events in await asyncio.gather(stream, *watchers):

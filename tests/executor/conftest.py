@@ -129,6 +129,8 @@ class ScriptedBroker(ExecutorServiceServicer):
     async def Connect(self, request_iterator: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
         if self.refusal is not None:
             self.refused += 1
+            # As the real one does. Before it is read, it is being written, and then grpc.aio masks the status there.
+            await context.read()
             await context.abort(self.refusal, "as the test wants it")
         connection = ScriptedConnection(context)
         self._connections.put_nowait(connection)

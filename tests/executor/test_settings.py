@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
+import trustme
 
 from executor.labels import check_labels
 from executor.settings import ExecutorSettings, load_settings
@@ -38,11 +40,24 @@ def test_only_the_cluster_and_a_token_are_needed(monkeypatch: pytest.MonkeyPatch
 
 def test_variables_stand_for_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENLINE_BROKER", "a:1,b:2")
+    monkeypatch.setenv("OPENLINE_INSECURE", "true")
     monkeypatch.setenv("OPENLINE_TOKEN", "from-the-environment")
     settings = read("--max-concurrency", "3")
     assert settings.broker == ("a:1", "b:2")
     assert settings.read_token() == "from-the-environment"
     assert settings.max_concurrency == 3
+
+
+def test_a_certificate_stands_for_a_token(tmp_path: Path) -> None:
+    """If there is neither a token nor a file of one; and with TLS a broker may be anywhere."""
+    own = trustme.CA().issue_cert("prod-east")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    own.private_key_pem.write_to_path(tmp_path / "key")
+    pair = ("--tls-cert", str(tmp_path / "cert"), "--tls-key", str(tmp_path / "key"))
+    settings = read(*pair, "--broker", "192.0.2.1:1")
+    assert settings.read_token() is None
+    assert settings.plaintext == []
+    assert read(*pair, "--token", "t").read_token() == "t"
 
 
 def test_a_token_file_is_read_anew(tmp_path: Path) -> None:
@@ -87,6 +102,8 @@ def test_what_kubernetes_would_not_take_is_no_label(label: str) -> None:
         ([], "--token"),
         (["--token", "t", "--kubectl", "/nowhere/kubectl"], "--kubectl"),
         (["--token", "t", "--broker", "nowhere"], "--broker"),
+        (["--token", "t", "--broker", "127.0.0.1:1,192.0.2.1:1"], "--broker: plaintext at 192.0.2.1:1"),
+        (["--tls-ca", certifi.where()], "--token"),
         (["--token", "t", "--max-concurrency", "0"], "--max-concurrency"),
         (["--token", "t", "--cluster-id", "UPPER"], "--cluster-id"),
         (["--token", "t", "--executor-id", "a b"], "--executor-id"),

@@ -7,7 +7,16 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from gateway import admin_models, audit_models, cluster_models, command_models, fanout_models, models, validating
+from gateway import (
+    admin_models,
+    audit_models,
+    cluster_models,
+    command_models,
+    fanout_models,
+    key_models,
+    models,
+    validating,
+)
 from gateway.examples import EXAMPLES
 from gateway.pages import docs_page
 
@@ -29,6 +38,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "SessionAnswer": models.SessionAnswer,
     "SessionShown": cluster_models.SessionShown,
     "TokenAnswer": admin_models.TokenAnswer,
+    "TokensAnswer": admin_models.TokensAnswer,
+    "KeyAnswer": key_models.KeyAnswer,
+    "KeyPage": key_models.KeyPage,
+    "CancelAllAnswer": admin_models.CancelAllAnswer,
     "AgentsAnswer": admin_models.AgentsAnswer,
     "AgentStatusAnswer": admin_models.AgentStatusAnswer,
     "CommandPage": command_models.CommandPage,
@@ -57,6 +70,8 @@ async def test_bodies_have_examples_that_are_taken(api: httpx.AsyncClient) -> No
         "ExecuteBody": models.ExecuteBody,
         "SessionBody": models.SessionBody,
         "TokenBody": admin_models.TokenBody,
+        "CancelAllBody": admin_models.CancelAllBody,
+        "KeyBody": key_models.KeyBody,
     }
     for name, model in bodies.items():
         assert schemas[name]["examples"]

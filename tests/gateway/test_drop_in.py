@@ -71,7 +71,12 @@ AUDITED: dict[str, Kind] = {
 }  # fmt: skip
 NO_REASON: dict[str, Kind] = {"reason": NULL}
 CAPABILITIES: dict[str, Kind] = {"clusterId": str, "capabilities": (dict, NULL), "available": bool}
-TOKEN: dict[str, Kind] = {"token": str, "tokenId": str, "clusterId": str, "createdAt": Instant}
+TOKEN: dict[str, Kind] = {
+    "token": str, "tokenId": str, "clusterId": str, "createdAt": Instant, "expiresAt": (Instant, NULL),
+}  # fmt: skip
+LISTED_TOKEN: dict[str, Kind] = {
+    "tokenId": str, "clusterId": str, "createdAt": (Instant, NULL), "expiresAt": (Instant, NULL),
+}  # fmt: skip
 AGENT: dict[str, Kind] = {"id": str, "connected": bool, "lastSeen": (Instant, NULL)}
 AGENT_STATUS: dict[str, Kind] = {
     "id": str, "connected": bool, "status": str, "lastSeen": (Instant, NULL), "version": (str, NULL),
@@ -408,6 +413,7 @@ async def test_capabilities(api: httpx.AsyncClient, cluster_id: str, is_there: b
         ("DELETE", "/admin/agents/local/token"),
         ("GET", "/admin/agents"),
         ("GET", "/admin/agents/local/status"),
+        ("GET", "/admin/agents/local/tokens"),
         ("GET", "/audit"),
     ],
 )
@@ -450,6 +456,48 @@ async def test_create_token(api: httpx.AsyncClient, new_cluster: str, body: str,
     assert new_cluster in (await api.get("/debug/clusters")).json()["clusters"]
 
 
+async def test_create_token_that_expires(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """Beyond the old API: after so many seconds, and the answer says when."""
+    answer = await api.post(f"/admin/agents/{new_cluster}/token", json={"ttl_seconds": 3600})
+    assert answer.status_code == 200
+    expires_at = datetime.fromisoformat(answer.json()["expiresAt"])
+    assert abs(expires_at - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=1)
+
+
+async def test_list_tokens(api: httpx.AsyncClient, new_cluster: str) -> None:
+    """Beyond the old API: those of a cluster, sorted by id, with when they end; never the token."""
+    path = f"/admin/agents/{new_cluster}/token"
+    made = [(await api.post(path, json=body)).json() for body in ({}, {"ttl_seconds": 3600})]
+    answer = await api.get(f"{path}s")
+    told = answer.json()
+    assert answer.status_code == 200
+    check(told, {"tokens": list, "count": int})
+    check_ids(answer)
+    for each in told["tokens"]:
+        check(each, LISTED_TOKEN)
+    assert told["tokens"] == sorted(
+        ({name: each[name] for name in LISTED_TOKEN} for each in made), key=lambda token: token["tokenId"]
+    )
+    assert told["count"] == 2
+    assert not any(each["token"] in answer.text for each in made)
+    assert (await api.delete(path, params={"token_id": made[0]["tokenId"]})).status_code == 204
+    assert [each["tokenId"] for each in (await api.get(f"{path}s")).json()["tokens"]] == [made[1]["tokenId"]]
+
+
+async def test_list_tokens_given_at_start(api: httpx.AsyncClient) -> None:
+    """They are listed, too, and can be revoked by the id; when they were made is not known."""
+    [token] = (await api.get("/admin/agents/west/tokens")).json()["tokens"]
+    check(token, LISTED_TOKEN)
+    assert (token["clusterId"], token["createdAt"], token["expiresAt"]) == ("west", None, None)
+
+
+@pytest.mark.parametrize("ttl_seconds", [0, -1, 10**10, "soon", 1.5])
+async def test_create_token_422_ttl(api: httpx.AsyncClient, ttl_seconds: Any) -> None:
+    answer = await api.post("/admin/agents/local/token", json={"ttl_seconds": ttl_seconds})
+    told = check_problem(answer, 422, "INVALID_COMMAND")
+    assert [wrong["loc"] for wrong in told["detail"]] == [["body", "ttl_seconds"]]
+
+
 async def test_create_another_token(api: httpx.AsyncClient, new_cluster: str) -> None:
     """Without a body it is another one each time, so that one can be replaced without a gap."""
     path = f"/admin/agents/{new_cluster}/token"
@@ -490,6 +538,7 @@ async def test_create_token_422_cluster(api: httpx.AsyncClient, cluster_id: str)
         ("DELETE", "/admin/agents/local/token"),
         ("GET", "/admin/agents"),
         ("GET", "/admin/agents/local/status"),
+        ("GET", "/admin/agents/local/tokens"),
     ],
 )
 async def test_admin_403(api: httpx.AsyncClient, method: str, path: str, key: str) -> None:
@@ -532,7 +581,10 @@ async def test_agent_status(api: httpx.AsyncClient) -> None:
     assert [told[name] for name in ("version", "kubernetesVersion", "capabilities", "mode")] == [None] * 4
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/admin/agents/x/status"), ("DELETE", "/admin/agents/x/token")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/admin/agents/x/status"), ("DELETE", "/admin/agents/x/token"), ("GET", "/admin/agents/x/tokens")],
+)
 async def test_agent_404(api: httpx.AsyncClient, method: str, path: str) -> None:
     """As for a command."""
     detail = "Cluster 'x' not found. Available clusters: east, local, west"
@@ -565,7 +617,7 @@ async def test_delete_one_token(api: httpx.AsyncClient, new_cluster: str) -> Non
 # GET /audit
 
 
-async def audit(api: httpx.AsyncClient, **query: str | int) -> list[Json]:
+async def audit(api: httpx.AsyncClient, *, action: str = "", **query: str | int) -> list[Json]:
     """The entries that fit, once there are any: they are written down behind the answers."""
     async with asyncio.timeout(20):
         while True:
@@ -574,8 +626,8 @@ async def audit(api: httpx.AsyncClient, **query: str | int) -> list[Json]:
             told = answer.json()
             check(told, {"entries": list, "count": int, "next_cursor": (str, NULL)})
             assert told["count"] == len(told["entries"])
-            if told["entries"]:
-                return list(told["entries"])
+            if found := [entry for entry in told["entries"] if action in ("", entry["action"])]:
+                return found
             await asyncio.sleep(0.05)
 
 
@@ -584,7 +636,7 @@ async def test_audit(api: httpx.AsyncClient) -> None:
     session_id = await session_of(api)
     before = datetime.now(UTC) - timedelta(seconds=1)
     ran = (await execute(api, {"args": ["fail"], "session_id": session_id, "correlation_id": "c-1"})).json()
-    [entry] = await audit(api, session_id=session_id)
+    [entry] = await audit(api, action="execute", session_id=session_id)
     check(entry, AUDITED)
     assert datetime.fromisoformat(entry["timestamp"]) > before
     assert (entry["owner"], entry["cluster_id"], entry["session_id"]) == ("me", "local", session_id)
@@ -606,13 +658,32 @@ async def test_audit_of_a_refusal(api: httpx.AsyncClient) -> None:
         "/v1/clusters/local/commands", json={"argv": ["delete", "pod", "x"], "session_id": session_id}
     )
     check_problem(denied, 403, "POLICY_DENIED")
-    [entry] = await audit(api, session_id=session_id)
+    [entry] = await audit(api, action="execute", session_id=session_id)
     check(entry, AUDITED)
     assert (entry["status"], entry["reason"], entry["executed"]) == ("rejected", "POLICY_DENIED", "no")
     assert (entry["command"], entry["exit_code"]) == ("delete pod x", None)
     await execute(api, {"cluster_id": "nowhere-at-all"})
     [entry, *_] = await audit(api, cluster_id="nowhere-at-all")
     assert (entry["status"], entry["reason"], entry["command"]) == ("rejected", "CLUSTER_UNKNOWN", "get -n default")
+
+
+async def test_audit_of_sessions_and_cancels(api: httpx.AsyncClient) -> None:
+    """Who made and ended a session, and who stopped what; none of them is a command of its own."""
+    session_id = await session_of(api)
+    body = {"argv": ["logs", "slow"], "session_id": session_id}
+    asked = await api.post("/v1/clusters/local/commands", json=body, headers={"Prefer": "respond-async, wait=0"})
+    command_id = asked.json()["command_id"]
+    assert (await api.delete(f"/v1/commands/{command_id}")).status_code in (200, 202)
+    assert (await api.delete(f"/debug/session/{session_id}")).status_code == 204
+    [cancelled] = await audit(api, action="cancel", session_id=session_id)
+    [made] = await audit(api, action="create_session", session_id=session_id)
+    [ended] = await audit(api, action="delete_session", session_id=session_id)
+    for entry in (cancelled, made, ended):
+        check(entry, AUDITED)
+        assert (entry["owner"], entry["cluster_id"], entry["status"]) == ("me", "local", "success")
+        assert (entry["command"], entry["executed"], entry["exit_code"]) == (None, None, None)
+    assert (cancelled["command_id"], made["command_id"]) == (command_id, None)
+    assert cancelled["detail"].startswith("asked by me: ")
 
 
 async def test_audit_of_an_admin(api: httpx.AsyncClient, new_cluster: str) -> None:

@@ -195,6 +195,7 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
         "get_cluster_v1", "create_session_v1", "get_session_v1", "delete_session_v1", "get_capabilities",
         "list_commands", "list_session_commands", "list_sessions", "list_audit_entries",
         "create_token", "revoke_token", "list_agents", "get_agent_status",
+        "list_tokens", "create_key", "list_keys", "revoke_key", "cancel_all",
         "validate_command",
     }  # fmt: skip
     execute = operations["execute"]
@@ -341,7 +342,9 @@ async def test_every_route_that_takes_a_key_asks_for_it(api: httpx.AsyncClient) 
     for path, operations in paths.items():
         for method, operation in operations.items():
             answer = await api.request(
-                method, path.format(cluster_id="x", command_id="x", session_id="x"), headers={"X-API-Key": ""}
+                method,
+                path.format(cluster_id="x", command_id="x", session_id="x", key_id="x"),
+                headers={"X-API-Key": ""},
             )
             assert (answer.status_code == 401) == ("security" in operation), path
 

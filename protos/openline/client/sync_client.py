@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from openline.asking import Asking, check_answered
-from openline.channels import open_blocking_channel
+from openline.channels import Dialer
 from openline.client.answers import Answer, Answers
 from openline.client.clusters import Cluster, read_cluster
 from openline.client.errors import typed_errors
 from openline.client.events import Event, EventReader
 from openline.client.lines import Line, Lines
+from openline.client.logs import log
 from openline.client.requests import (
     LONGEST_WATCH_S,
     USUAL_LIST,
@@ -56,7 +57,7 @@ class Client:
     replica is lost, another one is asked to find the command, and nothing is run twice.
 
     Every method raises OpenlineError in the class of its reason (`openline.client.errors`). ValueError from here for
-    what cannot be meant, OSError for a file that cannot be read.
+    what cannot be meant, OSError for a TLS file that cannot be used. They are read again when a connection has broken.
     """
 
     def __init__(
@@ -71,12 +72,9 @@ class Client:
     ) -> None:
         access = Access.of(brokers, api_key, ca=ca, cert=cert, key=key, timeout_s=timeout_s)
         self._timeout_s = access.timeout_s
-        self._lines = Lines(
-            [
-                Line(a, open_blocking_channel(a, ca=access.ca, cert=access.cert, key=access.key), api_key=api_key)
-                for a in access.addresses
-            ]
-        )
+        access.warn_of_plaintext()
+        dialer = Dialer(access.tls, use="brokers", log=log)
+        self._lines = Lines([Line(address, dialer, api_key=api_key) for address in access.addresses])
 
     def __repr__(self) -> str:
         return f"<Client {self._lines!r}>"

@@ -482,11 +482,16 @@ class CancelAllRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     owner: _builtins.str
     cluster_id: _builtins.str
     reason: _builtins.str
-    """For those who asked for the commands, and the audit trail."""
+    """For those who asked for the commands, and the audit trail: at most 200 printable characters."""
+    @_builtins.property
+    def clusters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only in clusters that one of these patterns fits; empty: in all that the key sees."""
+
     def __init__(
         self,
         *,
@@ -494,10 +499,11 @@ class CancelAllRequest(_message.Message):
         owner: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        clusters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "owner", b"owner", "session_id", b"session_id", "whose", b"whose"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "owner", b"owner", "reason", b"reason", "session_id", b"session_id", "whose", b"whose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "clusters", b"clusters", "owner", b"owner", "reason", b"reason", "session_id", b"session_id", "whose", b"whose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_whose: _TypeAlias = _typing.Literal["session_id", "owner", "cluster_id"]  # noqa: Y015
     _WhichOneofArgType_whose: _TypeAlias = _typing.Literal["whose", b"whose"]  # noqa: Y015
@@ -511,21 +517,27 @@ class CancelAllResponse(_message.Message):
 
     CANCELLED_FIELD_NUMBER: _builtins.int
     UNREACHED_REPLICA_IDS_FIELD_NUMBER: _builtins.int
+    COMMAND_IDS_FIELD_NUMBER: _builtins.int
     cancelled: _builtins.int
     """Commands that had not ended."""
     @_builtins.property
     def unreached_replica_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Replicas that did not answer: they may have some left."""
+        """Replicas that did not answer: they may have some left. Of one that Redis has forgotten, the address."""
+
+    @_builtins.property
+    def command_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which ones they were. For other replicas alone: several may know the same command."""
 
     def __init__(
         self,
         *,
         cancelled: _builtins.int = ...,
         unreached_replica_ids: _abc.Iterable[_builtins.str] | None = ...,
+        command_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "unreached_replica_ids", b"unreached_replica_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "command_ids", b"command_ids", "unreached_replica_ids", b"unreached_replica_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -557,7 +569,7 @@ class AuditEntry(_message.Message):
     entry_id: _builtins.str
     """A UUIDv7; the same entry may be in the trail twice when Redis was away while it was written."""
     action: _builtins.str
-    """`execute`, `create_session`, or what an admin did, such as `revoke_executor_token`."""
+    """`execute`, `cancel`, `create_session`, `delete_session`, or what an admin did, such as `revoke_executor_token`."""
     owner: _builtins.str
     """Name of the key's owner."""
     cluster_id: _builtins.str
@@ -565,7 +577,7 @@ class AuditEntry(_message.Message):
     correlation_id: _builtins.str
     command_id: _builtins.str
     outcome: _command_pb2.Outcome.ValueType
-    """Of a request that was refused before it was a command: OUTCOME_REJECTED. Of an admin's that was not: unset."""
+    """Of a request that was refused before it was a command: OUTCOME_REJECTED. Of what is no command and was done: unset."""
     exit_code: _builtins.int
     """Valid for OUTCOME_EXITED."""
     reason: _builtins.str
@@ -573,7 +585,7 @@ class AuditEntry(_message.Message):
     executed: _command_pb2.Executed.ValueType
     executor_id: _builtins.str
     detail: _builtins.str
-    """What more there is to say of an admin's action."""
+    """What more there is to say, as of an admin's action."""
     replica_id: _builtins.str
     """Which replica says so."""
     @_builtins.property

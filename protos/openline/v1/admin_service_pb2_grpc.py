@@ -140,7 +140,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelAll(self, request, context):
-        """Cancels every command of a session, an owner or a cluster, on every replica.
+        """Cancels every command of a session, an owner or a cluster, on every replica: those that run, wait, or are about to be
+        placed. It is no ban: what is asked for afterwards runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,9 @@ class AdminServiceStub:
     to serve callers. Answers at once with how many are to move. For keys that see every cluster.
     """
     CancelAll: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CancelAllRequest, _admin_service_pb2.CancelAllResponse]
-    """Cancels every command of a session, an owner or a cluster, on every replica."""
+    """Cancels every command of a session, an owner or a cluster, on every replica: those that run, wait, or are about to be
+    placed. It is no ban: what is asked for afterwards runs.
+    """
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEntriesRequest, _admin_service_pb2.ListAuditEntriesResponse]
     """Shows the audit trail, of all owners and replicas, newest first."""
 
@@ -84,7 +86,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     to serve callers. Answers at once with how many are to move. For keys that see every cluster.
     """
     CancelAll: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelAllRequest, _admin_service_pb2.CancelAllResponse]  # type: ignore[assignment]
-    """Cancels every command of a session, an owner or a cluster, on every replica."""
+    """Cancels every command of a session, an owner or a cluster, on every replica: those that run, wait, or are about to be
+    placed. It is no ban: what is asked for afterwards runs.
+    """
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEntriesRequest, _admin_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """Shows the audit trail, of all owners and replicas, newest first."""
 
@@ -159,7 +163,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.CancelAllRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CancelAllResponse, _abc.Awaitable[_admin_service_pb2.CancelAllResponse]]:
-        """Cancels every command of a session, an owner or a cluster, on every replica."""
+        """Cancels every command of a session, an owner or a cluster, on every replica: those that run, wait, or are about to be
+        placed. It is no ban: what is asked for afterwards runs.
+        """
 
     @_abc_1.abstractmethod
     def ListAuditEntries(

@@ -71,7 +71,9 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchClusters(self, request, context):
-        """Sends every cluster once, then each change, until the caller leaves.
+        """Sends every cluster once, then each change, until the caller leaves. One that changes again before it was read is sent
+        once, and one that is not registered any more comes without a token. What changes all the time is no change:
+        active_for_s, last_seen and how much runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

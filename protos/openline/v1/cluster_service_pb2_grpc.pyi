@@ -38,7 +38,10 @@ class ClusterServiceStub:
     ListClusters: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.ListClustersRequest, _cluster_service_pb2.ListClustersResponse]
     GetCluster: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetClusterRequest, _cluster_service_pb2.GetClusterResponse]
     WatchClusters: _grpc.UnaryStreamMultiCallable[_cluster_service_pb2.WatchClustersRequest, _cluster_service_pb2.WatchClustersResponse]
-    """Sends every cluster once, then each change, until the caller leaves."""
+    """Sends every cluster once, then each change, until the caller leaves. One that changes again before it was read is sent
+    once, and one that is not registered any more comes without a token. What changes all the time is no change:
+    active_for_s, last_seen and how much runs.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -50,7 +53,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     ListClusters: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.ListClustersRequest, _cluster_service_pb2.ListClustersResponse]  # type: ignore[assignment]
     GetCluster: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetClusterRequest, _cluster_service_pb2.GetClusterResponse]  # type: ignore[assignment]
     WatchClusters: _aio.UnaryStreamMultiCallable[_cluster_service_pb2.WatchClustersRequest, _cluster_service_pb2.WatchClustersResponse]  # type: ignore[assignment]
-    """Sends every cluster once, then each change, until the caller leaves."""
+    """Sends every cluster once, then each change, until the caller leaves. One that changes again before it was read is sent
+    once, and one that is not registered any more comes without a token. What changes all the time is no change:
+    active_for_s, last_seen and how much runs.
+    """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says which clusters there are, which of them can be reached now, and what they allow. A key sees only the clusters it
@@ -77,6 +83,9 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_service_pb2.WatchClustersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cluster_service_pb2.WatchClustersResponse], _abc.AsyncIterator[_cluster_service_pb2.WatchClustersResponse]]:
-        """Sends every cluster once, then each change, until the caller leaves."""
+        """Sends every cluster once, then each change, until the caller leaves. One that changes again before it was read is sent
+        once, and one that is not registered any more comes without a token. What changes all the time is no change:
+        active_for_s, last_seen and how much runs.
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from broker.core.tokens import REMEMBERED_S, Origin, Token, TokenBook
+from broker.core.book import REMEMBERED_S, Origin
+from broker.core.tokens import Token, TokenBook
 
 NOW = 1_000.0
 
 
 def token(cluster_id: str = "prod", text: bytes = b"a", **fields: Any) -> Token:
     usual: dict[str, Any] = {"origin": Origin.MADE, "token_id": "id", "created_at": NOW}
-    return Token(cluster_id, text, **(usual | fields))
+    return Token(cluster_id=cluster_id, digest=text, **(usual | fields))
 
 
 def revoked(which: Token, at: float = NOW) -> Token:
@@ -28,6 +29,17 @@ def test_what_was_given_is_good_from_the_start() -> None:
     assert not book.good(("prod", b"c"), now=NOW)
     assert not book.good(("nowhere", b"a"), now=NOW)
     assert book.holds(("prod", b"a"))
+
+
+def test_a_certified_cluster_needs_no_token() -> None:
+    """It is registered before its first one and after its last one; that it is so lets nobody in."""
+    book = TokenBook(certified=frozenset({"edge"}))
+    assert (list(book.clusters), book.of_cluster("edge")) == (["edge"], [])
+    book.learn([token("edge")], now=NOW)
+    [ended] = book.learn([revoked(token("edge"))], now=NOW)
+    assert ended.cluster_id == "edge"
+    assert list(book.clusters) == ["edge"]
+    assert not book.good(("edge", b"a"), now=NOW)
 
 
 def test_what_is_learned_is_good() -> None:
@@ -130,5 +142,5 @@ def test_what_nobody_can_bring_back_is_forgotten_in_time() -> None:
 def test_nothing_of_a_token_is_shown() -> None:
     book = TokenBook([("prod", b"a")])
     book.learn([token(text=b"b")], now=NOW)
-    assert repr(book) == "<TokenBook clusters=1 stored=1 whole=False>"
+    assert repr(book) == "<TokenBook good=2 stored=1 whole=False>"
     assert repr(token(text=b"secret")) == "<Token prod/id>"

@@ -15,9 +15,10 @@ from broker.store.store import open_store
 from openline.errors import OpenlineError, error, from_rpc_error
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
+from openline.v1 import command_service_pb2 as pb
 from openline.v1.admin_service_pb2 import AuditEntry, ListAuditEntriesRequest, ListAuditEntriesResponse
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
-from openline.v1.session_service_pb2 import CreateSessionRequest
+from openline.v1.session_service_pb2 import CreateSessionRequest, DeleteSessionRequest
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 PATIENCE_S = 10.0
@@ -135,8 +136,8 @@ async def test_a_bad_key_is_counted_only(broker: Any, log_lines: list[dict[str, 
 async def test_an_admin_s_action_is_an_entry(broker: Any) -> None:
     """Done or refused."""
     audit, root = Audit(broker.store.audit, replica_id="replica-1"), Caller(owner="root", scopes=("admin",))
-    audit.admin("create_executor_token", root, cluster_id="prod", detail="token_id=t-1")
-    audit.admin("create_api_key", root, error=error(Reason.INVALID_COMMAND, "no"))
+    audit.acted("create_executor_token", root, cluster_id="prod", detail="token_id=t-1")
+    audit.acted("create_api_key", root, error=error(Reason.INVALID_COMMAND, "no"))
     refused, done = await entries(broker, 2)
     assert (done.action, done.owner, done.cluster_id, done.detail) == (
         "create_executor_token", "root", "prod", "token_id=t-1",
@@ -233,3 +234,80 @@ async def test_without_redis_the_trail_is_unavailable(start_broker: Any) -> None
         with pytest.raises(OpenlineError) as refusal:
             await page(broker)
         assert refusal.value.reason is Reason.STORE_UNAVAILABLE
+
+
+# What is done without a command
+
+
+async def test_a_cancel_says_who_stopped_whose_command(broker: Any) -> None:
+    """Beside the entry of the command itself, which is its caller's; over a pipe as by a call of its own."""
+    executor = await broker.executor()
+    asked = broker.execute(correlation_id="c-1")
+    name = await executor.begin_one()
+    await broker.cancel(name, why="enough", key="the-key-of-root")
+    [cancelled] = await entries(broker, 1)
+    assert (cancelled.action, cancelled.owner, cancelled.detail) == ("cancel", "root", "asked by alice: enough")
+    assert (cancelled.cluster_id, cancelled.correlation_id, cancelled.command_id) == ("prod", "c-1", name)
+    assert cancelled.outcome == command_pb2.OUTCOME_UNSPECIFIED
+    pipe = await broker.pipe()
+    await pipe.send(pb.CallerFrame(call_id=1, cancel=pb.CancelCommandRequest(command_id=name)))
+    await pipe.next()
+    by_pipe, _ = await entries(broker, 2)
+    assert (by_pipe.owner, by_pipe.detail) == ("alice", "asked by alice: cancelled by the caller")
+    await executor.send(*broker._frames.ran(name)[2:])
+    await asked
+    ended, _, _ = await entries(broker, 3)
+    assert (ended.action, ended.owner, ended.command_id) == ("execute", "alice", name)
+    await executor.expect("cancel")
+    await executor.expect("cancel")
+    await executor.expect("result_ack")
+    # It has ended: nothing is done by this.
+    assert await broker.cancel(name) == "DONE"
+    await entries(broker, 3)
+
+
+async def test_a_cancel_of_what_another_replica_has_is_told_once(start_broker: Any) -> None:
+    """By the replica that was asked."""
+    async with start_broker(replica_id="r1") as here, start_broker(replica_id="r2") as there:
+        executor = await there.executor()
+        peers = here.inside.dispatcher._forwarding._peers
+        async with asyncio.timeout(PATIENCE_S):
+            while not peers.reachable:
+                await asyncio.sleep(0.01)
+        asked = there.execute()
+        name = await executor.begin_one()
+        await here.cancel(name)
+        assert (await executor.expect("cancel")).command_id == name
+        await executor.send(*there._frames.ran(name)[2:])
+        await asked
+        ended, cancelled = await entries(here, 2)
+        assert (ended.action, cancelled.action, cancelled.replica_id) == ("execute", "cancel", "r1")
+
+
+async def test_sessions_that_are_made_and_ended_are_entries(broker: Any) -> None:
+    stub, bob = SessionServiceStub(broker.channel()), (("x-api-key", "the-key-of-bob"),)
+    request = CreateSessionRequest(cluster_id="prod", correlation_id="c-1")
+    session_id = (await stub.CreateSession(request, metadata=bob)).session.session_id
+    await stub.DeleteSession(DeleteSessionRequest(session_id=session_id), metadata=bob)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.DeleteSession(DeleteSessionRequest(session_id=session_id), metadata=bob)
+    told = await entries(broker, 2, session_id=session_id)
+    assert {entry.action for entry in told} == {"create_session", "delete_session"}
+    for entry in told:
+        assert (entry.owner, entry.cluster_id, entry.correlation_id) == ("bob", "prod", "c-1")
+        assert (entry.outcome, entry.reason) == (command_pb2.OUTCOME_UNSPECIFIED, "")
+
+
+async def test_the_log_has_the_words_if_it_is_to_have_them(start_broker: Any, log_lines: list[dict[str, Any]]) -> None:
+    """As the trail has them: bounded, also of a request that was refused; and never what a command wrote."""
+    async with start_broker(audit_log_argv=True) as broker:
+        executor = await broker.executor()
+        await run(broker, executor, argv=["get", "pods"])
+        await broker.refused(cluster_id="nowhere", argv=["get", "x" * 100_000])
+        await entries(broker, 2)
+        trail = [list(entry.argv) for entry in await entries(broker, 2)]
+    lines = [line["argv"] for line in log_lines if line["event"] == "audit"]
+    assert lines == trail[::-1]
+    assert lines[0] == ["get", "pods"]
+    assert len(str(lines[1])) < 3000
+    assert "secret-output" not in str(log_lines)

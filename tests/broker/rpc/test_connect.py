@@ -29,8 +29,8 @@ async def test_welcome_says_how_to_behave(broker: Any) -> None:
     welcome = (await broker.executor()).welcome
     assert welcome.protocol_version == limits.PROTOCOL_VERSION
     assert welcome.replica_id == "replica-1"
-    assert welcome.heartbeat_interval_s == limits.HEARTBEAT_INTERVAL_S
-    assert welcome.heartbeat_timeout_s == limits.HEARTBEAT_TIMEOUT_S
+    assert welcome.heartbeat_interval_s == limits.IDLE_HEARTBEAT_INTERVAL_S
+    assert welcome.heartbeat_timeout_s == limits.IDLE_HEARTBEAT_TIMEOUT_S
     assert welcome.limits.max_frame_bytes == limits.MAX_FRAME_BYTES
     assert welcome.reconnect.max_s >= welcome.reconnect.min_s > 0
 
@@ -44,6 +44,16 @@ async def test_heartbeats_are_answered(broker: Any) -> None:
     executor = await broker.executor()
     await executor.send(wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=7)))
     assert (await executor.expect("heartbeat_ack")).seq == 7
+
+
+async def test_among_many_heartbeats_are_answered_together(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each executor's last one, a moment later; one that has left meanwhile is no obstacle."""
+    monkeypatch.setattr("broker.rpc.executors.MANY_STREAMS", 2)
+    one, other, gone = [await broker.executor(executor_id=f"exec-{number}") for number in range(3)]
+    for executor in (gone, one, other):
+        await executor.send(*(wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=seq)) for seq in (1, 2, 3)))
+    gone.call.cancel()
+    assert [(await executor.expect("heartbeat_ack")).seq for executor in (one, other)] == [3, 3]
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "the-token-of-staging", "the-key-of-alice"])
@@ -281,7 +291,7 @@ async def test_a_frozen_executor_is_noticed(
     broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
 ) -> None:
     """It keeps its socket open, and neither reads nor says anything."""
-    monkeypatch.setattr(limits, "HEARTBEAT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(limits, "IDLE_HEARTBEAT_TIMEOUT_S", 0.3)
     await broker.executor()
     await until(lambda: any("no frame for 0.3 s" in str(line.get("why")) for line in log_lines))
     assert (await broker.refused()).reason is Reason.CLUSTER_OFFLINE
@@ -291,7 +301,7 @@ async def test_a_frozen_executor_with_a_full_window_is_noticed(
     broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
 ) -> None:
     """What waits to be written to it does not hold up its end."""
-    monkeypatch.setattr(limits, "HEARTBEAT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(limits, "IDLE_HEARTBEAT_TIMEOUT_S", 1.0)
     await broker.executor()
     pipe = await broker.pipe()
     for call_id in range(1, 200):

@@ -58,7 +58,8 @@ async def test_the_status_arrives(
 ) -> None:
     """Whatever ended it. grpc.aio forgets that headers were sent when the write they went with is cancelled."""
     if end == "by its silence":
-        monkeypatch.setattr(limits, "HEARTBEAT_TIMEOUT_S", 0.3)
+        for limit in ("HEARTBEAT_TIMEOUT_S", "IDLE_HEARTBEAT_TIMEOUT_S"):
+            monkeypatch.setattr(limits, limit, 0.3)
     metadata = (("x-api-key", "the-key-of-alice"), ("authorization", "Bearer the-token-of-prod"))
     async with grpc.aio.insecure_channel(broker.address, options=SMALL_WINDOW) as channel, asyncio.timeout(PATIENCE_S):
         connect, carry = ExecutorServiceStub(channel).Connect, CommandServiceStub(channel).Pipe

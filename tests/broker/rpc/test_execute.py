@@ -322,7 +322,7 @@ async def test_cluster_offline_however_many_wait_for_redis(
     broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]], full: bool
 ) -> None:
     """Since when is then left out; it is said by the dispatcher's timer, which must not be hurt by it."""
-    monkeypatch.setattr("broker.executions.MAX_WAITING", 0 if full else 1)
+    monkeypatch.setattr("broker.waiting.MAX_WAITING", 0 if full else 1)
     told = await asyncio.gather(*(broker.refused(wait_for_cluster_s=0.2) for _ in range(10)), broker.refused())
     assert {(one.reason, one.error.executed) for one in told} == {(Reason.CLUSTER_OFFLINE, NO)}
     await broker.inside.nothing_left()
@@ -542,11 +542,18 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     """The call is cancelled and its task does not know yet: the executor's stream, which brings it, is not hurt."""
     credentials = Credentials(api_keys=["alice:the-key-of-alice:execute"], executor_tokens=["prod:token"])
     replica = Replica(BrokerSettings(replica_id="replica-1"), store, credentials)
-    dispatcher, lookups, proof = replica.dispatcher, replica.lookups, replica.proof
+    dispatcher, lookups, lasting, proof = replica.dispatcher, replica.lookups, replica.lasting, replica.proof
     pipes = Pipes(
-        replica.executions, lookups, credentials, proof, replica.opening, replica.refusals, replica_id="replica-1"
+        replica.executions,
+        lookups,
+        credentials,
+        lasting,
+        proof,
+        replica.opening,
+        replica.refusals,
+        replica_id="replica-1",
     )
-    service = CommandService(replica.executions, lookups, replica.listings, credentials, proof, pipes)
+    service = CommandService(replica.executions, lookups, replica.listings, credentials, lasting, proof, pipes)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []
 

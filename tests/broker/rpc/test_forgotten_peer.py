@@ -6,8 +6,9 @@ from broker.core.directory import Directory
 from broker.core.proof import Proof
 from broker.rpc.peers import NotFound, Peers
 from openline import ids
-from openline.channels import open_channel
+from openline.channels import Dialer
 from openline.settings import Address
+from openline.tls import TlsFiles
 from openline.v1.cluster_service_pb2 import Replica
 
 
@@ -25,7 +26,7 @@ async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> 
 
     forgotten = asyncio.Event()
     answering: list[asyncio.Future[None]] = []
-    peers = Peers("r1", Proof("r1"), Directory("r1"), open_channel)
+    peers = Peers("r1", Proof("r1"), Directory("r1"), Dialer(TlsFiles()))
     async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server, peers.kept():
         address = Address(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await peers.know([Replica(replica_id="r2", address=address)])

@@ -148,10 +148,14 @@ async def test_activity_is_written_once_a_second(store: Store, redis: Redis) -> 
     assert await redis.keys("cluster:active:*") == [b"cluster:active:prod"]
 
 
+def test_presence_outlives_two_refreshes_that_fail() -> None:
+    assert keys.SEEN_EVERY_S <= keys.PRESENCE_S / 3
+
+
 async def test_presence_expires(store: Store, redis: Redis) -> None:
-    """A replica that dies says nothing: who it held is gone in 20 s, and `last_seen` stays."""
+    """A replica that dies says nothing: who it held is gone in 30 s, and `last_seen` stays."""
     await store.presence.register([("prod", executor("a")), ("prod", executor("b"))], changed=True)
-    assert 15 < await redis.ttl(keys.presence("prod")) <= 20
+    assert 25 < await redis.ttl(keys.presence("prod")) <= 30
     [here] = await store.clusters.get(["prod"])
     assert here.connected
     assert sorted(one.executor_id for one in here.executors) == ["a", "b"]
@@ -242,8 +246,13 @@ async def test_a_redis_that_is_out_of_reach_is_no_reason_not_to_start(log_lines:
         assert refusal.value.error.retry_after_s > 0
 
 
-async def test_more_questions_than_connections_wait_their_turn(valkey: str, redis: Redis) -> None:
+async def test_more_questions_than_connections_wait_their_turn(
+    valkey: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hundred at a time is no failure."""
+    # How long it takes is the machine's business.
+    for limit in ("client.ANSWER_TIMEOUT_S", "single.ANSWER_TIMEOUT_S", "single.CONNECT_TIMEOUT_S"):
+        monkeypatch.setattr(f"broker.store.{limit}", 30.0)
     client = open_redis(valkey)
     answers = await asyncio.gather(*(ask(client, ("SET", f"key:{n}", n), ("GET", f"key:{n}")) for n in range(200)))
     assert answers[199][1] == b"199"

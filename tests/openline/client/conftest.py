@@ -17,7 +17,8 @@ import grpc_testing
 import pytest
 
 from openline import errors
-from openline.client import Client, sync_client
+from openline.channels import Dialer
+from openline.client import Client
 from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
 
@@ -248,7 +249,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
     def make(replicas: int = 1, **options: Any) -> Stage:
         channels = [FakeChannel() for _ in range(replicas)]
         waiting = iter(channels)
-        monkeypatch.setattr(sync_client, "open_blocking_channel", lambda _address, **_tls: next(waiting))
+        monkeypatch.setattr(Dialer, "open_blocking", lambda _dialer, _address: next(waiting))
         client = Client([f"10.0.0.{n}:50051" for n in range(1, replicas + 1)], "the-key", **options)
         clients.append(client)
         return Stage(client, channels, threads)
