@@ -1,7 +1,7 @@
 """Callers and executors who show no good credential: counted, told of in the log, and answered late."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 import structlog
@@ -32,6 +32,13 @@ class Refusals:
         if since := self._suspicion.tell(now=now):
             log.warning("credentials.refused", **{f"{each}s": count for each, count in since.items()}, last_from=peer)
         return hold_s
+
+    def hold_back(self, answer: Callable[[], None], kind: Kind, *, peer: str) -> None:
+        """As `count`, and calls `answer` when it may be given."""
+        if hold_s := self.count(kind, peer=peer):
+            asyncio.get_running_loop().call_later(hold_s, answer)
+        else:
+            answer()
 
     async def hold(self, kind: Kind, *, peer: str) -> None:
         """As `count`, and returns when the answer may be given."""

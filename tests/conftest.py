@@ -72,13 +72,15 @@ class Overheard:
             self._said.append(said.decode(errors="replace") if isinstance(said, bytes) else str(said))
         return said
 
-    def started(self, command: Sequence[str], environment: Mapping[str, str] | None, output: Iterable[Any]) -> None:
-        """A program was started, with these files, if they are files, for its output."""
+    def started(self, command: Sequence[str], environment: Mapping[str, str] | None, output: Iterable[Any]) -> bool:
+        """A program was started, with these files, if they are files, for its output; whether it may know secrets."""
         given = dict(_flags(command))
+        knows = Path(command[0]).name.startswith("openline-")
         for flag in (*ENTRIES, FILE):
             variable = f"OPENLINE_{flag[2:].replace('-', '_').upper()}"
             if (value := given.get(flag, (environment or {}).get(variable))) is None:
                 continue
+            knows = True
             if flag == FILE:
                 self._files.add(Path(value))
                 continue
@@ -89,6 +91,7 @@ class Overheard:
         for file in output:
             if isinstance(name := getattr(file, "name", None), str | os.PathLike):
                 self._logs.setdefault(Path(name), 0)
+        return knows
 
     def follow(self, directory: Path) -> None:
         """Somebody else's programs write their logs there."""
@@ -209,7 +212,8 @@ def _metrics(text: Any) -> Any:
 def _start(init: Any) -> Any:
     def start(self: Any, args: Any, *more: Any, **named: Any) -> None:
         init(self, args, *more, **named)
-        OVERHEARD.started(_words(args), named.get("env"), (named.get("stdout"), named.get("stderr")))
+        if not OVERHEARD.started(_words(args), named.get("env"), (named.get("stdout"), named.get("stderr"))):
+            return
         if self.stderr is not None:
             self.stderr = Tapped(self.stderr)
         if self.stdout is not None and named.get("stderr") is subprocess.STDOUT and not _is_demo(args):
@@ -222,7 +226,7 @@ def _start(init: Any) -> Any:
 def _end(communicate: Any) -> Any:
     def end(self: Any, *given: Any, **named: Any) -> Any:
         said, complained = communicate(self, *given, **named)
-        return said, OVERHEARD.hear(complained)
+        return said, OVERHEARD.hear(complained) if isinstance(self.stderr, Tapped) else complained
 
     return end
 

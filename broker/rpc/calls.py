@@ -230,15 +230,12 @@ class Calls:
 
     def _fail(self, call_id: int, error: command_pb2.Error) -> None:
         """Answers with the error, late if it says that the key is wrong."""
-        frame = pb.ReplyFrame(call_id=call_id, error=error)
-        if error.reason == Reason.UNAUTHENTICATED and (
-            hold_s := self._services.refusals.count(Kind.API_KEY, peer=self._asker.address)
-        ):
-            asyncio.get_running_loop().call_later(hold_s, self._stream.send, frame)
-        else:
-            if error.reason != Reason.UNAUTHENTICATED:  # keys are looked at before anything else
-                self.is_trusted = True
-            self._stream.send(frame)
+        answer = partial(self._stream.send, pb.ReplyFrame(call_id=call_id, error=error))
+        if error.reason == Reason.UNAUTHENTICATED:
+            self._services.refusals.hold_back(answer, Kind.API_KEY, peer=self._asker.address)
+        else:  # keys are looked at before anything else
+            self.is_trusted = True
+            answer()
 
     def _refuse(
         self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO

@@ -83,7 +83,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     kubectl = tmp_path_factory.mktemp("kubectl") / "kubectl"
     kubectl.write_text(KUBECTL)
     kubectl.chmod(0o755)
-    keys = "me:test-key:execute+session+read+admin+audit,runner:run-key:execute"
+    keys = "me:test-key:execute+session+read+admin+audit,runner:runner-key:execute"
     flags = (
         "--listen",
         "127.0.0.1:0",

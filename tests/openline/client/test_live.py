@@ -286,10 +286,10 @@ async def test_many_clusters_answer_apart(both: Both) -> None:
 
 async def test_a_key_that_may_only_run_commands_is_enough_to_run_commands(broker: str) -> None:
     """What it may not do is refused."""
-    async with AsyncClient(broker, "run-key") as client:
+    async with AsyncClient(broker, "runner-key") as client:
         assert (await client.execute("local", "get", "pods")).ok
         assert type(await failure_of(client.clusters())) is ScopeMissing
-    with Client(broker, "run-key") as blocking:
+    with Client(broker, "runner-key") as blocking:
         with pytest.raises(CommandTimeout) as caught:
             blocking.execute("local", "get", "flood", timeout_s=0.5)
         assert caught.value.stdout == b"", "it may not look, so the time-out is told without the output"
