@@ -9,7 +9,7 @@ RELEASED := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || e
 GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
-.PHONY: help install demo test fuzz chaos hygiene storm bench check format proto proto-fresh clean
+.PHONY: help install demo test fuzz chaos hygiene storm bench check audit format proto proto-fresh clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -53,6 +53,18 @@ check: install proto-fresh ## Lint, format, strict types, contract.
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against '.git#ref=$(RELEASED)'
 
+# Of its own: pip-audit's dependencies are not ours, and must not decide which versions of ours are installed.
+AUDIT := .venv-audit
+PIP_AUDIT ?= pip-audit==2.10.1
+
+# Strict: without it, a package that the service knows nothing of is skipped, and nothing found is said all the same.
+audit: $(AUDIT)/bin/pip-audit ## Asks the public advisory service for known vulnerabilities of the pinned versions; needs the network.
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
+
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check '$(PIP_AUDIT)'
+
 format: install ## Formats the code and the contract.
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -69,4 +81,4 @@ proto-fresh: install
 	done
 
 clean: ## Removes what the other targets made.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,12 +2,10 @@
 
 That is sessions made and ended, commands cancelled, and each action of an admin. Each is one entry in the trail and one
 line in the log. The argv is in the trail alone, which needs a scope of its own to be read, unless the log is to have it
-as well; what a command wrote is in neither. A key that is not known is counted only: whoever has none could write the
-trail full.
+as well; what a command wrote is in neither. A key that is not known leaves no entry (`refusals` counts it).
 """
 
 import time
-from time import monotonic
 
 import structlog
 
@@ -18,9 +16,6 @@ from openline import errors
 from openline.ids import is_token, new_id
 from openline.reasons import EXECUTED_TEXT, OUTCOME_TEXT, YES
 from openline.v1 import admin_service_pb2, command_pb2, command_service_pb2, session_service_pb2
-
-# Requests without a good key are told of together, no more often than this.
-TELL_EVERY_S = 60.0
 
 Entry = admin_service_pb2.AuditEntry
 # What may be refused before it is a command, and the name of that action.
@@ -41,8 +36,6 @@ class Audit:
         self._trail = trail
         self._log_argv = log_argv
         self._replica_id = replica_id
-        self._unauthenticated = 0
-        self._told_at = float("-inf")
 
     def command(self, done: command_pb2.Command) -> None:
         """A command has ended; this is its outline."""
@@ -112,15 +105,6 @@ class Audit:
             entry.reason = error.reason
             entry.executed = error.executed
         self._write(entry)
-
-    def unauthenticated(self) -> None:
-        """Somebody has come without a good key."""
-        self._unauthenticated += 1
-        now = monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            log.warning("audit.unauthenticated", requests=self._unauthenticated)
-            self._unauthenticated = 0
 
     def _write(self, entry: Entry, **more: int) -> None:
         entry.entry_id = new_id()

@@ -18,7 +18,7 @@ async def balance_forever(replica: Replica, *, every_s: float) -> None:
     balance = Balance()
     while True:
         # With jitter: two replicas that have too many should not think of it in the same moment.
-        await asyncio.sleep(every_s * random.uniform(0.5, 1.5))  # noqa: S311
+        await asyncio.sleep(every_s * random.uniform(0.5, 1.5))  # noqa: S311  (jitter)
         elsewhere = [each.executors for each in replica.hearing.replicas if not each.draining]
         moving = balance.choose(list(replica.ledger.connections), elsewhere)
         for connection in moving:

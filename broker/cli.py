@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     program = f"{program} {name}"
     given = load(command.settings, program=program, arguments=rest[1:])
     set_up_logs(given.log_level, given.log_format)
+    given.warn_of_plaintext()
     try:
         _show(asyncio.run(_ask(command, given)), as_json=given.as_json)
     except OpenlineError as refusal:

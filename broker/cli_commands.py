@@ -1,7 +1,7 @@
 """What `openline-broker token` and `openline-broker key` ask, and what they have to show for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -24,8 +24,8 @@ class Shown:
     lines: Sequence[str] = ()
     # For stderr: what would be in the way of who reads a secret from stdout.
     aside: str = ""
-    # For stdout, below the first row.
-    rows: Sequence[Sequence[str]] = field(default=())
+    # For stdout as well: a table, with the names of its columns.
+    rows: Sequence[Sequence[str]] = ()
 
 
 async def create_token(given: settings.TokenCreateSettings, operator: Operator) -> Shown:

@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from openline.logs import LogLevel
-from openline.settings import Address, CertificateFile, ProgramSettings, ReadableFile, check_tls_pair, split_commas
+from openline.settings import Address, CertificateFile, NetworkSettings, ReadableFile, check_tls_pair, split_commas
 
 MAX_KEY_CHARACTERS = 4096
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 
 
-class AskSettings(ProgramSettings):
+class AskSettings(NetworkSettings):
     """Whom to ask, and how to say it."""
 
     # `json` is a method of the class below, so the field has another name than the flag.
@@ -34,8 +34,6 @@ class AskSettings(ProgramSettings):
     """PEM file with a certificate of one's own, for mutual TLS."""
     tls_key: ReadableFile | None = None
     """PEM file with the key of --tls-cert."""
-    insecure: bool = False
-    """Speak plaintext off this machine as well, where it can be read and changed on the way."""
     as_json: bool = Field(False, validation_alias="json")
     """Write JSON, for programs."""
 
@@ -45,11 +43,12 @@ class AskSettings(ProgramSettings):
         if (self.admin_key is None) == (self.admin_key_file is None):
             raise ValueError("--admin-key: give a key with --admin-key or --admin-key-file")
         self.read_key()
-        if not (self.tls_ca or self.tls_cert or self.broker.is_loopback or self.insecure):
-            raise ValueError(
-                f"--broker: plaintext at {self.broker} leaves this machine; use TLS, or allow it by --insecure"
-            )
         return self
+
+    @property
+    def plaintext(self) -> list[tuple[str, str]]:
+        is_plain = not (self.tls_ca or self.tls_cert or self.broker.is_loopback)
+        return [("--broker", self.broker)] if is_plain else []
 
     def read_key(self) -> str:
         """Raises ValueError, which does not show it."""

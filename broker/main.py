@@ -17,6 +17,7 @@ from broker.store.embedded import DirectoryUnusable, EmbeddedFailed, embedded_va
 from broker.store.store import open_store
 from openline import __version__
 from openline.logs import set_up_logs
+from openline.process import allow_open_files, forbid_core_dumps
 from openline.settings import fail, fail_to_listen, load
 
 PROGRAM = "openline-broker"
@@ -25,9 +26,11 @@ log = structlog.get_logger()
 
 
 def main() -> None:
+    forbid_core_dumps()
     if sys.argv[1:2] and sys.argv[1] in cli.COMMANDS:
         cli.main(sys.argv[1:])
         return
+    allow_open_files()
     settings = load(BrokerSettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
     try:

@@ -50,6 +50,7 @@ def read(replica: Replica, store: Store, pipes: Pipes, lag: Histogram) -> Iterat
     yield metrics.OUTPUT_CUT, single(tally.output_cut_bytes)
     yield metrics.TRUNCATED, single(tally.truncated)
     yield metrics.QUOTA_REFUSALS, (((name,), n) for name, n in replica.quotas.refused.items())
+    yield metrics.REFUSED_CREDENTIALS, (((kind,), n) for kind, n in replica.refusals.counts.items())
     yield metrics.CONNECTIONS, single(len(replica.ledger.connections))
     yield metrics.CONNECTS, (((kind,), n) for kind, n in tally.connects.items())
     yield metrics.PIPES, single(len(pipes))

@@ -25,8 +25,10 @@ from broker.killing import Killing
 from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
+from broker.opening import Opening
 from broker.overview import Overview
 from broker.presence import Presence
+from broker.refusals import Refusals
 from broker.registry import Registry
 from broker.rpc.peers import Peers
 from broker.settings import BrokerSettings
@@ -55,6 +57,8 @@ class Replica:
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
         self.registry = Registry(credentials, store)
+        self.opening = Opening()
+        self.refusals = Refusals()
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
         self.lasting = LastingCalls(credentials)
@@ -130,6 +134,8 @@ class Replica:
                 asyncio.create_task(self.overview.run(), name="overview"),
                 asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
             )
+            for task in tasks:
+                task.add_done_callback(_report)
             try:
                 yield
             finally:
@@ -143,3 +149,9 @@ class Replica:
                         await self.presence.leave()
                 except (OpenlineError, TimeoutError):
                     log.warning("presence.left_behind", waited_s=round(monotonic() - began, 1))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """Says that a task has ended which never does. Without it the replica still serves, and somebody has to know."""
+    if not task.cancelled() and (defect := task.exception()) is not None:
+        log.critical("replica.task_ended", task=task.get_name(), exc_info=defect)

@@ -7,9 +7,8 @@ import socket
 from collections.abc import AsyncIterator
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from broker.balancing import balance_forever
 from broker.core.credentials import Credentials
@@ -24,6 +23,7 @@ from broker.rpc.cancel_all import CancelAllMethod
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
 from broker.rpc.executors import ExecutorService
+from broker.rpc.keyless import Health, Reflection
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import add_service
 from broker.rpc.sessions import SessionService
@@ -31,6 +31,7 @@ from broker.settings import BrokerSettings
 from broker.store.store import Store
 from openline.channels import SERVER_OPTIONS, server_credentials
 from openline.fresh import Fresh
+from openline.process import open_files
 from openline.settings import Address
 from openline.tls import Pems
 from openline.v1 import (
@@ -43,6 +44,10 @@ from openline.v1 import (
 
 # How long running unary calls may take to end after a stop, and the streams to be told of it.
 STOP_GRACE_S = 2.0
+# Of executors, callers and other replicas; an idle one costs 14 KB. Those beyond it are closed at once.
+MAX_CONNECTIONS = 20_000
+# Files that connections must leave to everything else, above all to Redis: a flood would take its connections first.
+RESERVED_FILES = 512
 
 DESCRIPTORS = {
     pb2.DESCRIPTOR.services_by_name[name]
@@ -54,6 +59,7 @@ DESCRIPTORS = {
         (admin_service_pb2, "AdminService"),
     )
 }
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
 class CannotListen(Exception):
@@ -70,6 +76,8 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
         credentials,
         replica.lasting,
         replica.proof,
+        replica.opening,
+        replica.refusals,
         replica_id=settings.replica_id,
     )
     async with contextlib.AsyncExitStack() as stages:
@@ -89,7 +97,13 @@ async def _serving(
 ) -> AsyncIterator[Address]:
     """The gRPC server, from its first to its last call."""
     executors = ExecutorService(
-        replica.dispatcher, replica.directory, credentials, replica.proof, replica_id=settings.replica_id
+        replica.dispatcher,
+        replica.directory,
+        credentials,
+        replica.proof,
+        replica.opening,
+        replica.refusals,
+        replica_id=settings.replica_id,
     )
     draining = Draining(replica, executors)
     audited = Audited(credentials, replica.audit)
@@ -117,21 +131,20 @@ async def _serving(
             audited,
         ),
     }
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    for descriptor in DESCRIPTORS:
-        add_service(server, descriptor, servicers[descriptor.name])
-    health = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
-    reflection.enable_server_reflection(
-        [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
-    )
+    health = Health(names)
+    servicers[HEALTH.name] = health
+    most = ("grpc.max_allowed_incoming_connections", connections_allowed())
+    server = grpc.aio.server(options=[*SERVER_OPTIONS, most])
+    for descriptor in (*DESCRIPTORS, HEALTH):
+        add_service(server, descriptor, servicers[descriptor.name], opening=replica.opening, refusals=replica.refusals)
+    reflecting = Reflection([*names, HEALTH.full_name, reflection.SERVICE_NAME])
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
     tls = Fresh(settings.tls.paths, settings.tls.read, use="listen") if settings.tls else None
     address = _listen(server, settings, tls)
     await asyncio.gather(replica.tokens.begin(), replica.api_keys.begin())
     await server.start()
-    for name in ("", *names):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health.serves(True)
     async with replica.known_at(settings.advertise or _advertised(address)):
         watched = [files for files in (tls, replica.dialer.files) if files is not None]
         asides = [
@@ -144,7 +157,7 @@ async def _serving(
             for aside in asides:
                 aside.cancel()
             await asyncio.gather(*asides, return_exceptions=True)
-            await health.enter_graceful_shutdown()
+            health.serves(False)
             replica.overview.close()
             await draining.finish(pipes)
             replica.dispatcher.streams.let_go_of_all()
@@ -160,7 +173,11 @@ async def _balance(replica: Replica, *, every_s: float) -> None:
 
 def _advertised(address: Address) -> Address:
     host, _, port = address.rpartition(":")
-    return Address(f"{socket.gethostname()}:{port}") if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104
+    return Address(f"{socket.gethostname()}:{port}") if host in ("0.0.0.0", "[::]", "") else address  # noqa: S104  (compared, not bound to)
+
+
+def connections_allowed() -> int:
+    return max(1, min(MAX_CONNECTIONS, open_files() - RESERVED_FILES))
 
 
 def check_listen(listen: Address) -> None:

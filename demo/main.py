@@ -10,12 +10,14 @@ from demo.kubectl import KubectlMissing
 from demo.programs import Program, StartFailed
 from demo.settings import DemoSettings
 from openline.logs import set_up_logs
+from openline.process import forbid_core_dumps
 from openline.settings import fail, load
 
 PROGRAM = "openline-demo"
 
 
 def main() -> None:
+    forbid_core_dumps()
     settings = load(DemoSettings, program=PROGRAM)
     set_up_logs("warning", settings.log_format)
     try:

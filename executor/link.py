@@ -78,7 +78,7 @@ class Link:
                     moved=end.moved,
                     refused=_is_refusal(end),
                     urgent=not self._commands.idle,
-                    chance=random.random(),  # noqa: S311
+                    chance=random.random(),  # noqa: S311  (jitter)
                 )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(wait_s, end.wait_s)):

@@ -30,6 +30,7 @@ from openline import __version__, ids, limits
 from openline.logs import set_up_logs
 from openline.policy import Policy
 from openline.policy.wire import capabilities_of
+from openline.process import forbid_core_dumps
 from openline.settings import fail, fail_to_listen
 from openline.v1 import executor_service_pb2 as wire
 
@@ -49,6 +50,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
+    forbid_core_dumps()
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -16,6 +16,7 @@ from openline import __version__
 from openline.fresh import Fresh
 from openline.logs import set_up_logs
 from openline.pipes import Pipes
+from openline.process import forbid_core_dumps
 from openline.settings import fail_to_listen, load
 from openline.tls import server_context
 
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
+    forbid_core_dumps()
     settings = load(GatewaySettings, program=PROGRAM)
     set_up_logs(settings.log_level, settings.log_format)
     try:

@@ -33,7 +33,7 @@ class MixedSettings(TargetSettings):
 
 
 async def run(settings: MixedSettings, bench: Bench) -> None:
-    chance = random.Random(settings.seed)  # noqa: S311
+    chance = random.Random(settings.seed)  # noqa: S311  (repeatable by its seed, which is the point)
     kinds = {each.name: Measured(each.name, settings.agents) for each in MIX}
     async with (
         open_installation(settings, "--mixed") as installation,

@@ -62,7 +62,7 @@ class Cost:
 
 
 def _popen(argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(  # noqa: S603  (programs of our choice, no shell)
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -67,7 +67,7 @@ async def run(settings: StormSettings, bench: Bench) -> None:
                     pids={},
                     callers=settings.callers,
                     seconds=2 * CALM_S + settings.patience,
-                    think=lambda: random.uniform(0, MAX_THINK_S),  # noqa: S311
+                    think=lambda: random.uniform(0, MAX_THINK_S),  # noqa: S311  (pauses of made-up agents)
                     allowed=MAY_END,
                     over=over,
                 )

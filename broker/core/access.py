@@ -26,6 +26,10 @@ class Rule:
 
 # By full name. A server does not start with a method that is not here.
 RULES: Mapping[str, Rule] = {
+    # Probes and load balancers have no key.
+    f"grpc.health.v1.Health.{name}": Rule(is_open=True)
+    for name in ("Check", "List", "Watch")
+} | {
     f"openline.v1.{name}": rule
     for name, rule in {
         # An executor shows a token for the cluster of its Hello.

@@ -29,6 +29,8 @@ class Connection:
     connected_at: Timestamp
     # SHA-256 of the executor token that it was opened with, or that was shown on it since; empty for a certificate.
     token: bytes = b""
+    # The last one that was shown on it was wrong.
+    token_refused: bool = False
     # Ids of the commands written to this executor and not done.
     commands: set[str] = field(default_factory=set)
     # It takes no more commands: its executor is stopping.

@@ -12,12 +12,15 @@ import structlog
 from broker.core import quotas
 from broker.core.access import rule
 from broker.core.credentials import PEER, Caller, Credentials
+from broker.core.suspicion import Kind
 from broker.execution import Answer, Execution, Source
 from broker.executions import Executions
 from broker.lasting import LastingCalls
 from broker.lookups import Lookups
+from broker.refusals import Refusals
 from broker.watching import NO_OUTPUT
 from openline import errors
+from openline.outbox import Overflow
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.stream import FrameStream
 from openline.v1 import command_pb2, executor_service_pb2
@@ -31,16 +34,19 @@ MAX_STREAMING_CALLS = 2_000
 # Streaming calls add nothing while so much waits to be written: what a slow reader misses is a gap, not memory.
 MAX_WAITING_BYTES = 2 << 20
 LOOK_AGAIN_S = 0.01
+# What may wait for a stranger, who is answered with nothing but heartbeats and refusals.
+MAX_STRANGER_BYTES = 64 << 10
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who is at the other end: the key that the pipe was opened with, and the replica's id if it is one."""
+    """Who is at the other end: the key that the pipe was opened with, the replica's id if it is one, and where."""
 
     key: str | None
     peer: str | None
+    address: str
 
 
 class Services(Protocol):
@@ -50,6 +56,7 @@ class Services(Protocol):
     lookups: Lookups
     credentials: Credentials
     lasting: LastingCalls
+    refusals: Refusals
 
 
 class Calls:
@@ -59,6 +66,8 @@ class Calls:
         self._services = services
         self._stream = stream
         self._asker = asker
+        # A good key was shown on this pipe, or it is another replica's.
+        self.is_trusted = asker.peer is not None
         self._open: dict[int, Execution] = {}
         # Calls that take more than one answer, or a look into Redis; and every task until it has ended.
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -67,6 +76,9 @@ class Calls:
         self._turn = asyncio.Lock()
 
     def handle(self, frames: Sequence[pb.CallerFrame]) -> None:
+        if not self.is_trusted and self._stream.waiting_bytes > MAX_STRANGER_BYTES:
+            self._stream.break_off(Overflow("a pipe without a good key does not read its answers"))
+            return
         for frame in frames:
             match frame.WhichOneof("frame"):
                 case "execute":
@@ -109,8 +121,7 @@ class Calls:
         elif (streaming and len(self._tasks) >= MAX_STREAMING_CALLS) or (
             max(len(self._open), len(self._tasks)) >= MAX_OPEN_CALLS
         ):
-            most = MAX_STREAMING_CALLS if streaming else MAX_OPEN_CALLS
-            refusal = quotas.full(most, "too many open calls on this pipe")
+            refusal = quotas.full(MAX_STREAMING_CALLS if streaming else MAX_OPEN_CALLS, "too many open calls here")
             self._stream.send(pb.ReplyFrame(call_id=call_id, error=refusal))
         else:
             return True
@@ -125,6 +136,7 @@ class Calls:
             forwarded=_forwarded(frame),
         )
         if not execution.over:
+            self.is_trusted = True
             self._open[call_id] = execution
 
     def _execute_stream(self, frame: pb.CallerFrame) -> None:
@@ -138,6 +150,7 @@ class Calls:
             begun=lambda source: self._run(call_id, partial(self._show_begun, call_id, source, from_seq=from_seq)),
         )
         if not execution.over:
+            self.is_trusted = True
             self._open[call_id] = execution
 
     async def _watch(self, frame: pb.CallerFrame) -> None:
@@ -148,8 +161,7 @@ class Calls:
     async def _cancel(self, frame: pb.CallerFrame) -> None:
         caller = self._caller(frame, "CommandService.CancelCommand")
         state = await self._services.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
-        cancelled = pb.CancelCommandResponse(state=state)
-        self._stream.send(pb.ReplyFrame(call_id=frame.call_id, cancelled=cancelled))
+        self._stream.send(pb.ReplyFrame(call_id=frame.call_id, cancelled=pb.CancelCommandResponse(state=state)))
 
     async def _show_begun(self, call_id: int, source: Source, *, from_seq: int) -> None:
         """Shows what an execution has begun, which is over when this is."""
@@ -178,6 +190,7 @@ class Calls:
         if frame.HasField("forwarded"):
             return PEER
         caller = self._services.credentials.caller(frame.api_key or self._asker.key, clock_s=time.time())
+        self.is_trusted = True
         rule(method).check(caller)
         return caller
 
@@ -188,7 +201,7 @@ class Calls:
             try:
                 await call()
             except errors.OpenlineError as refusal:
-                self._stream.send(pb.ReplyFrame(call_id=call_id, error=refusal.error))
+                self._fail(call_id, refusal.error)
             except Exception:
                 log.exception("pipe.call_failed")
                 self._refuse(call_id, Reason.INTERNAL, "internal error; see the broker's log", executed=UNKNOWN)
@@ -210,9 +223,19 @@ class Calls:
     def _answer(self, call_id: int, answer: Answer) -> None:
         self._open.pop(call_id, None)
         if isinstance(answer, command_pb2.Error):
-            self._stream.send(pb.ReplyFrame(call_id=call_id, error=answer))
+            self._fail(call_id, answer)
         else:
+            self.is_trusted = True
             self._stream.send(pb.ReplyFrame(call_id=call_id, response=answer))
+
+    def _fail(self, call_id: int, error: command_pb2.Error) -> None:
+        """Answers with the error, late if it says that the key is wrong."""
+        answer = partial(self._stream.send, pb.ReplyFrame(call_id=call_id, error=error))
+        if error.reason == Reason.UNAUTHENTICATED:
+            self._services.refusals.hold_back(answer, Kind.API_KEY, peer=self._asker.address)
+        else:  # keys are looked at before anything else
+            self.is_trusted = True
+            answer()
 
     def _refuse(
         self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO

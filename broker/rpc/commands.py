@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
-from broker.core import quotas
 from broker.core.credentials import PEER, Caller, Credentials
 from broker.core.proof import METADATA_KEY, Proof
 from broker.execution import Answer, Source
@@ -18,14 +16,15 @@ from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.rpc.callers import admitted
 from broker.rpc.pipe import Pipes
-from broker.rpc.service import abort, credential, shown
+from broker.rpc.places import Places
+from broker.rpc.service import credential, shown
 from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
 MAX_WAIT_S = 60.0
-# Calls that wait or watch, outside a Pipe, at one time: each costs a task and a stream.
+# Calls that wait or watch, outside a Pipe, at one time.
 MAX_WAITING_CALLS = 5_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,7 +48,7 @@ class CommandService:
         self._proof = proof
         self._credentials = credentials
         self._pipes = pipes
-        self._waiting_calls = 0
+        self._places = Places(MAX_WAITING_CALLS, full="too many calls wait")
 
     async def Pipe(self, _requests: Any, context: Context) -> None:  # noqa: N802
         await self._pipes.carry(context)
@@ -64,15 +63,15 @@ class CommandService:
             execution.abandon()
             raise
         if isinstance(answer, command_pb2.Error):
-            await abort(context, answer)
+            raise errors.OpenlineError(answer)
         if answer.result.HasField("error"):
-            await abort(context, answer.result.error, result=answer.result)
+            raise errors.OpenlineError(answer.result.error, result=answer.result)
         return answer
 
     async def ExecuteStream(self, request: pb.ExecuteStreamRequest, context: Context) -> None:  # noqa: N802
         """Writes the command's events as they come, to a caller who may read them as slowly as it likes."""
         begun: asyncio.Future[Answer | Source] = asyncio.get_running_loop().create_future()
-        with self._place():
+        with self._places.one():
             execution = self._executions.start(request.execute, credential(context), _once(begun), begun=_once(begun))
             try:
                 source = await begun
@@ -87,13 +86,13 @@ class CommandService:
                 execution.abandon()
                 raise
         if isinstance(source, command_pb2.Error):
-            await abort(context, source)
+            raise errors.OpenlineError(source)
 
     async def WatchCommand(self, request: pb.WatchCommandRequest, context: Context) -> None:  # noqa: N802
         caller = self._caller(context, "CommandService.WatchCommand")
         async with self._lasting.of(caller):
             source = await self._lookups.find(request.command_id, caller)
-            with self._place(), self._lookups.watch(source, from_seq=request.from_seq) as events:
+            with self._places.one(), self._lookups.watch(source, from_seq=request.from_seq) as events:
                 async for event in events:
                     await context.write(pb.WatchCommandResponse(event=event))
 
@@ -101,7 +100,7 @@ class CommandService:
         caller = self._caller(context, "CommandService.GetCommand")
         # Written so that NaN does not wait.
         wait_s = min(request.wait_s, MAX_WAIT_S) if request.wait_s > 0 else 0.0
-        with self._place() if wait_s else contextlib.nullcontext():
+        with self._places.one() if wait_s else contextlib.nullcontext():
             async with self._lasting.of(caller):
                 command = await self._lookups.get(request.command_id, caller, wait_s=wait_s)
         return pb.GetCommandResponse(command=command)
@@ -119,17 +118,6 @@ class CommandService:
         caller = admitted(self._credentials, context, "CommandService.ListCommands")
         page = await self._listings.commands(request, caller)
         return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
-
-    @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the calls that may wait. Raises QUOTA_EXCEEDED."""
-        if self._waiting_calls >= MAX_WAITING_CALLS:
-            raise errors.OpenlineError(quotas.full(MAX_WAITING_CALLS, "too many calls wait"))
-        self._waiting_calls += 1
-        try:
-            yield
-        finally:
-            self._waiting_calls -= 1
 
     def _caller(self, context: Context, method: str) -> Caller:
         proof = shown(context, METADATA_KEY)

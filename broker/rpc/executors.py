@@ -15,14 +15,18 @@ from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Held, Outdated
 from broker.core.proof import Proof
+from broker.core.suspicion import Kind
 from broker.core.tokens import Token
 from broker.dispatcher import Dispatcher, Replaced
-from broker.rpc.handshake import accept, first_frames, violation
+from broker.opening import Opening
+from broker.refusals import Refusals
+from broker.rpc.handshake import accept
+from broker.rpc.hello import MAX_DESCRIPTION_BYTES, hear
 from broker.rpc.identity import clusters_of
 from broker.rpc.service import abort_stream, credential
 from broker.streams import Stream
 from openline import errors, limits
-from openline.ids import is_cluster_id, is_command_id, is_token
+from openline.ids import is_command_id
 from openline.outbox import Overflow
 from openline.reasons import NO, Reason
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
@@ -31,13 +35,10 @@ from openline.v1 import executor_service_pb2
 Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor_service_pb2.ConnectResponse]
 BrokerFrame = executor_service_pb2.BrokerFrame
 
-MAX_LISTED_IDS = 10_000
 # No command writes so many frames.
 MAX_SEQ = 1 << 48
 # No executor starts so many processes; what it says beyond this would only move the queue from here to there.
 MAX_CONCURRENCY = 4096
-# What an executor says of itself is kept while it is connected, and written to Redis every few seconds.
-MAX_DESCRIPTION_BYTES = 16 << 10
 # Among so many, heartbeats are answered together.
 MANY_STREAMS = 200
 ACK_WITHIN_S = 0.25
@@ -49,12 +50,22 @@ class ExecutorService:
     """Each call of Connect is one connection; it owns the stream and is the stream's one task."""
 
     def __init__(
-        self, dispatcher: Dispatcher, directory: Directory, credentials: Credentials, proof: Proof, *, replica_id: str
+        self,
+        dispatcher: Dispatcher,
+        directory: Directory,
+        credentials: Credentials,
+        proof: Proof,
+        opening: Opening,
+        refusals: Refusals,
+        *,
+        replica_id: str,
     ) -> None:
         self._dispatcher = dispatcher
         self._directory = directory
         self._proof = proof
         self._credentials = credentials
+        self._opening = opening
+        self._refusals = refusals
         self._replica_id = replica_id
         # The replica is stopping, or was told to drain: its executors are moving to others, and none comes back.
         self.is_draining = False
@@ -68,11 +79,11 @@ class ExecutorService:
             pack=lambda frames: executor_service_pb2.ConnectResponse(frames=frames),
             unpack=lambda message: message.frames,
         )
-        hello, rest = await _hello(stream)
-        self._admit(hello, context)
+        hello, rest = await hear(stream, self._opening)
+        await self._admit(hello, context)
         await accept(context)
         # Again: a token that was revoked meanwhile has closed the streams that were known then; a drain moved those.
-        connection = self._connection(hello, self._admit(hello, context))
+        connection = self._connection(hello, await self._admit(hello, context))
         lines = log.bind(
             cluster_id=connection.cluster_id,
             executor_id=connection.executor_id,
@@ -130,14 +141,19 @@ class ExecutorService:
             and self._proof.is_sealed(each.execute, **where)
         }
 
-    def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
-        """The token that lets the executor in, or None for a certificate that does.
+    async def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
+        """The token that lets the executor in, or None for a certificate that does; waits only before a refusal.
 
         Raises as `check_executor`, and BROKER_UNAVAILABLE while draining.
         """
         token = None
         if hello.cluster_id not in self._credentials.certified & clusters_of(context):
-            token = self._check(hello.cluster_id, credential(context))
+            try:
+                token = self._check(hello.cluster_id, credential(context))
+            except errors.OpenlineError as refusal:
+                if refusal.reason is Reason.UNAUTHENTICATED:
+                    await self._refusals.hold(Kind.EXECUTOR_TOKEN, peer=context.peer())
+                raise
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)
@@ -198,7 +214,7 @@ class ExecutorService:
                     if frame.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES:
                         connection.capabilities = frame.capabilities
                 case "credential":
-                    connection.token = self._check(connection.cluster_id, frame.credential.token).digest
+                    self._renew(connection, frame.credential.token)
                 case _:
                     self._dispatcher.received(connection, frame)
 
@@ -214,30 +230,16 @@ class ExecutorService:
         for stream, seq in beats.items():
             stream.send(BrokerFrame(heartbeat_ack=executor_service_pb2.HeartbeatAck(seq=seq)))
 
-
-async def _hello(
-    stream: Stream,
-) -> tuple[executor_service_pb2.Hello, Sequence[executor_service_pb2.ExecutorFrame]]:
-    """The first frame, which must be a valid Hello, and those that came with it. Raises PROTOCOL_VIOLATION."""
-    first, *rest = await first_frames(stream, name="Hello")
-    hello = first.hello
-    wrong = [
-        (name, description)
-        for name, good, description in (
-            ("cluster_id", is_cluster_id(hello.cluster_id), "must match [a-z0-9]([a-z0-9-]*[a-z0-9])?"),
-            ("executor_id", is_token(hello.executor_id), "must be 1..200 visible ASCII characters"),
-            ("instance_id", is_token(hello.instance_id), "must be 1..200 visible ASCII characters"),
-            ("in_flight_ids", _are_ids(hello.in_flight_ids), f"at most {MAX_LISTED_IDS} command ids"),
-            ("unacked_ids", _are_ids(hello.unacked_ids), f"at most {MAX_LISTED_IDS} command ids"),
-            ("capabilities", hello.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES, "must have at most 16 KiB"),
-            ("versions", hello.versions.ByteSize() <= MAX_DESCRIPTION_BYTES, "must have at most 16 KiB"),
-        )
-        if not good
-    ]
-    if wrong:
-        raise violation("Hello is not valid", violations=wrong)
-    return hello, rest
-
-
-def _are_ids(listed: Sequence[str]) -> bool:
-    return len(listed) <= MAX_LISTED_IDS and all(map(is_token, listed))
+    def _renew(self, connection: Connection, token: str) -> None:
+        """Goes by the fresh token from now on; by the old one if that is wrong, for as long as it is good itself."""
+        try:
+            connection.token = self._check(connection.cluster_id, token).digest
+        except errors.OpenlineError as refusal:
+            if refusal.reason is Reason.UNAUTHENTICATED:
+                self._refusals.count(Kind.EXECUTOR_TOKEN, peer=f"{connection.cluster_id}/{connection.executor_id}")
+            if not connection.token_refused:  # one line, however often it is shown again
+                ids = {"cluster_id": connection.cluster_id, "executor_id": connection.executor_id}
+                log.warning("credential.refused", **ids, why=str(refusal))
+            connection.token_refused = True
+        else:
+            connection.token_refused = False

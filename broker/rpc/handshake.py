@@ -1,11 +1,11 @@
 """How both streams begin: with a Hello of their kind, in time, of a version that is spoken here."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import grpc
 
+from broker.opening import Opening
 from openline import errors, limits
 from openline.outbox import Frame
 from openline.reasons import Reason
@@ -14,16 +14,12 @@ from openline.stream import FrameStream
 F = TypeVar("F", bound=Frame)
 
 
-async def first_frames(stream: FrameStream[F, Any], *, name: str) -> Sequence[F]:
+async def first_frames(stream: FrameStream[F, Any], opening: Opening, *, name: str) -> Sequence[F]:
     """The frames of the first message, of which the first is a hello.
 
-    Raises PROTOCOL_VIOLATION, VERSION_UNSUPPORTED.
+    Raises as `Opening.first`, and VERSION_UNSUPPORTED.
     """
-    try:
-        async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
-            frames = await stream.receive()
-    except TimeoutError:
-        raise violation(f"no {name} within {limits.HELLO_TIMEOUT_S:g} s") from None
+    frames = await opening.first(stream.receive(), name=name)
     first: Any = frames[0] if frames else None
     if not frames or first.WhichOneof("frame") != "hello":
         raise violation(f"a stream begins with {name}")

@@ -216,7 +216,7 @@ class Peers:
                     bound_s = RECONNECT_MIN_S
             self._directory.unreachable(peer.replica_id, now=monotonic())
             self.news()
-            await asyncio.sleep(random.uniform(0, bound_s))  # noqa: S311
+            await asyncio.sleep(random.uniform(0, bound_s))  # noqa: S311  (jitter)
             bound_s = min(RECONNECT_MAX_S, 2 * bound_s)
 
     async def _carry(self, peer: Peer, pipe: Pipe) -> None:

@@ -11,17 +11,22 @@ from broker.core.proof import METADATA_KEY, Proof
 from broker.executions import Executions
 from broker.lasting import LastingCalls
 from broker.lookups import Lookups
+from broker.opening import Opening
+from broker.refusals import Refusals
 from broker.rpc.calls import Asker, Calls, Stream
 from broker.rpc.handshake import accept, first_frames, violation
 from broker.rpc.service import abort_stream, credential, shown
-from openline import limits
+from openline import errors, limits
 from openline.outbox import Overflow
+from openline.reasons import NO, Reason
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
 from openline.v1 import command_service_pb2 as pb
 from openline.v1 import executor_service_pb2
 
 # It is for the logs.
 MAX_CLIENT_CHARACTERS = 200
+# Pipes on which nobody has shown a good key yet; to open one takes none. Beyond this the oldest makes room.
+MAX_STRANGERS = 1_000
 
 log = structlog.get_logger()
 
@@ -36,6 +41,8 @@ class Pipes:
         credentials: Credentials,
         lasting: LastingCalls,
         proof: Proof,
+        opening: Opening,
+        refusals: Refusals,
         *,
         replica_id: str,
     ) -> None:
@@ -43,9 +50,13 @@ class Pipes:
         self.lookups = lookups
         self.credentials = credentials
         self.lasting = lasting
+        self.refusals = refusals
         self._proof = proof
+        self._opening = opening
         self._replica_id = replica_id
         self._streams: set[Stream] = set()
+        # The oldest first; some of them have shown a good key meanwhile.
+        self._strangers: dict[Stream, Calls] = {}
         # What everybody is told, once the replica is stopping.
         self._leaving: executor_service_pb2.GoAway | None = None
 
@@ -60,7 +71,7 @@ class Pipes:
             pack=lambda frames: pb.PipeResponse(frames=frames),
             unpack=lambda message: message.frames,
         )
-        first, *rest = await first_frames(stream, name="PipeHello")
+        first, *rest = await first_frames(stream, self._opening, name="PipeHello")
         if len(client := first.hello.client) > MAX_CLIENT_CHARACTERS or not (client.isascii() and client.isprintable()):
             raise violation(f"client must have at most {MAX_CLIENT_CHARACTERS} characters, of printable ASCII")
         await accept(context)
@@ -69,10 +80,11 @@ class Pipes:
         stream.send(pb.ReplyFrame(welcome=self._welcome(proof if peer else "")))
         if self._leaving is not None:
             stream.send(pb.ReplyFrame(go_away=self._leaving))
-        calls = Calls(self, stream, Asker(key=credential(context), peer=peer))
+        calls = Calls(self, stream, Asker(key=credential(context), peer=peer, address=context.peer()))
         lines = log.bind(client=client, peer=context.peer())
         lines.info("pipe.opened")
         self._streams.add(stream)
+        self._receive(stream, calls)
         why = "the connection was lost"
         try:
             calls.handle(rest)
@@ -81,11 +93,12 @@ class Pipes:
             return
         except (StreamFrozen, Overflow) as end:
             why = str(end)
-        except StreamGarbled as garbled:
-            why = str(garbled)
+        except (StreamGarbled, errors.OpenlineError) as refusal:
+            why = str(refusal)
             raise
         finally:
             self._streams.discard(stream)
+            self._strangers.pop(stream, None)
             await calls.close()
             lines.info("pipe.closed", why=why)
         await abort_stream(context, why)
@@ -100,6 +113,17 @@ class Pipes:
         """Ends every pipe when what is queued has been written."""
         for stream in self._streams:
             stream.close()
+
+    def _receive(self, stream: Stream, calls: Calls) -> None:
+        """Another pipe is open, perhaps of a stranger."""
+        self._strangers[stream] = calls
+        if len(self._strangers) > MAX_STRANGERS:
+            self._strangers = {each: of for each, of in self._strangers.items() if not of.is_trusted}
+        if len(self._strangers) > MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            crowded = errors.error(Reason.BROKER_UNAVAILABLE, "too many pipes have shown no good key yet", executed=NO)
+            oldest.break_off(errors.OpenlineError(crowded))
 
     def _welcome(self, proof: str) -> pb.PipeWelcome:
         return pb.PipeWelcome(

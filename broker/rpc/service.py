@@ -11,8 +11,12 @@ import grpc
 import structlog
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 
 from broker.core.access import RULES
+from broker.core.suspicion import Kind
+from broker.opening import Opening
+from broker.refusals import Refusals
 from openline import errors
 from openline.reasons import Reason, reason_of
 from openline.stream import StreamGarbled
@@ -23,14 +27,17 @@ Method = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 log = structlog.get_logger()
 
 
-def add_service(server: grpc.aio.Server, descriptor: ServiceDescriptor, servicer: object) -> None:
+def add_service(
+    server: grpc.aio.Server, descriptor: ServiceDescriptor, servicer: object, *, opening: Opening, refusals: Refusals
+) -> None:
     """Adds the servicer's methods, by name, under the descriptor's service.
 
-    Raises LookupError for a method of which nobody has said who may call it.
+    Those that take one request are called when it is there, and their answer to a wrong key is held back. Streams look
+    after both themselves. Raises LookupError for a method of which nobody has said who may call it.
     """
     if unruled := [method.full_name for method in descriptor.methods if method.full_name not in RULES]:
         raise LookupError(f"not in access.RULES: {', '.join(unruled)}")
-    handlers = {method.name: _handler(method, servicer) for method in descriptor.methods}
+    handlers = {method.name: _handler(method, servicer, opening, refusals) for method in descriptor.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
 
 
@@ -76,31 +83,46 @@ async def abort_stream(context: grpc.aio.ServicerContext[Any, Any], why: str) ->
     raise AssertionError("abort returned")
 
 
-def _handler(method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandler[Any, Any]":
-    make: Any = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.client_streaming, method.server_streaming]
+def _handler(
+    method: MethodDescriptor, servicer: object, opening: Opening, refusals: Refusals
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    # One request is a stream of one, which looks the same on the wire. But grpc.aio would wait for it without end, and
+    # a stream is read here.
+    make: Any = (
+        grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
+    )
     built: Method | None = getattr(servicer, method.name, None)
     handler: grpc.RpcMethodHandler[Any, Any] = make(
-        _guarded(method, built),
+        _guarded(method, built, opening, refusals),
         request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
         response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
     )
     return handler
 
 
-def _guarded(method: MethodDescriptor, built: Method | None) -> Method:
-    """The method with our errors as statuses, and defects as INTERNAL that tells nothing of the inside."""
+async def _request(context: grpc.aio.ServicerContext[Any, Any], opening: Opening) -> Any:
+    """The one request of a call. Raises as `Opening.first`, and StreamGarbled."""
+    try:
+        request = await opening.first(context.read(), name="request")
+    except DecodeError:
+        raise StreamGarbled("bytes that are not a message") from None
+    if request is grpc.aio.EOF:
+        raise StreamGarbled("a call without a request")
+    return request
 
-    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+
+def _guarded(method: MethodDescriptor, built: Method | None, opening: Opening, refusals: Refusals) -> Method:
+    """The method with our errors as statuses, and defects as INTERNAL that tells nothing of the inside."""
+    is_stream = method.client_streaming
+
+    async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         if built is None:
             await abort(context, errors.error(Reason.NOT_BUILT, f"{method.full_name} is not built in this version"))
         try:
-            return await built(request, context)
+            return await built(requests if is_stream else await _request(context, opening), context)
         except errors.OpenlineError as failure:
+            if failure.reason is Reason.UNAUTHENTICATED and not is_stream:
+                await refusals.hold(Kind.API_KEY, peer=context.peer())
             await abort(context, failure.error, result=failure.result)
         except StreamGarbled as garbled:
             await abort(context, errors.error(Reason.PROTOCOL_VIOLATION, str(garbled)))

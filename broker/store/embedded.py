@@ -24,8 +24,8 @@ STOP_TIMEOUT_S = 5.0
 # A Valkey whose broker was killed needs a moment to leave its directory to the next one.
 LOCK_TIMEOUT_S = 1.0
 # A child of the shell waits on a pipe whose other end only this process holds: when it dies, of whatever, Valkey, which
-# takes the place of the shell, is stopped.
-LIFELINE = 'exec 3<&0 </dev/null; { read -r _ <&3; kill $$; } & exec 3<&-; exec "$0" "$@"'
+# takes the place of the shell, is stopped. What it keeps is for its owner only: results, and the replicas' secret.
+LIFELINE = 'umask 077; exec 3<&0 </dev/null; { read -r _ <&3; kill $$; } & exec 3<&-; exec "$0" "$@"'
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ async def embedded_valkey(data_dir: Path | None) -> AsyncIterator[str]:
 
 def _open_lock(directory: Path) -> TextIO:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return (directory / "lock").open("w")
     except OSError as failure:
         raise DirectoryUnusable(f"cannot keep data in {directory}: {failure.strerror}") from None

@@ -47,7 +47,7 @@ AGREED_S = 24 * 3600
 # Tells one Redis from another, and from the same one after it has lost everything.
 MARK = "openline:mark"
 # What replicas show each other. Whoever can read this Redis can speak as a replica.
-PEER_SECRET = "openline:peer-secret"  # noqa: S105
+PEER_SECRET = "openline:peer-secret"  # noqa: S105  (a name in Redis, not the secret)
 
 # A channel, no key: changes of presence, each as openline.v1.Cluster with the one executor that has come or gone.
 # By the scripts that write presence, so that nobody is told what was not written.
@@ -62,7 +62,7 @@ TOKENS = "openline:executor-tokens"
 MAX_TOKENS = 100_000
 
 # A channel, no key: what has changed there, with the versions before and after. By the script that writes it.
-TOKEN_NEWS = "openline:executor-token-news"  # noqa: S105
+TOKEN_NEWS = "openline:executor-token-news"  # noqa: S105  (a channel's name)
 
 # API keys, likewise: those that were created, and those that were revoked.
 # hash, SHA-256 of the key to what is known of it (see api_keys), and the version; no TTL, for the same reasons. At most

@@ -79,7 +79,7 @@ async def subscribe(
                 lost = True
                 log.warning("news.lost", channel=channel, error=type(failure).__name__, detail=str(failure)[:200])
         # With jitter: all replicas have lost it at once.
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
         pause_s = min(RETRY_MAX_S, pause_s * 2)
 
 

@@ -70,7 +70,7 @@ class ShardedRedis:
     async def node(self) -> Redis:
         """Some node, another one each time. Raises ConnectionError if none is known."""
         await self._refresh()
-        return self._client(random.choice(list(set(self._slots.values()))))  # noqa: S311
+        return self._client(random.choice(list(set(self._slots.values()))))  # noqa: S311  (spreads the load)
 
     async def aclose(self) -> None:
         nodes, self._nodes, self._slots = list(self._nodes.values()), {}, {}

@@ -82,7 +82,7 @@ async def _cluster(stage: Stage) -> Path:
 def _run_bare(program: Path, environment: Mapping[str, str]) -> Ask:
     def run() -> int:
         # Not the loop's own way: uvloop forks, which beside gRPC's threads takes several milliseconds.
-        return subprocess.run(  # noqa: S603
+        return subprocess.run(  # noqa: S603  (the program that is measured, no shell)
             [program, *ARGV], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
             timeout=TIMEOUT_S,
         ).returncode  # fmt: skip

@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from openline.calls import broker_unavailable
 from openline.fresh import Fresh
-from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, STREAM_CREDIT_BYTES
+from openline.limits import HELLO_TIMEOUT_S, MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, STREAM_CREDIT_BYTES
 from openline.reasons import NO
 from openline.settings import Address
 from openline.tls import Pems, TlsFiles
@@ -61,6 +61,12 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
     # Beyond 1,000 waiting calls the default drops some at random: a reconnect storm is more than that.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
+    # For the handshakes of TLS and HTTP/2 together; the default lets a connection that says nothing stay two minutes.
+    ("grpc.server_handshake_timeout_ms", int(HELLO_TIMEOUT_S * 1000)),
+    # A connection without a call; by default it may stay for ever. Clients come back when they have something to ask.
+    ("grpc.max_connection_idle_ms", 60_000),
+    # By default one connection may open calls without end.
+    ("grpc.max_concurrent_streams", 1_000),
 ]
 
 

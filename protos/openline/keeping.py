@@ -62,7 +62,7 @@ class Keeper:
                         wait_s = min(max(pipe.reconnect_after_s, MIN_RECONNECT_AFTER_S), MAX_RECONNECT_AFTER_S)
                     if monotonic() - opened_at > HEALTHY_AFTER_S:
                         bound_s = RECONNECT_MIN_S
-                await asyncio.sleep(wait_s + random.uniform(0, bound_s))  # noqa: S311
+                await asyncio.sleep(wait_s + random.uniform(0, bound_s))  # noqa: S311  (jitter)
                 bound_s = min(RECONNECT_MAX_S, 2 * bound_s)
 
     async def _carry(self, pipe: Pipe) -> None:

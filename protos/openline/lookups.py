@@ -113,7 +113,7 @@ async def first_answer(
                     raise
         if (left_s := ends_at - monotonic()) <= 0:
             raise broker_unavailable("no broker replica answers", executed=executed)
-        await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311
+        await asyncio.sleep(min(left_s, random.uniform(0, PAUSE_S)))  # noqa: S311  (jitter)
 
 
 def patience_s(left_s: float, *, replicas: int) -> float:

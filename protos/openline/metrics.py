@@ -52,6 +52,12 @@ TRUNCATED = Metric("openline_broker_commands_truncated_total", "counter", "Comma
 QUOTA_REFUSALS = Metric(
     "openline_broker_quota_refusals_total", "counter", "Commands that a quota refused, by which one.", ("quota",)
 )
+REFUSED_CREDENTIALS = Metric(
+    "openline_broker_refused_credentials_total",
+    "counter",
+    "Calls and streams that were refused because their API key or executor token is wrong or missing.",
+    ("kind",),
+)
 CONNECTIONS = Metric("openline_broker_executor_connections", "gauge", "Executors that are connected to this replica.")
 CONNECTS = Metric(
     "openline_broker_executor_connects_total",
@@ -81,6 +87,7 @@ BROKER = (
     OUTPUT_CUT,
     TRUNCATED,
     QUOTA_REFUSALS,
+    REFUSED_CREDENTIALS,
     CONNECTIONS,
     CONNECTS,
     PIPES,

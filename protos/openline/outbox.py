@@ -14,6 +14,8 @@ MAX_BATCH_BYTES = 1 << 20
 MAX_BATCH_FRAMES = 1024
 # A peer that does not read: beyond this the stream is given up rather than memory.
 MAX_WAITING_BYTES = 64 << 20
+# The smallest frames take a hundred times their size here. Output comes against credit, and is no such frame.
+MAX_WAITING_CONTROL_FRAMES = 200_000
 
 
 class Frame(Protocol):
@@ -59,6 +61,8 @@ class Outbox(Generic[F]):
         size = frame.ByteSize()
         if self.waiting_bytes + size > MAX_WAITING_BYTES:
             raise Overflow(f"{self.waiting_bytes} bytes wait for a peer that does not read")
+        if not output and len(self._control) >= MAX_WAITING_CONTROL_FRAMES:
+            raise Overflow(f"{len(self._control)} frames wait for a peer that does not read")
         self.waiting_bytes += size
         if answered:
             self._asking = True

@@ -57,7 +57,7 @@ class Turns:
                 is_any_open = True
             if is_any_open:
                 # Cut short by a pipe that opens meanwhile: it has not been asked.
-                await self._news.wait(min(left_s, random.uniform(0, self._pause_s)))  # noqa: S311
+                await self._news.wait(min(left_s, random.uniform(0, self._pause_s)))  # noqa: S311  (jitter)
                 self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
             else:
                 await self._news.wait(left_s)

@@ -459,7 +459,7 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
         async with contextlib.AsyncExitStack() as stack:
             with monkeypatch.context() as patch:
                 # Only while this one is made: another replica has tables of its own.
-                for name in ("Ledger", "Dispatcher", "Executions"):
+                for name in ("Ledger", "Dispatcher", "Executions", "Opening", "Refusals"):
                     patch.setattr(replica, name, inside.remember(name, getattr(replica, name)))
                 address = await stack.enter_async_context(serve(settings, store, credentials))
             monkeypatch.setattr(pipe, "Calls", inside.remember("Calls", pipe.Calls))

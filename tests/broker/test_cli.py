@@ -273,6 +273,8 @@ async def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(asyncio, "run", interrupted)
+    # The logs are those of all tests.
+    monkeypatch.setattr(cli, "set_up_logs", lambda *_settings: None)
     with pytest.raises(SystemExit) as end:
         cli.main(["key", "list", "--admin-key", ROOT])
     assert end.value.code == 130

@@ -20,7 +20,7 @@ from openline.v1 import command_service_pb2
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
 PROGRAM = str(Path(sys.executable).with_name("openline-broker"))
-CREDENTIALS = ("--api-keys", "alice:the-key:execute", "--executor-tokens", "prod:the-token")
+CREDENTIALS = ("--api-keys", "alice:the-key-of-alice:execute", "--executor-tokens", "prod:the-token-of-prod")
 PATIENCE_S = 20.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -217,11 +217,15 @@ def test_kill_9_leaves_no_valkey_behind(start: Start) -> None:
 
 def test_it_works_with_no_flag_but_the_credentials(start: Start) -> None:
     """The first broker that a person starts. (The port is the test's, since another broker may have the usual one.)"""
-    process = start(OPENLINE_LISTEN="127.0.0.1:0", OPENLINE_API_KEYS="a:k:execute", OPENLINE_EXECUTOR_TOKENS="prod:t")
+    process = start(
+        OPENLINE_LISTEN="127.0.0.1:0",
+        OPENLINE_API_KEYS="a:the-key-of-a:execute",
+        OPENLINE_EXECUTOR_TOKENS="prod:the-token-of-prod",
+    )
     address = until_started(process)
     request = command_service_pb2.ExecuteRequest(cluster_id="prod", argv=["get", "pods"])
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refusal:
-        CommandServiceStub(channel).Execute(request, metadata=(("x-api-key", "k"),), timeout=PATIENCE_S)
+        CommandServiceStub(channel).Execute(request, metadata=(("x-api-key", "the-key-of-a"),), timeout=PATIENCE_S)
     assert from_rpc_error(refusal.value).reason is Reason.CLUSTER_OFFLINE
 
 

@@ -10,6 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from broker.opening import Opening
+from broker.refusals import Refusals
 from broker.rpc.service import add_service
 from broker.server import DESCRIPTORS, CannotListen
 from broker.settings import BrokerSettings
@@ -75,7 +77,8 @@ async def test_reflection_lists_the_five_services(broker: Any) -> None:
 async def test_a_method_that_is_not_built_says_so() -> None:
     """UNIMPLEMENTED with reason NOT_BUILT."""
     server = grpc.aio.server()
-    add_service(server, admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"], object())
+    admin_service = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+    add_service(server, admin_service, object(), opening=Opening(), refusals=Refusals())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -27,7 +27,7 @@ from openline.watching import execute_stream
 
 PROGRAMS = Path(sys.executable).parent
 ADDRESS = Address("127.0.0.1:50951")
-KEY = "the-key"
+KEY = "the-key-of-flood"
 LONG_S = 600.0
 KUBECTL = """#!/bin/sh
 case "$1" in
@@ -128,8 +128,17 @@ def stub(directory: str) -> Path:
 
 async def main(mebibytes: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        keys = ("--api-keys", f"flood:{KEY}:execute+read", "--executor-tokens", "flood:token")
-        where = ("--cluster-id", "flood", "--token", "token", "--kubectl", str(stub(directory)), "--broker", ADDRESS)
+        keys = ("--api-keys", f"flood:{KEY}:execute+read", "--executor-tokens", "flood:the-token-of-flood")
+        where = (
+            "--cluster-id",
+            "flood",
+            "--token",
+            "the-token-of-flood",
+            "--kubectl",
+            str(stub(directory)),
+            "--broker",
+            ADDRESS,
+        )
         async with (
             program("openline-broker", "--listen", ADDRESS, *keys) as broker,
             program("openline-executor", *where) as executor,

@@ -214,7 +214,7 @@ def dial(broker: ScriptedBroker, tmp_path: Path) -> Dial:
 
     @contextlib.asynccontextmanager
     async def dialing(kubectl: Path, *flags: str, brokers: str = "") -> AsyncIterator[Link]:
-        token = () if "--token-file" in flags else ("--token", "secret")
+        token = () if "--token-file" in flags else ("--token", "the-token-of-local")
         dialed = ("--cluster-id", "local", "--broker", brokers or broker.address)
         settings = load_settings([*dialed, *token, "--kubectl", str(kubectl), *flags])
         core = Core(max_concurrency=settings.max_concurrency, judge=PolicyInForce().judge)

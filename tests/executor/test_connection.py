@@ -23,7 +23,7 @@ async def test_nothing_is_written_between_hello_and_welcome(broker: Any, dial: A
     """Hello comes first and alone, with the token in the metadata; the rest waits for Welcome."""
     async with dial(stub_kubectl("exit")):
         connection = await broker.connection()
-        assert connection.metadata["authorization"] == "Bearer secret"
+        assert connection.metadata["authorization"] == "Bearer the-token-of-local"
         hello = (await connection.frame()).hello
         assert hello.cluster_id == "local"
         early = asyncio.create_task(connection.frame())

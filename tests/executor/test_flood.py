@@ -30,7 +30,7 @@ async def test_a_flood_is_bounded_and_others_overtake_it(
     """Every byte is counted, live ones arrive, other commands come and go meanwhile, and memory stays."""
     process = await asyncio.create_subprocess_exec(
         PROGRAM,
-        *("--broker", broker.address, "--cluster-id", "local", "--token", "secret", "--log-level", "error"),
+        *("--broker", broker.address, "--cluster-id", "local", "--token", "the-token-of-local", "--log-level", "error"),
         *("--kubectl", str(stub_kubectl(KUBECTL))),
     )
     connection = await broker.connection()

@@ -20,7 +20,7 @@ ANSWERS_VERSION = """if [ "$1" = version ]; then echo '{"clientVersion":{"gitVer
 async def start(*flags: str, kubectl: Path | str, broker: str = "127.0.0.1:1") -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         PROGRAM,
-        *("--broker", broker, "--cluster-id", "local", "--executor-id", "pod-0", "--token", "secret"),
+        *("--broker", broker, "--cluster-id", "local", "--executor-id", "pod-0", "--token", "the-token-of-local"),
         *("--kubectl", str(kubectl), "--log-format", "json", *flags),
         stderr=asyncio.subprocess.PIPE,
     )
@@ -51,7 +51,7 @@ async def test_says_hello_runs_a_command_and_stops_cleanly(broker: Any, stub_kub
     kubectl = stub_kubectl(ANSWERS_VERSION + 'echo "$HOME" >$LOG; echo pods; echo oops >&2; exit 3')
     process = await start(kubectl=kubectl, broker=broker.address)
     connection = await broker.connection()
-    assert connection.metadata["authorization"] == "Bearer secret"
+    assert connection.metadata["authorization"] == "Bearer the-token-of-local"
     hello = await connection.welcome()
     assert (hello.cluster_id, hello.executor_id, hello.max_concurrency) == ("local", "pod-0", 8)
     assert hello.versions.kubectl == "v1.99.0"
@@ -71,7 +71,7 @@ async def test_says_hello_runs_a_command_and_stops_cleanly(broker: Any, stub_kub
     assert not exists(logged(kubectl))
     assert "command.finished" in log
     assert "oops" not in log
-    assert "secret" not in log
+    assert "the-token-of-local" not in log
 
 
 async def test_what_runs_may_finish_before_the_end(broker: Any, stub_kubectl: Any, execute: Any) -> None:

@@ -19,7 +19,7 @@ echo run >>$LOG; head -c 200000 /dev/zero; echo err >&2; exit 3"""
 async def start(broker: Any, kubectl: Path, spool: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         PROGRAM,
-        *("--broker", broker.address, "--cluster-id", "local", "--token", "secret", "--log-format", "json"),
+        *("--broker", broker.address, "--cluster-id", "local", "--token", "the-token-of-local", "--log-format", "json"),
         *("--kubectl", str(kubectl), "--spool-dir", str(spool)),
         stderr=asyncio.subprocess.PIPE,
     )

@@ -116,11 +116,20 @@ def surface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surface]:
     kubectl.write_text(KUBECTL)
     kubectl.chmod(0o755)
     with ExitStack() as stages:
-        tokens = "local:TOKEN,west:WEST"
+        tokens = "local:the-token-of-local,west:the-token-of-west"
         flags = ("--listen", "127.0.0.1:0", "--api-keys", KEYS, "--executor-tokens", tokens)
         stages.enter_context(program(home / "broker", "openline-broker", *flags))
         broker = told(home / "broker", "broker.started")["listen"]
-        flags = ("--broker", broker, "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
+        flags = (
+            "--broker",
+            broker,
+            "--cluster-id",
+            "local",
+            "--token",
+            "the-token-of-local",
+            "--kubectl",
+            str(kubectl),
+        )
         stages.enter_context(program(home / "executor", "openline-executor", *flags))
         told(home / "executor", "connection.opened")
         flags = ("--listen", "127.0.0.1:0", "--broker", broker)

@@ -116,7 +116,7 @@ def run_program() -> Any:
 def broker() -> Iterator[Address]:
     """A broker that knows the clusters local, east and west."""
     keys = "me:test-key:execute+session+read+admin+audit,you:other-key:execute+session+read,looker:read-key:read"
-    tokens = "local:TOKEN,west:WEST,east:EAST"
+    tokens = "local:the-token-of-local,west:the-token-of-west,east:the-token-of-east"
     flags = ("--listen", "127.0.0.1:0", "--api-keys", keys, "--executor-tokens", tokens)
     with running("openline-broker", *flags) as program:
         yield Address(program.until("broker.started")["listen"])
@@ -128,7 +128,7 @@ def cluster(broker: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     kubectl = tmp_path_factory.mktemp("kubectl") / "kubectl"
     kubectl.write_text(KUBECTL)
     kubectl.chmod(0o755)
-    flags = ("--broker", broker, "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
+    flags = ("--broker", broker, "--cluster-id", "local", "--token", "the-token-of-local", "--kubectl", str(kubectl))
     with running("openline-executor", *flags) as program:
         program.until("connection.opened")
         yield "local"

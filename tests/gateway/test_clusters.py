@@ -69,7 +69,7 @@ async def test_an_offline_cluster_says_when_it_was_last_seen(
     api: httpx.AsyncClient, broker: str, run_program: Any
 ) -> None:
     """After its executor has stopped, 503 carries last_seen as an instant of RFC 3339."""
-    flags = ("--broker", broker, "--cluster-id", "east", "--token", "EAST", "--kubectl", "/bin/echo")
+    flags = ("--broker", broker, "--cluster-id", "east", "--token", "the-token-of-east", "--kubectl", "/bin/echo")
     with run_program("openline-executor", *flags) as executor:
         executor.until("connection.opened")
         assert (await api.get("/cluster/east/status")).json()["is_connected"] is True

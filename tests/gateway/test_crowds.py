@@ -195,7 +195,7 @@ async def test_a_killed_gateway_loses_no_result(run_program: Any, tmp_path: Path
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(KUBECTL % {"here": tmp_path})
     kubectl.chmod(0o755)
-    keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:TOKEN")
+    keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:the-token-of-local")
     names = [[f"c{caller}-{number}" for number in range(EACH)] for caller in range(CALLERS)]
     tries: Counter[str] = Counter()
     ended = asyncio.Event()
@@ -205,7 +205,7 @@ async def test_a_killed_gateway_loses_no_result(run_program: Any, tmp_path: Path
 
     with run_program("openline-broker", "--listen", "127.0.0.1:0", *keys) as broker:
         at = broker.until("broker.started")["listen"]
-        flags = ("--broker", at, "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
+        flags = ("--broker", at, "--cluster-id", "local", "--token", "the-token-of-local", "--kubectl", str(kubectl))
         with run_program("openline-executor", *flags) as executor:
             executor.until("connection.opened")
             listen, killed = "127.0.0.1:0", 0

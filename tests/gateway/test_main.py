@@ -133,11 +133,19 @@ async def pair(run_program: Any, tmp_path: Path, redis_url: str) -> AsyncIterato
     kubectl = tmp_path / "kubectl"
     kubectl.write_text('#!/bin/sh\n[ "$2" = slow ] && sleep 20\n[ "$2" = pause ] && sleep 1\necho ran\n')
     kubectl.chmod(0o755)
-    keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:TOKEN")
+    keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:the-token-of-local")
     broker = ("openline-broker", "--listen", "127.0.0.1:0", "--redis-url", redis_url, *keys)
     with run_program(*broker, "--replica-id", "a") as first, run_program(*broker, "--replica-id", "b") as second:
         addresses = [first.until("broker.started")["listen"], second.until("broker.started")["listen"]]
-        executor = ("openline-executor", "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
+        executor = (
+            "openline-executor",
+            "--cluster-id",
+            "local",
+            "--token",
+            "the-token-of-local",
+            "--kubectl",
+            str(kubectl),
+        )
         gateway = ("openline-gateway", "--listen", "127.0.0.1:0", "--broker", ",".join(addresses))
         with (
             run_program(*executor, "--broker", ",".join(addresses), "--executor-id", "one") as one,

@@ -17,7 +17,7 @@ def drawn(*seconds: float) -> ET.Element:
     histogram = Histogram()
     for each in seconds:
         histogram.record(each)
-    return ET.fromstring(pictures.histogram(histogram.bars(), {"p50": histogram.percentile_s(50)}))  # noqa: S314
+    return ET.fromstring(pictures.histogram(histogram.bars(), {"p50": histogram.percentile_s(50)}))  # noqa: S314  (our own picture)
 
 
 @pytest.mark.parametrize("seconds", [(0.001,), (1e-9, 1e6), (0.0005, 0.0006, 0.01), (0.1, 0.1, 0.1)])
@@ -42,7 +42,7 @@ def test_the_axis_has_few_marks() -> None:
 @pytest.mark.parametrize("rates", [[(0.0, 5.0)], [(0.0, 0.0)], [(0.0, 1e6), (0.25, 0.0), (0.5, 3.0)]])
 def test_throughput_can_be_drawn(rates: list[tuple[float, float]]) -> None:
     """Also a single value, and nothing at all."""
-    curve = ET.fromstring(pictures.throughput(rates)).find("polyline")  # noqa: S314
+    curve = ET.fromstring(pictures.throughput(rates)).find("polyline")  # noqa: S314  (our own picture)
     assert curve is not None
     assert len(curve.attrib["points"].split()) == 2 * len(rates)
 

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openline.outbox import LINGER_S, MAX_BATCH_BYTES, MAX_BATCH_FRAMES, MAX_WAITING_BYTES, Outbox, Overflow
+from openline.outbox import (
+    LINGER_S,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_FRAMES,
+    MAX_WAITING_BYTES,
+    MAX_WAITING_CONTROL_FRAMES,
+    Outbox,
+    Overflow,
+)
 
 
 class Frame(bytes):
@@ -66,6 +74,16 @@ def test_a_peer_that_does_not_read_costs_bounded_memory() -> None:
     with pytest.raises(Overflow):
         outbox.put(Frame(b"xx"))
     assert len(outbox) == 1
+
+
+def test_frames_of_a_few_bytes_cost_bounded_memory() -> None:
+    """Each takes far more than its size; but output, which is sent against credit, is counted by that alone."""
+    outbox: Outbox[Frame] = Outbox()
+    for _ in range(MAX_WAITING_CONTROL_FRAMES):
+        outbox.put(Frame(b"x"))
+    with pytest.raises(Overflow, match="frames wait"):
+        outbox.put(Frame(b"x"))
+    outbox.put(Frame(b"x"), output=True)
 
 
 @given(st.lists(st.tuples(st.integers(0, MAX_BATCH_BYTES), st.booleans()), max_size=60))

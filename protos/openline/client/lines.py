@@ -164,7 +164,7 @@ class Lines:
                 yield line
             left_s = ends_at() - monotonic()
             # Full jitter, as `turns` has it.
-            self._closed.wait(max(0.0, min(left_s, random.uniform(0, pause_s))))  # noqa: S311
+            self._closed.wait(max(0.0, min(left_s, random.uniform(0, pause_s))))  # noqa: S311  (jitter)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     def first_answer(

@@ -940,7 +940,9 @@ Global___Draining: _TypeAlias = Draining  # noqa: Y015
 
 @_typing.final
 class Credential(_message.Message):
-    """A fresh token in band, before the one that opened the stream expires."""
+    """A fresh token in band, before the one that opened the stream expires. A wrong one is not answered and changes nothing:
+    the stream is good for as long as the one before.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -6,12 +6,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 
 from broker.core.access import RULES, Rule
 from broker.core.credentials import SCOPES, Caller
+from broker.opening import Opening
+from broker.refusals import Refusals
 from broker.rpc.service import add_service
-from broker.server import DESCRIPTORS
+from broker.server import DESCRIPTORS, HEALTH
 from openline.errors import OpenlineError
 from openline.reasons import Reason
 
-METHODS = {method.full_name: method for service in DESCRIPTORS for method in service.methods}
+METHODS = {method.full_name: method for service in (*DESCRIPTORS, HEALTH) for method in service.methods}
 
 
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
@@ -59,5 +61,6 @@ async def test_a_method_without_a_rule_keeps_the_server_from_starting() -> None:
     service.method.add(name="Peek", input_type=".fresh.Nothing", output_type=".fresh.Nothing")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
+    fresh = pool.FindServiceByName("fresh.FreshService")
     with pytest.raises(LookupError, match=r"fresh\.FreshService\.Peek"):
-        add_service(grpc.aio.server(), pool.FindServiceByName("fresh.FreshService"), object())
+        add_service(grpc.aio.server(), fresh, object(), opening=Opening(), refusals=Refusals())

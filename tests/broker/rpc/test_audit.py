@@ -130,7 +130,7 @@ async def test_a_bad_key_is_counted_only(broker: Any, log_lines: list[dict[str, 
     await broker.refused(cluster_id="nowhere")
     [entry] = await entries(broker, 1)
     assert entry.cluster_id == "nowhere"
-    assert [line["requests"] for line in log_lines if line["event"] == "audit.unauthenticated"] == [1]
+    assert [line["api_keys"] for line in log_lines if line["event"] == "credentials.refused"] == [1]
 
 
 async def test_an_admin_s_action_is_an_entry(broker: Any) -> None:

@@ -1,7 +1,6 @@
 """The kill switch: everything of a session, an owner or a cluster ends, wherever it is, and what is told of it."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,10 +10,6 @@ import pytest
 from broker import killing
 from broker.core.proof import METADATA_KEY
 from broker.rpc import everywhere
-from broker.rpc.peer import Peer
-from broker.store.embedded import embedded_valkey
-from broker.store.store import open_store
-from openline.channels import open_channel
 from openline.errors import OpenlineError, from_rpc_error
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
@@ -22,6 +17,7 @@ from openline.v1 import admin_service_pb2 as pb
 from openline.v1 import command_pb2, command_service_pb2, session_service_pb2
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
+from openline.v1.cluster_service_pb2 import Replica
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 PATIENCE_S = 10.0
@@ -192,16 +188,21 @@ async def test_hundreds_end(broker: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-async def frozen(start_broker: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
-    """A broker and its executor while Redis stands still, and what lets it go on."""
-    async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(embedded_valkey(None))
-        store = await stack.enter_async_context(open_store(url, result_ttl_s=60))
-        broker = await stack.enter_async_context(start_broker(store))
-        executor = await broker.executor()
-        await store.behind.drain(PATIENCE_S)
-        await store.presence._redis.execute_command("CLIENT", "PAUSE", 1500, "ALL")
-        yield broker, executor, store
+async def held(broker: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, asyncio.Event]:
+    """A broker and its executor, and what has Redis answer about keys and sessions again."""
+    answers = asyncio.Event()
+
+    def late(ask: Any) -> Any:
+        async def asked(*arguments: Any, **named: Any) -> Any:
+            await answers.wait()
+            return await ask(*arguments, **named)
+
+        return asked
+
+    store = broker.store
+    monkeypatch.setattr(store.claims, "claim", late(store.claims.claim))
+    monkeypatch.setattr(store.sessions, "get", late(store.sessions.get))
+    return broker, await broker.executor(), answers
 
 
 @pytest.mark.parametrize(
@@ -210,16 +211,17 @@ async def frozen(start_broker: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
     ids=["for its key", "for its session"],
 )
 async def test_what_waits_for_redis_is_never_sent(
-    frozen: tuple[Any, Any, Any], fields: dict[str, Any], executed: command_pb2.Executed.ValueType
+    held: tuple[Any, Any, asyncio.Event], fields: dict[str, Any], executed: command_pb2.Executed.ValueType
 ) -> None:
     """It is answered at once. Behind a key there may be an earlier command; and the key is free afterwards."""
-    broker, executor, _ = frozen
+    broker, executor, answers = held
     asked = broker.execute(**fields)
     [executions] = broker.inside.parts["Executions"]
     await until(lambda: len(executions.waiting) == 1)
     assert (await cancel_all(broker, owner="alice")).cancelled == 1
     refused = await refusal(asked)
     assert (refused.reason, refused.error.executed) == (Reason.CANCELLED, executed)
+    answers.set()
     await until(lambda: len(executions.waiting) == 0)
     await executor.sync()
     if "idempotency_key" in fields:
@@ -227,6 +229,21 @@ async def test_what_waits_for_redis_is_never_sent(
         await executor.run_one(b"x")
         answer = await asked
         assert (answer.replayed, answer.result.stdout) == (False, b"x")
+
+
+async def test_a_stream_that_waits_for_redis_ends(held: tuple[Any, Any, asyncio.Event]) -> None:
+    """There is nothing to watch yet, so its status says it."""
+    broker, executor, answers = held
+    watcher = broker.stream(idempotency_key="k")
+    [executions] = broker.inside.parts["Executions"]
+    await until(lambda: len(executions.waiting) == 1)
+    assert (await cancel_all(broker, cluster_id="prod")).cancelled == 1
+    with pytest.raises(OpenlineError) as ended:
+        await watcher.next()
+    assert ended.value.reason is Reason.CANCELLED
+    answers.set()
+    await until(lambda: len(executions.waiting) == 0)
+    await executor.sync()
 
 
 # On all replicas
@@ -286,7 +303,8 @@ async def test_a_replica_that_does_not_answer_is_named(broker: Any, monkeypatch:
     async with await asyncio.start_server(_say_nothing, "127.0.0.1", 0) as silent:
         silent_at = Address(f"127.0.0.1:{silent.sockets[0].getsockname()[1]}")
         peers = peers_of(broker)
-        peers._peers["r2"] = Peer("r2", Address("127.0.0.1:1"), open_channel(Address("127.0.0.1:1")))
+        await peers.know([Replica(replica_id="r2", address="127.0.0.1:1")])
+        monkeypatch.setattr(peers, "know", _learn_nothing)
         peers._vanished[silent_at] = float("inf")
         peers._vanished[Address("127.0.0.1:1")] = float("inf")
         answer = await cancel_all(broker, owner="alice", reason="stop")
@@ -296,6 +314,10 @@ async def test_a_replica_that_does_not_answer_is_named(broker: Any, monkeypatch:
     [entry] = await audited(broker, 1, "cancel_all")
     assert "without" in entry.detail
     assert "r2" in entry.detail
+
+
+async def _learn_nothing(_replicas: object) -> None:
+    """Redis knows nothing of the other replica, and is not believed."""
 
 
 async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from broker.core.credentials import digest
 from openline import limits
 from openline.errors import OpenlineError
 from openline.reasons import Reason
@@ -346,14 +347,14 @@ async def test_a_draining_executor_gets_no_more_commands(broker: Any, frames: An
     assert (await broker.refused()).reason is Reason.CLUSTER_OFFLINE
 
 
-async def test_a_credential_in_band_is_checked(broker: Any) -> None:
+async def test_a_credential_in_band_takes_the_place_of_the_token(broker: Any) -> None:
+    """Only if it is the cluster's: otherwise the stream goes by the one before."""
     executor = await broker.executor()
-    fresh = wire.Credential(token="the-second-token-of-prod")
-    heartbeat = wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=1))
-    await executor.send(wire.ExecutorFrame(credential=fresh), heartbeat)
-    await executor.expect("heartbeat_ack")
-    await executor.send(wire.ExecutorFrame(credential=wire.Credential(token="wrong")))
-    assert (await executor.status()).reason is Reason.UNAUTHENTICATED
+    for token in ("the-second-token-of-prod", "the-token-of-staging", "wrong", ""):
+        await executor.send(wire.ExecutorFrame(credential=wire.Credential(token=token)))
+    await executor.sync()
+    [connection] = broker.inside.ledger.connections
+    assert connection.token == digest("the-second-token-of-prod")
 
 
 # Activity

@@ -543,7 +543,8 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     credentials = Credentials(api_keys=["alice:the-key-of-alice:execute"], executor_tokens=["prod:token"])
     replica = Replica(BrokerSettings(replica_id="replica-1"), store, credentials)
     dispatcher, lookups, lasting, proof = replica.dispatcher, replica.lookups, replica.lasting, replica.proof
-    pipes = Pipes(replica.executions, lookups, credentials, lasting, proof, replica_id="replica-1")
+    opening, refusals = replica.opening, replica.refusals
+    pipes = Pipes(replica.executions, lookups, credentials, lasting, proof, opening, refusals, replica_id="replica-1")
     service = CommandService(replica.executions, lookups, replica.listings, credentials, lasting, proof, pipes)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []

@@ -389,19 +389,20 @@ async def test_a_watcher_who_leaves_does_not_stop_the_command(broker: Any, frame
     assert (await asked).result.stdout == b"x"
 
 
-async def test_calls_that_wait_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_that_wait_are_bounded(start_broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one is refused; it can be had when another one has ended."""
     monkeypatch.setattr(commands, "MAX_WAITING_CALLS", 1)
-    executor = await broker.executor()
-    stream = broker.stream()
-    name = await executor.begin_one()
-    for another in (broker.watch(name), broker.stream()):
-        with pytest.raises(OpenlineError) as refusal:
-            await another.next()
-        assert (refusal.value.reason, refusal.value.error.executed) == (Reason.QUOTA_EXCEEDED, NO)
-    stream.call.cancel()
-    await broker.inside.until_called(0)
-    assert (await broker.watch(name).next()).WhichOneof("event") == "state"
+    async with start_broker() as broker:
+        executor = await broker.executor()
+        stream = broker.stream()
+        name = await executor.begin_one()
+        for another in (broker.watch(name), broker.stream()):
+            with pytest.raises(OpenlineError) as refusal:
+                await another.next()
+            assert (refusal.value.reason, refusal.value.error.executed) == (Reason.QUOTA_EXCEEDED, NO)
+        stream.call.cancel()
+        await broker.inside.until_called(0)
+        assert (await broker.watch(name).next()).WhichOneof("event") == "state"
 
 
 # Who may watch

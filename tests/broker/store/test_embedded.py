@@ -46,6 +46,22 @@ async def test_it_is_reached_through_a_socket_only() -> None:
         await redis.aclose()
 
 
+async def test_what_it_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
+    """Results are in clear, and so is what replicas know each other by. Also in a directory that others may enter."""
+    made, given = tmp_path / "made", tmp_path / "given"
+    given.mkdir()
+    given.chmod(0o755)
+    for directory in (made, given):
+        async with embedded_valkey(directory) as url:
+            redis = open_redis(url)
+            await redis.set("result", "of somebody")
+            await redis.aclose()
+        kept = [path for path in directory.rglob("*") if path.name != "lock"]
+        assert [path for path in kept if path.suffix == ".aof"]
+        assert [path for path in kept if path.stat().st_mode & 0o077] == []
+    assert made.stat().st_mode & 0o077 == 0
+
+
 async def test_it_leaves_no_process_and_no_file() -> None:
     async with embedded_valkey(None) as url:
         pid = await process_id(url)

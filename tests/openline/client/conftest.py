@@ -83,11 +83,27 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     kubectl = tmp_path_factory.mktemp("kubectl") / "kubectl"
     kubectl.write_text(KUBECTL)
     kubectl.chmod(0o755)
-    keys = "me:test-key:execute+session+read+admin+audit,runner:run-key:execute"
-    flags = ("--listen", "127.0.0.1:0", "--api-keys", keys, "--executor-tokens", "local:TOKEN,west:WEST")
+    keys = "me:test-key:execute+session+read+admin+audit,runner:runner-key:execute"
+    flags = (
+        "--listen",
+        "127.0.0.1:0",
+        "--api-keys",
+        keys,
+        "--executor-tokens",
+        "local:the-token-of-local,west:the-token-of-west",
+    )
     with running("openline-broker", *flags, until="broker.started") as (_, started):
         address = str(started["listen"])
-        flags = ("--broker", address, "--cluster-id", "local", "--token", "TOKEN", "--kubectl", str(kubectl))
+        flags = (
+            "--broker",
+            address,
+            "--cluster-id",
+            "local",
+            "--token",
+            "the-token-of-local",
+            "--kubectl",
+            str(kubectl),
+        )
         with running("openline-executor", *flags, until="connection.opened"):
             yield address
 

@@ -286,10 +286,10 @@ async def test_many_clusters_answer_apart(both: Both) -> None:
 
 async def test_a_key_that_may_only_run_commands_is_enough_to_run_commands(broker: str) -> None:
     """What it may not do is refused."""
-    async with AsyncClient(broker, "run-key") as client:
+    async with AsyncClient(broker, "runner-key") as client:
         assert (await client.execute("local", "get", "pods")).ok
         assert type(await failure_of(client.clusters())) is ScopeMissing
-    with Client(broker, "run-key") as blocking:
+    with Client(broker, "runner-key") as blocking:
         with pytest.raises(CommandTimeout) as caught:
             blocking.execute("local", "get", "flood", timeout_s=0.5)
         assert caught.value.stdout == b"", "it may not look, so the time-out is told without the output"
@@ -361,7 +361,7 @@ async def test_tls_is_spoken_with_a_ca_and_mutually(start_program: Any, tmp_path
     mine.private_key_pem.write_to_path(files["key"])
     trustme.CA().cert_pem.write_to_path(files["other"])
     pair = ("--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]), "--tls-client-ca", str(files["ca"]))
-    keys = ("--api-keys", "me:test-key:execute+read", "--executor-tokens", "west:WEST")
+    keys = ("--api-keys", "me:test-key:execute+read", "--executor-tokens", "west:the-token-of-west")
     flags = ("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"), *keys, *pair)
     good: dict[str, Any] = {name: files[name] for name in ("ca", "cert", "key")}
     with start_program("openline-broker", *flags, until="broker.started") as (_, started):

@@ -57,7 +57,7 @@ def pair(start_program: Callable[..., Any], tmp_path: Path) -> Iterator[Pair]:
     kubectl.chmod(0o755)
     with ExitStack() as stack:
         url = stack.enter_context(valkey())
-        keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:TOKEN")
+        keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:the-token-of-local")
         processes: dict[str, Popen[str]] = {}
         for name in ("a", "b"):
             flags = ("--listen", "127.0.0.1:0", "--redis-url", url, "--replica-id", name, *keys)
@@ -70,7 +70,7 @@ def pair(start_program: Callable[..., Any], tmp_path: Path) -> Iterator[Pair]:
             "--cluster-id",
             "local",
             "--token",
-            "TOKEN",
+            "the-token-of-local",
             "--kubectl",
             str(kubectl),
         )
