@@ -82,7 +82,7 @@ class Inside:
             "waiting": dispatcher.audience._waiting,
             "watches": dispatcher.audience._watches,
             "pipes": self.part("Pipes")._streams,
-            "executions": self.part("Executions")._tasks,
+            "executions": self.part("Executions").waiting,
             "open calls": [c for one in calls for c in one._open],
             "tasks of calls": [c for one in calls for c in one._tasks],
         }
