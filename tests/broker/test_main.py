@@ -250,5 +250,6 @@ def test_logs_can_be_json(start: Start) -> None:
         assert line["level"] in ("info", "warning")
     process.terminate()
     _, err = process.communicate(timeout=PATIENCE_S)
-    ended = [json.loads(line)["event"] for line in err.splitlines()]
-    assert (ended[0], ended[-1]) == ("broker.stopping", "broker.stopped")
+    # What it hears of Redis may come in between.
+    ended = [event for line in err.splitlines() if (event := json.loads(line)["event"]).startswith("broker.")]
+    assert ended == ["broker.stopping", "broker.stopped"]
