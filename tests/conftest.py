@@ -59,7 +59,7 @@ class Overheard:
 
     def keep(self, secret: str) -> str:
         """This must not be printed from now on; returns it."""
-        if len(secret) >= MIN_CHARACTERS:
+        if len(secret) >= MIN_CHARACTERS and len(set(secret)) > 2:  # generated examples are all one letter
             self._secrets.pop(secret, None)
             self._secrets[secret] = None
             if len(self._secrets) > MAX_SECRETS:

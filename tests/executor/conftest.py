@@ -127,11 +127,12 @@ class ScriptedBroker(ExecutorServiceServicer):
         self.address = ""
 
     async def Connect(self, request_iterator: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
-        if self.refusal is not None:
+        # Of this moment: a test that has counted enough refusals takes it back, while this one is still read.
+        if (refusal := self.refusal) is not None:
             self.refused += 1
             # As the real one does. Before it is read, it is being written, and then grpc.aio masks the status there.
             await context.read()
-            await context.abort(self.refusal, "as the test wants it")
+            await context.abort(refusal, "as the test wants it")
         connection = ScriptedConnection(context)
         self._connections.put_nowait(connection)
         await connection.over.wait()

@@ -156,6 +156,9 @@ class Loopback:
     def peer(self) -> str:
         return "loopback"
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
     async def send_initial_metadata(self, _metadata: Any) -> None:
         if self._lost.is_set():
             raise asyncio.CancelledError

@@ -18,6 +18,8 @@ from hypothesis import note
 
 from broker import replica, server
 from broker.core.credentials import Credentials
+from broker.opening import Opening
+from broker.refusals import Refusals
 from broker.rpc import pipe, service
 from broker.settings import BrokerSettings
 from broker.store.embedded import embedded_valkey
@@ -80,7 +82,7 @@ class Inside:
             "waiting": dispatcher.audience._waiting,
             "watches": dispatcher.audience._watches,
             "pipes": self.part("Pipes")._streams,
-            "executions": self.part("Executions")._tasks,
+            "executions": self.part("Executions").waiting,
             "open calls": [c for one in calls for c in one._open],
             "tasks of calls": [c for one in calls for c in one._tasks],
         }
@@ -304,7 +306,7 @@ def test_frames(theatre: Theatre, method: str, arbitrary: Any, loopback: Any, fu
     async def carry(_request: Any, context: Any) -> None:
         await inside.part("Pipes").carry(context)
 
-    guarded = service._guarded(METHODS[method], service_of or carry)
+    guarded = service._guarded(METHODS[method], service_of or carry, Opening(), Refusals())
 
     async def play(seed: int, length: int) -> None:
         made = arbitrary(seed, words=WORDS)
