@@ -135,7 +135,7 @@ def unknown_names() -> dict[str, str]:
 class Stage:
     """What runs, and who may ask what of it."""
 
-    broker: Address
+    # A URL.
     gateway: str
     channel: grpc.aio.Channel
     # The services that the broker has been given, by their full names.
@@ -188,12 +188,7 @@ class Stage:
 
     async def call(self, method: MethodDescriptor, *requests: Message, key: str | None) -> Told:
         """Any call, to the last message that is waited for: as many as requests where these are streamed, else one."""
-        kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
-        multi: Callable[..., Any] = getattr(self.channel, kinds[method.client_streaming, method.server_streaming])(
-            f"/{method.containing_service.full_name}/{method.name}",
-            message_factory.GetMessageClass(method.input_type).SerializeToString,
-            message_factory.GetMessageClass(method.output_type).FromString,
-        )
+        multi = self._multi(method)
         metadata = () if key is None else (("authorization", f"Bearer {key}"),)
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -214,14 +209,9 @@ class Stage:
     async def ask(self, name: str, *, key: str | None = GOOD, **fields: Any) -> Any:
         """A unary call that must be answered, such as `AdminService.CreateApiKey`; the answer."""
         method = METHODS[f"openline.v1.{name}"]
-        call = self.channel.unary_unary(
-            f"/{method.containing_service.full_name}/{method.name}",
-            message_factory.GetMessageClass(method.input_type).SerializeToString,
-            message_factory.GetMessageClass(method.output_type).FromString,
-        )
         request = message_factory.GetMessageClass(method.input_type)(**fields)
         metadata = (("authorization", f"Bearer {key}"),)
-        return await call(request, metadata=metadata, timeout=PATIENCE_S)
+        return await self._multi(method)(request, metadata=metadata, timeout=PATIENCE_S)
 
     async def make(self, cluster_id: str) -> dict[str, str]:
         """All that there can be of a cluster, new: a session, a command that has run in it, a token, a key."""
@@ -261,6 +251,17 @@ class Stage:
         }  # fmt: skip
         over = max(expired.api_key.expires_at.ToMilliseconds(), old.executor_token.expires_at.ToMilliseconds())
         await asyncio.sleep(max(0.0, over / 1000 - time.time()) + 0.01)
+
+    def _multi(self, method: MethodDescriptor) -> Callable[..., Any]:
+        """What begins calls of the method."""
+        kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
+        make = getattr(self.channel, kinds[method.client_streaming, method.server_streaming])
+        began: Callable[..., Any] = make(
+            f"/{method.containing_service.full_name}/{method.name}",
+            message_factory.GetMessageClass(method.input_type).SerializeToString,
+            message_factory.GetMessageClass(method.output_type).FromString,
+        )
+        return began
 
 
 @contextlib.contextmanager
@@ -331,6 +332,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def staged() -> AsyncIterator[Stage]:
+    """Everything is started, and there is something to see in both clusters."""
     everything = "+".join(sorted(SCOPES))
     rights = {key_without(rule): "+".join(scopes_but(rule)) for rule in RULES.values() if not rule.is_open}
     given = {GOOD: everything, SOME: f"{everything}@{SEEN[:3]}*"} | rights
@@ -348,7 +350,7 @@ async def staged() -> AsyncIterator[Stage]:
             await stack.enter_async_context(connected(broker, cluster_id))
         gateway = await stack.enter_async_context(serving(broker))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(broker, options=CLIENT_OPTIONS))
-        stage = Stage(broker, gateway, channel, served)
+        stage = Stage(gateway, channel, served)
         await stage.make_keys()
         stage.hidden, stage.seen = await stage.make(HIDDEN), await stage.make(SEEN)
         yield stage
@@ -414,17 +416,21 @@ def play() -> Any:
     return played
 
 
-@pytest.fixture(scope="session")
-def row() -> type[Row]:
+@pytest.fixture(scope="session", name="row")
+def row_fixture() -> type[Row]:
     return Row
 
 
-@pytest.fixture(scope="session")
-def told() -> type[Told]:
+@pytest.fixture(scope="session", name="told")
+def told_fixture() -> type[Told]:
     return Told
 
 
-@pytest.fixture(scope="session")
-def judges() -> Any:
-    """Of a row's cell, and of a cell that is about something hidden."""
-    return judge, judge_hidden
+@pytest.fixture(scope="session", name="judge")
+def judge_fixture() -> Callable[..., None]:
+    return judge
+
+
+@pytest.fixture(scope="session", name="judge_hidden")
+def judge_hidden_fixture() -> Callable[..., None]:
+    return judge_hidden

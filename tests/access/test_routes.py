@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -148,9 +148,20 @@ ROWS = [(name, "plain") for name in KEYED] + [(name, "events") for name in KEYED
 HALVES = [(name, about) for name in KEYED if len(OPERATIONS[name].names) > 1 for about in OPERATIONS[name].names]
 
 
+class Answers(NamedTuple):
+    """All that was told: cells by row and kind of key, and the rest."""
+
+    cells: Any
+    # By operation, and the one name of several that is hidden.
+    halves: Any
+    # Statuses by open operation.
+    opened: dict[str, int]
+    # As it is served.
+    document: Json
+
+
 @pytest.fixture(scope="module")
-def answers(play: Any, row: Any, told: Any) -> Any:
-    """Of every row, and of those where one name of several is hidden; of the open ones; and the document as served."""
+def answers(play: Any, row: Any, told: Any) -> Answers:
 
     async def call(
         api: httpx.AsyncClient, operation: Operation, form: str, key: str | None, names: Mapping[str, str], about: str
@@ -170,7 +181,7 @@ def answers(play: Any, row: Any, told: Any) -> Any:
         body = MADE_UP.sub("made-up", answer.text) if operation.name == "fan_out" else answer.text
         return told(reason, f"{answer.status_code} {answer.headers.get('Content-Type')} {body}")
 
-    async def ask(stage: Any) -> Any:
+    async def ask(stage: Any) -> Answers:
         async with httpx.AsyncClient(base_url=stage.gateway, timeout=20, trust_env=False) as api:
             document = (await api.get("/openapi.json")).json()
             opened = {name: (await api.get(OPERATIONS[name].path)).status_code for name in OPEN}
@@ -182,19 +193,21 @@ def answers(play: Any, row: Any, told: Any) -> Any:
                     is_last=name == "cancel_all",
                 )
                 for name, form in ROWS
+                if name in METHODS  # a new one fails by itself
             }
             halves = {
                 (name, about): partial(call, api, OPERATIONS[name], "plain", about=about) for name, about in HALVES
             }
-            return await stage.fill_halves(halves), await stage.fill(rows), opened, document
+            half_hidden = await stage.fill_halves(halves)
+            return Answers(await stage.fill(rows), half_hidden, opened, document)
 
-    return play(ask)
+    answered: Answers = play(ask)
+    return answered
 
 
-def test_what_is_served_is_in_the_matrix(answers: Any) -> None:
+def test_what_is_served_is_in_the_matrix(answers: Answers) -> None:
     """Routes, and texts in requests: a new one is given its place."""
-    *_, document = answers
-    assert document == json.loads(json.dumps(DOCUMENT))
+    assert answers.document == json.loads(json.dumps(DOCUMENT))
     assert set(KEYED) == METHODS.keys()
     assert OPERATIONS.keys() - METHODS.keys() == OPEN
     served = {(verb, route.path) for route in iter_route_contexts(API.routes) for verb in route.methods}
@@ -203,23 +216,18 @@ def test_what_is_served_is_in_the_matrix(answers: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), ROWS)
-def test_route(answers: Any, judges: Any, name: str, form: str, kind: str) -> None:
-    _, cells, *_ = answers
-    judge, _ = judges
-    judge(cells[f"{name} {form}"], kind, needs_every=name in NEED_EVERY)
+def test_route(answers: Answers, judge: Any, name: str, form: str, kind: str) -> None:
+    judge(answers.cells[f"{name} {form}"], kind, needs_every=name in NEED_EVERY)
     status = {"wrong scope": "403", "wrong cluster": "", "good key": "20"}.get(kind, "401")
-    assert cells[f"{name} {form}"][kind].told.text.startswith(status)
+    assert answers.cells[f"{name} {form}"][kind].told.text.startswith(status)
 
 
 @pytest.mark.parametrize(("name", "about"), HALVES)
-def test_one_hidden_name_among_others(answers: Any, judges: Any, name: str, about: str) -> None:
+def test_one_hidden_name_among_others(answers: Answers, judge_hidden: Any, name: str, about: str) -> None:
     """Such as a hidden session in a cluster that is seen: it is one that there is not."""
-    cells, *_ = answers
-    _, judge_hidden = judges
-    judge_hidden(cells[name, about], may_be_refused=False)
+    judge_hidden(answers.halves[name, about], may_be_refused=False)
 
 
 @pytest.mark.parametrize("name", sorted(OPEN))
-def test_open_to_everybody(answers: Any, name: str) -> None:
-    _, _, opened, _ = answers
-    assert opened[name] == 200
+def test_open_to_everybody(answers: Answers, name: str) -> None:
+    assert answers.opened[name] == 200

@@ -4,7 +4,7 @@ kind of token. The rows are those of the service descriptors: a new method is he
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from google.protobuf import descriptor_pool, message_factory
@@ -93,10 +93,22 @@ def request_for(message: Descriptor, names: Mapping[str, str], *, about: str = "
     return request
 
 
+class Answers(NamedTuple):
+    """All that was told: cells by row and kind of key, and the rest."""
+
+    cells: Any
+    # By method, and the one name of several that is hidden.
+    halves: Any
+    # By kind of token.
+    executors: Any
+    # By open method.
+    opened: Any
+    # The services that there are.
+    served: Any
+
+
 @pytest.fixture(scope="module")
-def answers(play: Any, row: Any, told: Any) -> Any:
-    """Of every row, and of those where one name of several is hidden; of executors by kind of token, and of the open
-    methods; and the services that there are."""
+def answers(play: Any, row: Any, told: Any) -> Answers:
 
     async def call(stage: Any, method: MethodDescriptor, key: str | None, names: Mapping[str, str], about: str) -> Any:
         return await stage.call(method, request_for(method.input_type, names, about=about), key=key)
@@ -117,7 +129,7 @@ def answers(play: Any, row: Any, told: Any) -> Any:
             METHODS[CONNECT], wire.ConnectRequest(frames=[wire.ExecutorFrame(hello=hello)]), key=token
         )
 
-    async def ask(stage: Any) -> Any:
+    async def ask(stage: Any) -> Answers:
         executors = {kind: await connect(stage, token) for kind, token in stage.tokens.items()}
         opened = {
             name: await stage.call(method, message_factory.GetMessageClass(method.input_type)(), key=None)
@@ -128,7 +140,6 @@ def answers(play: Any, row: Any, told: Any) -> Any:
             for name in CALLS
             for about in names_in(METHODS[name].input_type)
         }
-        one_of_several = await stage.fill_halves(halves)
         rows = {
             name: row(
                 RULES[name],
@@ -144,15 +155,16 @@ def answers(play: Any, row: Any, told: Any) -> Any:
             for kind, method in FRAMES.items()
             for where in WHERE
         }
-        return await stage.fill(rows), one_of_several, executors, opened, stage.served
+        half_hidden = await stage.fill_halves(halves)
+        return Answers(await stage.fill(rows), half_hidden, executors, opened, stage.served)
 
-    return play(ask)
+    answered: Answers = play(ask)
+    return answered
 
 
-def test_what_is_served_is_in_the_matrix(answers: Any) -> None:
+def test_what_is_served_is_in_the_matrix(answers: Answers) -> None:
     """Services, methods with a stream of requests, kinds of frames, texts in requests: a new one is given its place."""
-    *_, served = answers
-    assert served == {service.full_name for service in DESCRIPTORS} | set(OPEN_SERVICES)
+    assert answers.served == {service.full_name for service in DESCRIPTORS} | set(OPEN_SERVICES)
     assert {name for name, method in METHODS.items() if method.client_streaming} == {PIPE, CONNECT}
     assert {name for name in METHODS if RULES[name].is_open} == {PIPE, CONNECT}
     kinds = {field.name for field in pb.CallerFrame.DESCRIPTOR.oneofs_by_name["frame"].fields}
@@ -162,44 +174,36 @@ def test_what_is_served_is_in_the_matrix(answers: Any) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_method(answers: Any, judges: Any, name: str, kind: str) -> None:
-    cells, *_ = answers
-    judge, _ = judges
-    judge(cells[name], kind, needs_every=name in NEED_EVERY, good=ALONE.get(name, ""))
+def test_method(answers: Answers, judge: Any, name: str, kind: str) -> None:
+    judge(answers.cells[name], kind, needs_every=name in NEED_EVERY, good=ALONE.get(name, ""))
 
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("frame", FRAMES)
-def test_frame_on_a_pipe(answers: Any, judges: Any, frame: str, where: str, kind: str) -> None:
-    cells, *_ = answers
-    judge, _ = judges
-    judge(cells[f"{frame} of {where}"], kind)
+def test_frame_on_a_pipe(answers: Answers, judge: Any, frame: str, where: str, kind: str) -> None:
+    judge(answers.cells[f"{frame} of {where}"], kind)
 
 
 @pytest.mark.parametrize(
     ("name", "about"), [(name, about) for name in CALLS for about in names_in(METHODS[name].input_type)]
 )
-def test_one_hidden_name_among_others(answers: Any, judges: Any, name: str, about: str) -> None:
+def test_one_hidden_name_among_others(answers: Answers, judge_hidden: Any, name: str, about: str) -> None:
     """Such as a hidden session in a cluster that is seen: it is one that there is not."""
-    _, cells, *_ = answers
-    _, judge_hidden = judges
     # Patterns are of the key's own; whether something is there that they fit makes no difference.
-    judge_hidden(cells[name, about], may_be_refused=about == "clusters" or name in NEED_EVERY)
+    judge_hidden(answers.halves[name, about], may_be_refused=about == "clusters" or name in NEED_EVERY)
 
 
-def test_executor(answers: Any, token_kind: str) -> None:
+def test_executor(answers: Answers, token_kind: str) -> None:
     """Whatever is wrong with a token, it is told the same."""
-    _, _, executors, *_ = answers
     if token_kind == "good token":
-        assert "welcome" in executors[token_kind].text
+        assert "welcome" in answers.executors[token_kind].text
     else:
-        assert executors[token_kind].reason == Reason.UNAUTHENTICATED
-        assert executors[token_kind] == executors["wrong token"]
+        assert answers.executors[token_kind].reason == Reason.UNAUTHENTICATED
+        assert answers.executors[token_kind] == answers.executors["wrong token"]
 
 
 @pytest.mark.parametrize("name", OPEN_METHODS)
-def test_open_to_everybody(answers: Any, name: str) -> None:
+def test_open_to_everybody(answers: Answers, name: str) -> None:
     """For probes and load balancers, and for tools that ask what there is."""
-    _, _, _, opened, _ = answers
-    assert opened[name].text
-    assert opened[name].reason not in (Reason.UNAUTHENTICATED, Reason.SCOPE_MISSING)
+    assert answers.opened[name].text
+    assert answers.opened[name].reason not in (Reason.UNAUTHENTICATED, Reason.SCOPE_MISSING)
