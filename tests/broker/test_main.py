@@ -112,7 +112,7 @@ def until_dead(pids: list[int]) -> None:
         ("--redis-url", "redis+cluster://:hunter2@127.0.0.1:7000/1"),
         ("--redis-url", "redis://127.0.0.1?no_such_option=1"),
         ("--api-keys", "hunter2"),
-        ("--api-keys", "alice:hunter2:read@"),
+        ("--api-keys", "alice:hunter2-hunter2:read@"),
         ("--executor-tokens", "hunter2"),
         ("--tls-key", "key.pem"),
         ("--tls-client-ca", "ca.pem"),
