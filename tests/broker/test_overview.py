@@ -61,16 +61,16 @@ async def make_token(broker: Any, cluster_id: str) -> str:
 
 
 @pytest.fixture
-async def often_refreshed(monkeypatch: pytest.MonkeyPatch, start_broker: Any) -> AsyncIterator[Any]:
-    """A broker that soon tells what an executor says of itself."""
-    monkeypatch.setattr("broker.store.keys.SEEN_EVERY_S", 0.5)
+async def often_read(monkeypatch: pytest.MonkeyPatch, start_broker: Any) -> AsyncIterator[Any]:
+    """A broker that soon tells what an executor says of itself: of that there are no news."""
+    monkeypatch.setattr("broker.hearing.READ_EVERY_S", 0.5)
     async with start_broker() as broker:
         yield broker
 
 
-async def test_every_cluster_comes_once_and_then_each_change(often_refreshed: Any) -> None:
+async def test_every_cluster_comes_once_and_then_each_change(often_read: Any) -> None:
     """An executor that comes, says something new of itself, and goes; the other cluster is not told of again."""
-    broker = often_refreshed
+    broker = often_read
     watcher = Watcher(broker)
     first = [await watcher.next(), await watcher.next()]
     assert [(c.cluster_id, c.has_token, c.connected) for c in first] == [
