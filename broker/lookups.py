@@ -83,13 +83,22 @@ class Lookups:
                 self._dispatcher.cancel(found, why=why)
                 asked: Ask | command_pb2.Command = found.ask
             case Found():
-                state = await self._peers.cancel(found.replica_id, command_id, why=why)
                 asked = found.record
+                try:
+                    state = await self._peers.cancel(found.replica_id, command_id, why=why)
+                except BaseException:
+                    self._tell_of_cancel(caller, asked, command_id, f"{why} (broken off: may have been done)")
+                    raise
             case _:
                 state = found.state
                 asked = found
         # Another replica has told of it already.
-        if state != command_pb2.COMMAND_STATE_DONE and not caller.is_peer:
+        if state != command_pb2.COMMAND_STATE_DONE:
+            self._tell_of_cancel(caller, asked, command_id, why)
+        return state
+
+    def _tell_of_cancel(self, caller: Caller, asked: Ask | command_pb2.Command, command_id: str, why: str) -> None:
+        if not caller.is_peer:
             self._audit.acted(
                 "cancel",
                 caller,
@@ -99,7 +108,6 @@ class Lookups:
                 command_id=command_id,
                 detail=f"asked by {asked.owner}: {why}",
             )
-        return state
 
     async def get(self, command_id: str, caller: Caller, *, wait_s: float) -> command_pb2.Command:
         """The command as it is when it has ended, or when the time is up. Raises as `find` does."""

@@ -39,7 +39,8 @@ async def read_page(
 ) -> Page[T]:
     """Looks at about `most`: a page on which little fits is short, and its token goes on."""
     items: list[T] = []
-    last = token
+    # Where the next page begins: behind what was shown, since the place of what does not fit is not to be told either.
+    shown = last = token
     looked_at = 0
     while True:
         batch = await fetch(last, at_a_time)
@@ -48,8 +49,9 @@ async def read_page(
                 continue
             if item is not None and fits(item):
                 if len(items) == size:
-                    return Page(items, last)
+                    return Page(items, shown)
                 items.append(item)
+                shown = name
             last = name
         looked_at += len(batch)
         if len(batch) < at_a_time:

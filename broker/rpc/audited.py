@@ -57,6 +57,10 @@ class Audited:
         except errors.OpenlineError as refusal:
             tell(detail=action.detail, error=refusal.error)
             raise
+        except BaseException:
+            # Whoever gives up the call must not have done it unseen: what goes to Redis may have arrived.
+            tell(detail=f"{action.detail} (broken off: may have been done)".lstrip())
+            raise
         tell(detail=action.detail)
 
 

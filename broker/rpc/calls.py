@@ -233,8 +233,8 @@ class Calls:
         answer = partial(self._stream.send, pb.ReplyFrame(call_id=call_id, error=error))
         if error.reason == Reason.UNAUTHENTICATED:
             self._services.refusals.hold_back(answer, Kind.API_KEY, peer=self._asker.address)
-        else:  # keys are looked at before anything else
-            self.is_trusted = True
+        else:  # keys are looked at before anything else, but for that Redis has not told of any
+            self.is_trusted = self.is_trusted or error.reason != Reason.STORE_UNAVAILABLE
             answer()
 
     def _refuse(

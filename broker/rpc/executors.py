@@ -28,9 +28,9 @@ from broker.streams import Stream
 from openline import errors, limits
 from openline.ids import is_command_id
 from openline.outbox import Overflow
-from openline.reasons import NO, Reason
+from openline.reasons import NO, Reason, reason_of
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
-from openline.v1 import executor_service_pb2
+from openline.v1 import command_pb2, executor_service_pb2
 
 Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor_service_pb2.ConnectResponse]
 BrokerFrame = executor_service_pb2.BrokerFrame
@@ -80,10 +80,19 @@ class ExecutorService:
             unpack=lambda message: message.frames,
         )
         hello, rest = await hear(stream, self._opening)
-        await self._admit(hello, context)
+        refusal: command_pb2.Error | None = None
+        try:
+            self._admit(hello, context)
+        except errors.OpenlineError as failure:
+            refusal = failure.error
+        if refusal is not None:
+            del hello, rest  # they may have megabytes, and many may be held back
+            if reason_of(refusal) is Reason.UNAUTHENTICATED:
+                await self._refusals.hold(Kind.EXECUTOR_TOKEN, peer=context.peer())
+            raise errors.OpenlineError(refusal)
         await accept(context)
         # Again: a token that was revoked meanwhile has closed the streams that were known then; a drain moved those.
-        connection = self._connection(hello, await self._admit(hello, context))
+        connection = self._connection(hello, self._admit(hello, context))
         lines = log.bind(
             cluster_id=connection.cluster_id,
             executor_id=connection.executor_id,
@@ -141,19 +150,14 @@ class ExecutorService:
             and self._proof.is_sealed(each.execute, **where)
         }
 
-    async def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
-        """The token that lets the executor in, or None for a certificate that does; waits only before a refusal.
+    def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
+        """The token that lets the executor in, or None for a certificate that does.
 
         Raises as `check_executor`, and BROKER_UNAVAILABLE while draining.
         """
         token = None
         if hello.cluster_id not in self._credentials.certified & clusters_of(context):
-            try:
-                token = self._check(hello.cluster_id, credential(context))
-            except errors.OpenlineError as refusal:
-                if refusal.reason is Reason.UNAUTHENTICATED:
-                    await self._refusals.hold(Kind.EXECUTOR_TOKEN, peer=context.peer())
-                raise
+            token = self._check(hello.cluster_id, credential(context))
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)

@@ -109,6 +109,8 @@ class Peers:
             address = wanted[replica_id]
             peer = Peer(replica_id, address, FreshChannel(address, self._dialer))
             self._peers[replica_id] = peer
+            if self._dialer.files is None and not address.is_loopback:
+                log.warning("plaintext.allowed", peer=replica_id, address=address)
             peer.keeper = asyncio.create_task(self._keep_open(peer), name=f"peer {replica_id}")
             self._vanished.pop(peer.address, None)
         self._directory.forget_replicas(self._peers)

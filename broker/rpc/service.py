@@ -121,9 +121,7 @@ def _guarded(method: MethodDescriptor, built: Method | None, opening: Opening, r
         try:
             return await built(requests if is_stream else await _request(context, opening), context)
         except errors.OpenlineError as failure:
-            if failure.reason is Reason.UNAUTHENTICATED and not is_stream:
-                await refusals.hold(Kind.API_KEY, peer=context.peer())
-            await abort(context, failure.error, result=failure.result)
+            error, result = failure.error, failure.result
         except StreamGarbled as garbled:
             await abort(context, errors.error(Reason.PROTOCOL_VIOLATION, str(garbled)))
         except grpc.aio.InternalError:
@@ -134,5 +132,9 @@ def _guarded(method: MethodDescriptor, built: Method | None, opening: Opening, r
         except Exception:
             log.exception("rpc.failed", method=method.full_name)
             await abort(context, errors.error(Reason.INTERNAL, "internal error; see the broker's log"))
+        # Behind the handler, which keeps the failure and with it the request, that may have megabytes.
+        if reason_of(error) is Reason.UNAUTHENTICATED and not is_stream:
+            await refusals.hold(Kind.API_KEY, peer=context.peer())
+        return await abort(context, error, result=result)
 
     return guarded

@@ -11,12 +11,18 @@ from redis.asyncio import Redis
 from broker.audit import Audit
 from broker.core.credentials import Caller
 from broker.store import keys
+from broker.store.credentials import CredentialRecords
 from broker.store.store import open_store
 from openline.errors import OpenlineError, error, from_rpc_error
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
-from openline.v1.admin_service_pb2 import AuditEntry, ListAuditEntriesRequest, ListAuditEntriesResponse
+from openline.v1.admin_service_pb2 import (
+    AuditEntry,
+    CreateApiKeyRequest,
+    ListAuditEntriesRequest,
+    ListAuditEntriesResponse,
+)
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.session_service_pb2 import CreateSessionRequest, DeleteSessionRequest
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
@@ -311,3 +317,23 @@ async def test_the_log_has_the_words_if_it_is_to_have_them(start_broker: Any, lo
     assert lines[0] == ["get", "pods"]
     assert len(str(lines[1])) < 3000
     assert "secret-output" not in str(log_lines)
+
+
+async def test_who_gives_up_a_call_has_not_done_it_unseen(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key may be in Redis by then."""
+    reached = asyncio.Event()
+
+    async def create(*_: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(CredentialRecords, "create", create)
+    request = CreateApiKeyRequest(owner="mallory", scopes=["read"])
+    call = AdminServiceStub(broker.channel()).CreateApiKey(request, metadata=(("x-api-key", "the-key-of-root"),))
+    asked = asyncio.ensure_future(call)
+    async with asyncio.timeout(PATIENCE_S):
+        await reached.wait()
+    call.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    [entry] = await entries(broker, 1)
+    assert (entry.action, "broken off" in entry.detail) == ("create_api_key", True)
