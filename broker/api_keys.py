@@ -24,7 +24,6 @@ log = structlog.get_logger()
 class ApiKeys(Replicated[bytes, Key]):
     def __init__(self, book: Book[bytes, Key], records: ApiKeyRecords, proof: Proof) -> None:
         super().__init__(book, records)
-        self._keys = book
         self._proof = proof
 
     def listed(self, admin: Caller) -> Iterator[Key]:
@@ -33,7 +32,7 @@ class ApiKeys(Replicated[bytes, Key]):
         The patterns of the others may name clusters that the admin is not to know of.
         """
         now = time.time()
-        for key in self._keys.all_good:
+        for key in self._book.all_good:
             if key.is_good(now=now) and admin.clusters.covers(key.caller.clusters):
                 yield self._named(key)
 
@@ -57,9 +56,9 @@ class ApiKeys(Replicated[bytes, Key]):
             expires_at=now + ttl_s if ttl_s else None,
             caller=caller,
         )
-        if self._keys.holds(key.name):
+        if self._book.holds(key.name):
             raise self._records.exists(key)
-        if sum(each.caller.owner == caller.owner for each in self._keys.all_good) >= MAX_OF_OWNER:
+        if sum(each.caller.owner == caller.owner for each in self._book.all_good) >= MAX_OF_OWNER:
             full = f"the owner has {MAX_OF_OWNER} API keys; revoke some"
             raise OpenlineError(errors.error(Reason.QUOTA_EXCEEDED, full))
         await self._records.create(key)

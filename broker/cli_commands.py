@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker import cli_settings as settings
 from broker.rpc.operator import Operator
-from openline.lookups import MAX_PAGES
 from openline.v1 import admin_service_pb2 as pb
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 
@@ -37,14 +36,9 @@ async def create_token(given: settings.TokenCreateSettings, operator: Operator) 
 
 
 async def list_tokens(given: settings.TokenListSettings, operator: Operator) -> Shown:
-    tokens: list[pb.ExecutorToken] = []
     request = pb.ListExecutorTokensRequest(cluster_id=given.cluster_id)
-    for _ in range(MAX_PAGES):
-        page = await operator.ask(lambda channel: AdminServiceStub(channel).ListExecutorTokens, request)
-        tokens += page.executor_tokens
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            break
+    pages = operator.pages(lambda channel: AdminServiceStub(channel).ListExecutorTokens, request)
+    tokens = [token async for page in pages for token in page.executor_tokens]
     rows = [(each.token_id, each.cluster_id, _made(each.created_at), _when(each.expires_at)) for each in tokens]
     return Shown([_record(token) for token in tokens], rows=[("TOKEN ID", "CLUSTER", "CREATED", "EXPIRES"), *rows])
 
@@ -56,11 +50,12 @@ async def revoke_token(given: settings.TokenRevokeSettings, operator: Operator) 
 
 
 async def create_key(given: settings.KeyCreateSettings, operator: Operator) -> Shown:
-    request = pb.CreateApiKeyRequest(owner=given.owner, scopes=given.scopes, clusters=given.clusters, ttl_s=given.ttl)
+    quota = None
     if given.commands_per_minute is not None or given.in_flight is not None:
-        request.quota.commands_per_minute = given.commands_per_minute or 0
-        request.quota.in_flight = given.in_flight or 0
-        request.quota.SetInParent()  # also when neither is a limit
+        quota = pb.KeyQuota(commands_per_minute=given.commands_per_minute or 0, in_flight=given.in_flight or 0)
+    request = pb.CreateApiKeyRequest(
+        owner=given.owner, scopes=given.scopes, clusters=given.clusters, ttl_s=given.ttl, quota=quota
+    )
     made = await operator.ask(lambda channel: AdminServiceStub(channel).CreateApiKey, request)
     key = made.api_key
     aside = f"key {key.key_id} of {key.owner}, expires {_when(key.expires_at)}"
@@ -68,14 +63,9 @@ async def create_key(given: settings.KeyCreateSettings, operator: Operator) -> S
 
 
 async def list_keys(given: settings.KeyListSettings, operator: Operator) -> Shown:
-    keys: list[pb.ApiKey] = []
     request = pb.ListApiKeysRequest(owner=given.owner)
-    for _ in range(MAX_PAGES):
-        page = await operator.ask(lambda channel: AdminServiceStub(channel).ListApiKeys, request)
-        keys += page.api_keys
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            break
+    pages = operator.pages(lambda channel: AdminServiceStub(channel).ListApiKeys, request)
+    keys = [key async for page in pages for key in page.api_keys]
     head = ("KEY ID", "OWNER", "SCOPES", "CLUSTERS", "CREATED", "EXPIRES", "A MINUTE", "IN FLIGHT")
     return Shown([_record(key) for key in keys], rows=[head, *map(_row, keys)])
 

@@ -22,7 +22,7 @@ Fetch = Callable[[str, int], Awaitable[Sequence[tuple[str, T | None]]]]
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """The token is empty on the last page; on others it says which one was looked at last."""
+    """The token is empty on the last page; on others it says which one was shown last, or looked at."""
 
     items: list[T]
     next_token: str
@@ -68,8 +68,8 @@ def sorted_page(items: Iterable[T], place: Callable[[T], tuple[str, str]], *, si
     return Page(page[:size], " ".join(place(page[size - 1])) if len(page) > size else "")
 
 
-def page_size(wanted: int) -> int:
-    return min(wanted or USUAL_PAGE, MAX_PAGE)
+def page_size(wanted: int, *, usual: int = USUAL_PAGE) -> int:
+    return min(wanted or usual, MAX_PAGE)
 
 
 def check_id_token(token: str) -> str:

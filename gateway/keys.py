@@ -30,11 +30,8 @@ def key_routes(stubs: Stubs) -> APIRouter:
             clusters=body.clusters,
             ttl_s=body.ttl_seconds or 0.0,
             key=body.key or "",
+            quota=None if body.quota is None else admin_service_pb2.KeyQuota(**body.quota.model_dump()),
         )
-        if body.quota is not None:
-            request.quota.commands_per_minute = body.quota.commands_per_minute
-            request.quota.in_flight = body.quota.in_flight
-            request.quota.SetInParent()  # also when neither is a limit
         created = await stubs.create_key(request, caller)
         return KeyAnswer(key=created.key, **key_listed(created.api_key).model_dump())
 

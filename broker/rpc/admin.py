@@ -8,7 +8,7 @@ from broker.core.credentials import Credentials
 from broker.core.patterns import EVERY
 from broker.core.tokens import Token
 from broker.draining import Draining
-from broker.paging import MAX_PAGE, sorted_page
+from broker.paging import MAX_PAGE, page_size, sorted_page
 from broker.registry import Registry
 from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
@@ -74,7 +74,7 @@ class AdminService:
         if request.cluster_id:
             self._registry.require(request.cluster_id, caller)
         clusters = [request.cluster_id] if request.cluster_id else self._registry.visible(caller)
-        size = min(request.page_size or MAX_PAGE, MAX_PAGE)
+        size = page_size(request.page_size, usual=MAX_PAGE)
         page = sorted_page(self._tokens.listed(clusters), _place, size=size, token=request.page_token)
         return pb.ListExecutorTokensResponse(executor_tokens=map(_shown, page.items), next_page_token=page.next_token)
 

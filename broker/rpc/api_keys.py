@@ -7,10 +7,10 @@ import grpc
 
 from broker.api_keys import ApiKeys
 from broker.core.credentials import SCOPES, Caller, Credentials, Key
-from broker.core.patterns import EVERY, Patterns
+from broker.core.patterns import EVERY
 from broker.core.quotas import Quota
-from broker.paging import MAX_PAGE, sorted_page
-from broker.rpc.audited import CHOSEN, CHOSEN_MEANS, Audited, check, check_ttl, instant
+from broker.paging import MAX_PAGE, page_size, sorted_page
+from broker.rpc.audited import CHOSEN, CHOSEN_MEANS, Audited, check, check_patterns, check_ttl, instant
 from broker.rpc.callers import admitted
 from openline.v1 import admin_service_pb2 as pb
 
@@ -45,7 +45,7 @@ class ApiKeyMethods:
         """A page of them; its token is where the page before ended."""
         admin = admitted(self._credentials, context, "AdminService.ListApiKeys")
         listed = (key for key in self._keys.listed(admin) if request.owner in ("", key.caller.owner))
-        size = min(request.page_size or MAX_PAGE, MAX_PAGE)
+        size = page_size(request.page_size, usual=MAX_PAGE)
         page = sorted_page(listed, _place, size=size, token=request.page_token)
         return pb.ListApiKeysResponse(api_keys=map(_shown, page.items), next_page_token=page.next_token)
 
@@ -61,11 +61,7 @@ class ApiKeyMethods:
 
 def _wanted(request: pb.CreateApiKeyRequest) -> Caller:
     """Whom the key is to be for. Raises INVALID_COMMAND."""
-    clusters, wrong_clusters = EVERY, ""
-    try:
-        clusters = Patterns.of(request.clusters)
-    except ValueError as mistake:
-        wrong_clusters = str(mistake)
+    patterns, clusters = check_patterns(request.clusters, usual=EVERY)
     quota = request.quota
     check(
         ("owner", OWNER.fullmatch(request.owner), "must be 1..100 of [A-Za-z0-9._@-]"),
@@ -74,7 +70,7 @@ def _wanted(request: pb.CreateApiKeyRequest) -> Caller:
             request.scopes and SCOPES.issuperset(request.scopes),
             f"must be one of {', '.join(sorted(SCOPES))}, or more",
         ),
-        ("clusters", not wrong_clusters, wrong_clusters),
+        clusters,
         check_ttl(request.ttl_s),
         ("key", not request.key or CHOSEN.fullmatch(request.key), CHOSEN_MEANS),
         (
@@ -87,7 +83,7 @@ def _wanted(request: pb.CreateApiKeyRequest) -> Caller:
     return Caller(
         owner=request.owner,
         scopes=tuple(sorted(set(request.scopes))),
-        clusters=clusters,
+        clusters=patterns,
         quota=Quota(quota.commands_per_minute, quota.in_flight) if request.HasField("quota") else None,
     )
 
@@ -98,17 +94,13 @@ def _place(key: Key) -> tuple[str, str]:
 
 
 def _shown(key: Key) -> pb.ApiKey:
-    caller = key.caller
-    shown = pb.ApiKey(
+    caller, quota = key.caller, key.caller.quota
+    return pb.ApiKey(
         key_id=caller.key_id,
         owner=caller.owner,
         scopes=caller.scopes,
         clusters=() if caller.clusters.is_every else caller.clusters.texts,
         created_at=instant(key.created_at),
         expires_at=instant(key.expires_at),
+        quota=None if quota is None else pb.KeyQuota(commands_per_minute=quota.commands, in_flight=quota.in_flight),
     )
-    if caller.quota is not None:
-        shown.quota.commands_per_minute = caller.quota.commands
-        shown.quota.in_flight = caller.quota.in_flight
-        shown.quota.SetInParent()  # also when neither is a limit
-    return shown

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.audit import Audit
 from broker.core.access import rule
 from broker.core.credentials import Caller, Credentials
+from broker.core.patterns import Patterns
 from broker.rpc.callers import known
 from broker.rpc.service import shown
 from openline import errors
@@ -83,6 +84,14 @@ def check(*fields: tuple[str, object, str]) -> None:
 def check_reason(reason: str) -> tuple[str, object, str]:
     good = len(reason) <= MAX_REASON_CHARACTERS and reason.isprintable()
     return "reason", good, f"must have at most {MAX_REASON_CHARACTERS} characters, all of them printable"
+
+
+def check_patterns(texts: Sequence[str], *, usual: Patterns) -> tuple[Patterns, tuple[str, object, str]]:
+    """The patterns, the usual ones if there are none or they are wrong, and their field."""
+    try:
+        return Patterns.of(texts) if texts else usual, ("clusters", True, "")
+    except ValueError as mistake:
+        return usual, ("clusters", False, str(mistake))
 
 
 def check_ttl(ttl_s: float) -> tuple[str, object, str]:

@@ -1,18 +1,16 @@
 """CancelAll of AdminService: the kill switch, for admins and for the replicas that one of them has asked."""
 
-import time
 from typing import Any
 
 import grpc
 
 from broker.core.credentials import PEER, Caller
-from broker.core.patterns import Patterns
-from broker.core.proof import METADATA_KEY, Proof
+from broker.core.proof import Proof
 from broker.core.whose import Whose
 from broker.killing import Killing
 from broker.registry import Registry
-from broker.rpc.audited import Audited, check, check_reason
-from broker.rpc.service import shown
+from broker.rpc.audited import Audited, check, check_patterns, check_reason
+from broker.rpc.callers import is_replica
 from openline.ids import is_cluster_id, is_name, is_token
 from openline.v1 import admin_service_pb2 as pb
 
@@ -28,8 +26,7 @@ class CancelAllMethod:
 
     async def CancelAll(self, request: pb.CancelAllRequest, context: Context) -> pb.CancelAllResponse:  # noqa: N802
         """How many had not ended, of all replicas that could be reached. Raises CLUSTER_UNKNOWN."""
-        proof = shown(context, METADATA_KEY)
-        if proof is not None and self._proof.check(proof, clock_s=time.time()) is not None:
+        if is_replica(self._proof, context):
             ids = await self._killing.here(_whose(request, PEER), why=request.reason)
             return pb.CancelAllResponse(cancelled=len(ids), command_ids=ids)
         with self._audited(context, "cancel_all", cluster_id=request.cluster_id) as action:
@@ -46,18 +43,13 @@ class CancelAllMethod:
 
 def _whose(request: pb.CancelAllRequest, caller: Caller) -> Whose:
     """Raises INVALID_COMMAND, or SCOPE_MISSING for patterns that the caller's own do not cover."""
-    within, wrong_clusters = caller.clusters, ""
-    try:
-        if request.clusters:
-            within = Patterns.of(request.clusters)
-    except ValueError as mistake:
-        wrong_clusters = str(mistake)
+    within, clusters = check_patterns(request.clusters, usual=caller.clusters)
     is_good = {"session_id": is_token, "owner": is_name, "cluster_id": is_cluster_id}
     kind = request.WhichOneof("whose")
     check(
         ("whose", kind is not None, f"must be one of {', '.join(is_good)}"),
         (kind or "whose", kind is None or is_good[kind](getattr(request, kind)), "is none that there can be"),
-        ("clusters", not wrong_clusters, wrong_clusters),
+        clusters,
         check_reason(request.reason),
     )
     caller.require_cover(within)

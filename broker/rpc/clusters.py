@@ -8,11 +8,10 @@ import grpc
 from broker.core.credentials import Credentials
 from broker.lasting import LastingCalls
 from broker.overview import Overview
+from broker.paging import MAX_PAGE, page_size
 from broker.registry import Registry
 from broker.rpc.callers import admitted
 from openline.v1 import cluster_service_pb2
-
-MAX_PAGE = 1000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,7 +28,7 @@ class ClusterService:
     ) -> cluster_service_pb2.ListClustersResponse:
         """A page of the clusters; its token is the last id of the page before."""
         visible = self._registry.visible(admitted(self._credentials, context, "ClusterService.ListClusters"))
-        size = min(request.page_size or MAX_PAGE, MAX_PAGE)
+        size = page_size(request.page_size, usual=MAX_PAGE)
         begin = bisect_right(visible, request.page_token)
         ids = visible[begin : begin + size]
         return cluster_service_pb2.ListClustersResponse(

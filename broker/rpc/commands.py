@@ -2,22 +2,21 @@
 
 import asyncio
 import contextlib
-import time
 from typing import Any
 
 import grpc
 
 from broker.core.credentials import PEER, Caller, Credentials
-from broker.core.proof import METADATA_KEY, Proof
+from broker.core.proof import Proof
 from broker.execution import Answer, Source
 from broker.executions import Executions
 from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
-from broker.rpc.callers import admitted
+from broker.rpc.callers import admitted, is_replica
 from broker.rpc.pipe import Pipes
 from broker.rpc.places import Places
-from broker.rpc.service import credential, shown
+from broker.rpc.service import credential
 from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.v1 import command_pb2
@@ -120,10 +119,7 @@ class CommandService:
         return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
 
     def _caller(self, context: Context, method: str) -> Caller:
-        proof = shown(context, METADATA_KEY)
-        if proof is not None and self._proof.check(proof, clock_s=time.time()) is not None:
-            return PEER
-        return admitted(self._credentials, context, method)
+        return PEER if is_replica(self._proof, context) else admitted(self._credentials, context, method)
 
 
 def _once(future: "asyncio.Future[Any]") -> Any:

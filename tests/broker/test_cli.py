@@ -80,7 +80,7 @@ async def test_a_token_s_life(broker: Any) -> None:
 
 async def test_tokens_are_a_table(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every cluster, whatever the pages are; one that was given at start has no date."""
-    monkeypatch.setattr("broker.rpc.admin.MAX_PAGE", 2)
+    monkeypatch.setattr("broker.paging.MAX_PAGE", 2)
     listed = await ask(broker, "token", "list")
     head, *rows = listed.rows
     assert " ".join(head) == "TOKEN ID CLUSTER CREATED EXPIRES"
@@ -122,7 +122,7 @@ async def test_a_key_s_life(broker: Any) -> None:
 
 async def test_keys_are_a_table(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody has said is `usual`, and 0 is no limit."""
-    monkeypatch.setattr("broker.rpc.api_keys.MAX_PAGE", 2)
+    monkeypatch.setattr("broker.paging.MAX_PAGE", 2)
     made = await ask(broker, "key", "create", "--owner", "agent", "--scopes", "read", "--in-flight", "0", "--json")
     assert (made.code, made.err) == (0, "")
     assert made.json["quota"] == {"commands_per_minute": 0, "in_flight": 0}
