@@ -4,12 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/openline/v1/*.proto)
-# What the contract must stay compatible with: the last release, or the last commit before there is one.
-RELEASED := $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || echo HEAD)
+# What the contract must stay compatible with: the commit of the last release.
+RELEASED := $(shell sed -n 's/^commit = "\(.*\)"$$/\1/p' protos/released.toml)
 GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
-.PHONY: help install demo test fuzz chaos hygiene storm bench check audit format proto proto-fresh clean
+# Tests start programs by the hundred, each of which would compile itself anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install demo test browser fuzz chaos rehearse hygiene storm bench docs pictures check audit format proto proto-fresh clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -25,8 +28,23 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## Runs everything in one box, with a Kubernetes API server for the real kubectl, until Ctrl-C.
 	@exec $(BIN)/openline-demo
 
-test: install ## Runs the tests, two files at a time.
+# Four would take two thirds of the time, and keep the machine from what tests wait for.
+test: install browser ## Runs the tests, two files at a time.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Debian's package, since no registry of Python packages has a browser; with a font, without which there is no text.
+browser: ## Finds the Chromium that the tests of the live page drive, or installs it where that is allowed.
+	@for name in $$OPENLINE_CHROMIUM chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v "$$name" >/dev/null 2>&1 && exit 0; \
+	done; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	if [ "$$(id -u)" -eq 0 ]; then as_root=env; elif sudo -n true 2>/dev/null; then as_root="sudo -n"; fi; \
+	if [ -n "$$as_root" ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "installing Chromium"; \
+		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium fonts-liberation \
+			>/dev/null && exit 0; \
+	fi; \
+	echo "the tests of the live page need Chromium: install it, or say in OPENLINE_CHROMIUM where it is" >&2; exit 1
 
 fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both streams and 20,000 requests to the gateway, and plays long lossy stories; minutes.
 	OPENLINE_FUZZ_MESSAGES=100000 OPENLINE_FUZZ_REQUESTS=20000 OPENLINE_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout=1800 \
@@ -35,6 +53,10 @@ fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both 
 CHAOS_SECONDS ?= 200
 chaos: install ## Kills, freezes and cuts what makes up an installation, and holds what callers were told against what ran; CHAOS_SECONDS, SEED.
 	$(BIN)/python tests/chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+
+REHEARSE_SECONDS ?= 600
+rehearse: install ## Upgrades an installation from the last release, under load and by process, and takes it back, again and again; REHEARSE_SECONDS.
+	OPENLINE_REHEARSE_SECONDS=$(REHEARSE_SECONDS) $(BIN)/python -m pytest -s tests/upgrade/test_rehearsal.py
 
 hygiene: install ## Runs ten thousand processes and looks for what they left behind.
 	OPENLINE_HYGIENE_RUNS=10000 $(BIN)/python -m pytest tests/executor/test_hygiene.py
@@ -45,13 +67,20 @@ storm: install ## Two thousand executors lose their broker replica at once.
 bench: install ## Measures openline beside NATS, plain gRPC and plain HTTP, and fails when a ratio is much worse than the committed one; a minute and a half.
 	$(BIN)/openline-loadtest compare --against loadtest/committed.json
 
-check: install proto-fresh ## Lint, format, strict types, contract.
+docs: install ## Builds the site into site/; a link that leads nowhere is an error. `python3 -m http.server -d site` shows it.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build
+
+check: install proto-fresh docs ## Lint, format, strict types, contract, site.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	$(BIN)/buf breaking --against '.git#ref=$(RELEASED)'
+	@git cat-file -e '$(RELEASED)^{commit}' || { echo "protos/released.toml names a commit that is not in this checkout: get the whole history (git fetch --unshallow), or clone the repository"; exit 1; }
+	$(BIN)/buf breaking --against '.git#commit=$(RELEASED)'
+
+pictures: install browser ## Makes the pictures of the documentation, from a demo under load; five minutes.
+	$(BIN)/python tests/pictures
 
 # Of its own: pip-audit's dependencies are not ours, and must not decide which versions of ours are installed.
 AUDIT := .venv-audit
@@ -81,4 +110,4 @@ proto-fresh: install
 	done
 
 clean: ## Removes what the other targets made.
-	rm -rf $(VENV) $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,7 @@
 """Which clusters are in use: said in Redis at once, and to their executors often enough to lose a frame."""
 
+from collections.abc import Iterator
+
 from broker.store import keys
 from broker.store.clusters import Clusters
 
@@ -23,6 +25,12 @@ class Activity:
         if due:
             self._told[cluster_id] = now
         return due
+
+    def active(self, *, now: float) -> Iterator[tuple[str, float]]:
+        """The clusters that are active, and for how much longer each is."""
+        for cluster_id in self._used:
+            if (left_s := self.left_s(cluster_id, now=now)) > 0:
+                yield cluster_id, left_s
 
     def left_s(self, cluster_id: str, *, now: float) -> float:
         """For how much longer the cluster is active; not more than zero when it is not."""

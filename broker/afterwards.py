@@ -24,6 +24,8 @@ class Afterwards:
         self._store = store
         self._audit = audit
         self._settled = settled
+        # Results that were never stored, since the start.
+        self.lost = 0
         self._loop = asyncio.get_running_loop()
         self._ended: list[Command] = []
 
@@ -43,12 +45,27 @@ class Afterwards:
                 self._keep(command)
             except Exception:
                 # Its executor keeps the result, and the others' are not its business.
-                log.exception("result.not_kept", command_id=command.command_id)
+                log.exception("result.not_kept", **command.ask.names)
 
     def _keep(self, command: Command) -> None:
         done = record(command)
-        if not self._store.results.put(done, partial(self._settled, command)):
-            log.error("result.dropped", command_id=command.command_id, why="too much waits for Redis")
+        if command.has_anothers_id:
             self._settled(command, False)
-        self._store.history.ended(outline(done))
-        self._audit.command(done)
+        elif not self._store.results.put(done, partial(self._answered, command)):
+            self._lose(command, "too much waits for Redis")
+        shown = outline(done)
+        if not command.has_anothers_id:
+            self._store.history.ended(shown)
+        self._audit.command(shown, traceparent=command.ask.traceparent)
+
+    def _answered(self, command: Command, has_it: bool) -> None:
+        """Redis has the result, or has refused it for good."""
+        if has_it:
+            self._settled(command, True)
+        else:
+            self._lose(command, "Redis refused it")
+
+    def _lose(self, command: Command, why: str) -> None:
+        self.lost += 1
+        log.error("result.dropped", **command.ask.names, why=why)
+        self._settled(command, False)

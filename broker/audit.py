@@ -6,6 +6,7 @@ as well; what a command wrote is in neither. A key that is not known leaves no e
 """
 
 import time
+from collections.abc import Mapping
 
 import structlog
 
@@ -15,6 +16,7 @@ from broker.store.audit import AuditTrail
 from openline import errors
 from openline.ids import is_token, new_id
 from openline.reasons import EXECUTED_TEXT, OUTCOME_TEXT, YES
+from openline.tracing.traceparent import log_fields
 from openline.v1 import admin_service_pb2, command_pb2, command_service_pb2, session_service_pb2
 
 Entry = admin_service_pb2.AuditEntry
@@ -24,6 +26,9 @@ ACTIONS = {
     session_service_pb2.CreateSessionRequest: "create_session",
 }
 Request = command_service_pb2.ExecuteRequest | session_service_pb2.CreateSessionRequest
+
+# A command that did not run itself.
+_SHARED = {command_pb2.SERVED_FROM_SHARED: "shared the run of", command_pb2.SERVED_FROM_CACHE: "had the result of"}
 
 # Fields of an entry that are in its line of the log as well.
 _TOLD_IF_THERE = ("cluster_id", "executor_id", "correlation_id", "session_id", "command_id", "reason", "detail")
@@ -37,7 +42,7 @@ class Audit:
         self._log_argv = log_argv
         self._replica_id = replica_id
 
-    def command(self, done: command_pb2.Command) -> None:
+    def command(self, done: command_pb2.Command, *, traceparent: str = "") -> None:
         """A command has ended; this is its outline."""
         result = done.result
         exited = result.outcome == command_pb2.OUTCOME_EXITED
@@ -58,8 +63,10 @@ class Audit:
         else:
             entry.reason = result.error.reason
             entry.executed = result.error.executed
+        if (how := _SHARED.get(result.served_from)) is not None:
+            entry.detail = f"{how} {result.run_by_command_id}"
         kept = (each.total_bytes - each.cut_bytes for each in (result.stdout_summary, result.stderr_summary))
-        self._write(entry, bytes=sum(kept))
+        self._write(entry, bytes=sum(kept), **log_fields(traceparent))
 
     def refused(self, request: Request, caller: Caller, error: command_pb2.Error) -> None:
         """A request with a good key was refused before there was a command. Nothing of it has been checked."""
@@ -72,11 +79,13 @@ class Audit:
             reason=error.reason,
             executed=error.executed,
         )
+        trace: Mapping[str, str] = {}
         if isinstance(request, command_service_pb2.ExecuteRequest):
             entry.session_id = _shown(request.session_id)
             entry.command_id = _shown(request.command_id)
             entry.argv[:] = shorten(request.argv)
-        self._write(entry)
+            trace = log_fields(request.traceparent)
+        self._write(entry, **trace)
 
     def acted(
         self,
@@ -106,7 +115,7 @@ class Audit:
             entry.executed = error.executed
         self._write(entry)
 
-    def _write(self, entry: Entry, **more: int) -> None:
+    def _write(self, entry: Entry, **more: int | str) -> None:
         entry.entry_id = new_id()
         entry.at.seconds, entry.at.nanos = divmod(time.time_ns(), 10**9)
         entry.replica_id = self._replica_id

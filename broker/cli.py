@@ -1,4 +1,4 @@
-"""`openline-broker token …` and `openline-broker key …`: an operator asks a broker that runs.
+"""`openline-broker token …`, `… key …`, `… log-level …` and `… top`: an operator asks a broker that runs.
 
 A secret that was made is all that goes to stdout, so that it can be piped to where it is kept.
 """
@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from broker import cli_commands as commands
@@ -26,12 +27,24 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing to ask: what it is given, and what asks it."""
+    """One thing to ask: what it is given, and what asks it, and shows the answer unless it gives it back."""
 
     settings: type[settings.AskSettings]
-    run: Callable[[Any, Operator], Awaitable[Shown]]
+    run: Callable[[Any, Operator], Awaitable[Shown | None]]
+    # What it does; without it the settings say that.
+    says: str = ""
 
 
+async def _top(given: settings.TopSettings, operator: Operator) -> Shown | None:
+    # Here: a broker that starts has no use for what draws on terminals.
+    from broker import cli_top
+
+    return await cli_top.run(given, operator)
+
+
+# By their first word alone.
+ALONE: Mapping[str, Command] = {"top": Command(settings.TopSettings, _top)}
+# By the first word and the second.
 COMMANDS: Mapping[str, Mapping[str, Command]] = {
     "token": {
         "create": Command(settings.TokenCreateSettings, commands.create_token),
@@ -43,25 +56,37 @@ COMMANDS: Mapping[str, Mapping[str, Command]] = {
         "list": Command(settings.KeyListSettings, commands.list_keys),
         "revoke": Command(settings.KeyRevokeSettings, commands.revoke_key),
     },
+    "log-level": {
+        name: Command(settings.LogLevelSettings, partial(commands.set_log_level, name), says)
+        for name, says in commands.LOG_LEVELS.items()
+    },
 }
 
 
+def knows(word: str) -> bool:
+    """Whether something is asked that begins with this word."""
+    return word in ALONE or word in COMMANDS
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Asks what the first two words say. Exit code 0 when it was done, 1 when not, 2 for bad usage."""
+    """Asks what the first words say. Exit code 0 when it was done, 1 when not, 2 for bad usage."""
     group, *rest = arguments
     program = f"{PROGRAM} {group}"
-    name = rest[0] if rest else "--help"
-    if name in ("-h", "--help"):
-        sys.stdout.write(_usage(group))
-        return
-    if (command := COMMANDS[group].get(name)) is None:
-        fail(program, f"{name}: expected one of {', '.join(COMMANDS[group])}")
-    program = f"{program} {name}"
-    given = load(command.settings, program=program, arguments=rest[1:])
+    if (command := ALONE.get(group)) is None:
+        name = rest[0] if rest else "--help"
+        if name in ("-h", "--help"):
+            sys.stdout.write(_usage(group))
+            return
+        if (command := COMMANDS[group].get(name)) is None:
+            fail(program, f"{name}: expected one of {', '.join(COMMANDS[group])}")
+        program = f"{program} {name}"
+        rest = rest[1:]
+    given = load(command.settings, program=program, arguments=rest)
     set_up_logs(given.log_level, given.log_format)
     given.warn_of_plaintext()
     try:
-        _show(asyncio.run(_ask(command, given)), as_json=given.as_json)
+        if (shown := asyncio.run(_ask(command, given))) is not None:
+            _show(shown, as_json=given.as_json)
     except OpenlineError as refusal:
         wrong = "; ".join(f"{each.field} {each.description}" for each in refusal.error.violations)
         fail(program, f"{refusal}: {wrong}" if wrong else str(refusal), code=1)
@@ -71,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(INTERRUPTED) from None
 
 
-async def _ask(command: Command, given: settings.AskSettings) -> Shown:
+async def _ask(command: Command, given: settings.AskSettings) -> Shown | None:
     async with open_channel(given.broker, ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key) as channel:
         return await command.run(given, Operator(channel, key=given.read_key()))
 
@@ -94,5 +119,5 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 def _usage(group: str) -> str:
     lines = [f"usage: {PROGRAM} {group} COMMAND [flags], where `COMMAND --help` says which"]
     for name, command in COMMANDS[group].items():
-        lines.append(f"  {name:<8} {(command.settings.__doc__ or '').strip()}")
+        lines.append(f"  {name:<8} {(command.says or command.settings.__doc__ or '').strip()}")
     return "".join(f"{line}\n" for line in lines)

@@ -1,15 +1,22 @@
-"""What the commands of `openline-broker token` and `openline-broker key` are given."""
+"""What the commands of `openline-broker token`, `… key`, `… log-level` and `… top` are given."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from openline.logs import LogLevel
-from openline.settings import Address, CertificateFile, NetworkSettings, ReadableFile, check_tls_pair, split_commas
+from broker.views import MAX_INTERVAL_S, MIN_INTERVAL_S
+from openline.loudness import MAX_S, USUAL_S, LogLevel
+from openline.settings import (
+    Address,
+    CertificateFile,
+    NetworkSettings,
+    ReadableFile,
+    check_tls_pair,
+    read_key,
+    split_commas,
+)
 
-MAX_KEY_CHARACTERS = 4096
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 
 
@@ -40,8 +47,6 @@ class AskSettings(NetworkSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_tls_pair(self.tls_cert, self.tls_key)
-        if (self.admin_key is None) == (self.admin_key_file is None):
-            raise ValueError("--admin-key: give a key with --admin-key or --admin-key-file")
         self.read_key()
         return self
 
@@ -52,13 +57,7 @@ class AskSettings(NetworkSettings):
 
     def read_key(self) -> str:
         """Raises ValueError, which does not show it."""
-        if self.admin_key_file is None:
-            flag, key = "--admin-key", self.admin_key.get_secret_value() if self.admin_key else ""
-        else:
-            flag, key = "--admin-key-file", _text(self.admin_key_file).strip()
-        if not 1 <= len(key) <= MAX_KEY_CHARACTERS or not all("!" <= character <= "~" for character in key):
-            raise ValueError(f"{flag}: expected a key of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters")
-        return key
+        return read_key("--admin-key", self.admin_key, self.admin_key_file)
 
 
 class TokenCreateSettings(AskSettings):
@@ -126,9 +125,22 @@ class KeyRevokeSettings(AskSettings):
     """Which one, as `list` has it."""
 
 
-def _text(file: Path) -> str:
-    """Raises ValueError, for a file that was there a moment ago as well."""
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError):
-        raise ValueError(f"--admin-key-file: cannot read {file}") from None
+class LogLevelSettings(AskSettings):
+    """Changes for a while how much replicas log; each says so in a line of its log, and there is an audit entry."""
+
+    for_s: float = Field(USUAL_S, gt=0, le=MAX_S, allow_inf_nan=False, validation_alias="for")
+    """After how long it is again as at the start, seconds."""
+    replica_id: str = ""
+    """Only on this replica. Without it, on all of them."""
+
+
+class TopSettings(AskSettings):
+    """Shows replicas, the busiest clusters and what runs, with rates and latency, until Ctrl-C; once where there is no
+    terminal."""
+
+    interval: float = Field(1.0, ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, allow_inf_nan=False)
+    """Seconds between two looks."""
+    clusters: Names = ()
+    """Only these: names in which * stands for anything. Rates and latency are those of all, and left out then."""
+    once: bool = False
+    """Show it once; rates are those of one interval. With --json there are totals, and no rates."""

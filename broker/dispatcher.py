@@ -10,21 +10,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
-import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker import steps
 from broker.activity import Activity
 from broker.afterwards import Afterwards
 from broker.audience import Audience
 from broker.audit import Audit
-from broker.core.actions import Action, Close, Conclude, Forward, Send
+from broker.core.actions import Action, Close, Conclude, Forward, Send, Tell
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
 from broker.core.directory import Directory
 from broker.core.ledger import Held, Ledger
 from broker.core.proof import Proof
+from broker.core.repetition import Repetitions
 from broker.core.tally import Tally
 from broker.core.whose import Whose
+from broker.ended import EndedCommands
 from broker.forwarding import Forwarding
 from broker.presence import Presence
 from broker.records import running
@@ -32,8 +34,6 @@ from broker.rpc.peers import Peers
 from broker.store.store import Store
 from broker.streams import BrokerFrame, Stream, Streams
 from openline.v1 import executor_service_pb2
-
-log = structlog.get_logger()
 
 
 class Replaced(Exception):
@@ -63,18 +63,25 @@ class Dispatcher:
         presence.superseded = self._superseded
         self._loop = asyncio.get_running_loop()
         self.streams = Streams(proof)
-        self._activity = Activity(store.clusters)
+        self.activity = Activity(store.clusters)
         self._timer: asyncio.Handle | None = None
         self._timer_due: float | None = None
         # Once in a turn of the loop, however much happens in it.
         self._rearming: asyncio.Handle | None = None
         self.audience = Audience()
         self.tally = Tally()
+        self.ended = EndedCommands()
+        self.repetitions = Repetitions()
         # Ids of commands that wait for a word of Redis before they are dispatched.
         self.expected: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self._ledger!r} {self.audience!r} {self._forwarding!r}>"
+
+    @property
+    def lost_results(self) -> int:
+        """Results that were never stored, since the start."""
+        return self._afterwards.lost
 
     async def close(self) -> None:
         """Ends what is done about commands of other replicas."""
@@ -93,6 +100,7 @@ class Dispatcher:
             command, actions = self._ledger.submit(ask, asked_at=_timestamp(), now=now, known_to=known_to)
             self._perform(actions)
             self._store.history.begun(partial(running, command))
+            steps.placed(command)
             return command
         finally:
             # Behind the command, and also when the cluster is absent: it is wanted.
@@ -108,6 +116,7 @@ class Dispatcher:
 
     def cancel(self, command: Command, *, why: str) -> None:
         """Asks for a command to be stopped; one that an executor holds ends when the executor says so."""
+        steps.cancelled(command, why)
         self._perform(self._ledger.cancel(command, why=why, now=monotonic()))
 
     def of(self, whose: Whose) -> list[Command]:
@@ -148,6 +157,7 @@ class Dispatcher:
 
     def received(self, connection: Connection, frame: executor_service_pb2.ExecutorFrame) -> None:
         """A frame about a command has come in on the connection."""
+        steps.heard(self._ledger.commands, connection, frame)
         if actions := self._ledger.receive(connection, frame, now=monotonic()):
             self._perform(actions)
         if self.audience.is_watching and (kind := frame.WhichOneof("frame")) is not None:
@@ -170,12 +180,12 @@ class Dispatcher:
     # Carrying out
 
     def _mark_active(self, cluster_id: str, now: float) -> None:
-        if self._activity.mark(cluster_id, now=now):
+        if self.activity.mark(cluster_id, now=now):
             for connection in self._ledger.connections.of_cluster(cluster_id):
                 self._tell_active(connection, now)
 
     def _tell_active(self, connection: Connection, now: float) -> None:
-        left_s = self._activity.left_s(connection.cluster_id, now=now)
+        left_s = self.activity.left_s(connection.cluster_id, now=now)
         if left_s > 0:
             self.streams.send(connection, BrokerFrame(activity=executor_service_pb2.Activity(active_for_s=left_s)))
 
@@ -195,15 +205,21 @@ class Dispatcher:
                     self.streams.break_off(connection, Replaced(why))
                 case Conclude(command):
                     self._conclude(command)
+                case Tell(command):
+                    self.audience.tell(command)
                 case Forward(command):
                     self._forwarding.forward(command)
         if self._rearming is None:
             self._rearming = self._loop.call_soon(self._rearm)
 
     def _conclude(self, command: Command) -> None:
+        self.streams.dispatches.end(command)
+        if not command.ask.origin:
+            self.repetitions.concluded(command, now=monotonic())
         self.audience.tell(command)
         if not command.ask.origin:
             self.tally.concluded(command)
+            self.ended.add(command)
         self._forwarding.let_go(command)
         if command.is_stored_elsewhere:
             self._settled(command, stored=False)

@@ -1,7 +1,8 @@
 """A replica that is asked to stop, or to be without executors: they move to the others; what runs is seen to its end.
 
 Executors take what they run along: the replica that they come to takes it over, and this one follows it there for the
-callers that wait here. With no other replica there is nowhere to go: then what runs is finished first.
+callers that wait here. With no other replica that takes executors there is nowhere to go: then what runs is finished
+first.
 """
 
 import asyncio
@@ -12,7 +13,9 @@ from time import monotonic
 import structlog
 
 from broker.core.connections import Connection
+from broker.core.patterns import EVERY
 from broker.replica import Replica
+from broker.rpc import everywhere
 from broker.rpc.executors import ExecutorService
 from broker.rpc.pipe import Pipes
 from openline.errors import OpenlineError, error
@@ -27,6 +30,8 @@ PER_EXECUTOR_S = 0.005
 CALLERS_RECONNECT_AFTER_S = 0.5
 CALLERS_LEAVE_S = 2.0
 LOOK_AGAIN_S = 0.02
+# Another replica says within milliseconds whether it takes executors; one that is frozen takes none.
+ANSWER_S = 1.0
 
 REASON = "the replica is stopping"
 
@@ -34,23 +39,34 @@ log = structlog.get_logger()
 
 
 class Draining:
-    """Of one replica. Nothing but a restart undoes it."""
+    """Of one replica. Nothing but a restart undoes it, once executors were told to move."""
 
     def __init__(self, replica: Replica, executors: ExecutorService) -> None:
         self._replica = replica
         self._executors = executors
         # Tells executors to move on somebody's request, while the replica goes on to serve callers.
         self._moving: asyncio.Task[None] | None = None
+        # Executors are told to move, or were.
+        self._is_for_good = False
 
-    def begin(self, reason: str, *, spread_s: float) -> int:
+    async def begin(self, reason: str, *, spread_s: float) -> int:
         """Takes no executors from now on, and tells those that are here to move, over this time; how many are told.
 
         Asked again, it begins anew with those that were not told yet. Raises BROKER_UNAVAILABLE without another
-        replica: they would have nowhere to go.
+        replica that takes executors: they would have nowhere to go.
         """
-        if not self._replica.peers.reachable:
+        # Before the others are asked: of two that begin at one time, each finds the other one, and neither goes on.
+        self._refuse_new()
+        try:
+            has_another = await self._has_another()
+        except BaseException:
+            self._undo()
+            raise
+        if not has_another:
+            self._undo()
             alone = "no other replica is there to take the executors"
             raise OpenlineError(error(Reason.BROKER_UNAVAILABLE, alone, executed=NO, retry_after_s=5.0))
+        self._is_for_good = True
         connections = [connection for connection in self._refuse_new() if not connection.moving]
         if self._moving is not None:
             self._moving.cancel()
@@ -61,6 +77,7 @@ class Draining:
 
     async def finish(self, pipes: Pipes) -> None:
         """The replica is stopping: returns when nothing is left to do here, at the latest after 20 s."""
+        self._is_for_good = True
         if self._moving is not None:
             self._moving.cancel()
             await asyncio.gather(self._moving, return_exceptions=True)
@@ -69,8 +86,8 @@ class Draining:
         log.info(
             "replica.draining", executors=len(connections), commands=len(replica.ledger.commands), pipes=len(pipes)
         )
-        is_alone = not replica.peers.reachable
         pipes.go_away(REASON, reconnect_after_s=CALLERS_RECONNECT_AFTER_S)
+        is_alone = not await self._has_another()
         pause_s = min(PER_EXECUTOR_S, SPREAD_S / max(1, len(connections)))
         await self._move(connections, reason=REASON, pause_s=pause_s, drain_s=DRAIN_S / 2 if is_alone else 0.0)
         while self._is_busy() and monotonic() < until:
@@ -92,6 +109,23 @@ class Draining:
         connections = list(self._replica.ledger.connections)
         random.shuffle(connections)
         return connections
+
+    def _undo(self) -> None:
+        """Takes executors again, as nobody else does; unless some were told to move already."""
+        if not self._is_for_good:
+            self._executors.is_draining = False
+            self._replica.presence.is_draining = False
+
+    async def _has_another(self) -> bool:
+        """Whether a replica answers, now, that takes executors."""
+        heard = {each.replica_id: each.draining for each in self._replica.hearing.replicas}
+        told = await everywhere.overviews(self._replica.peers, EVERY, timeout_s=ANSWER_S)
+        for replica_id, failure in told.failed.items():
+            # One that does not know of overviews yet has answered as well.
+            if failure is Reason.NOT_BUILT and not heard.get(replica_id, True):
+                return True
+        parts = [part for answer in told.answers.values() for part in answer.overview.replicas]
+        return any(not part.replica.draining for part in parts)
 
     async def _move(
         self, connections: Sequence[Connection], *, reason: str, pause_s: float, drain_s: float = 0.0

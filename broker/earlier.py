@@ -16,7 +16,8 @@ from openline import errors
 from openline.reasons import NO, Reason
 from openline.v1 import command_pb2
 
-# How long a second request with an idempotency key waits to find the command of the first.
+# How long a second request with an idempotency key waits to find the command of the first; and of each that comes to
+# have the key while it waits.
 REPLAY_WAIT_S = 1.0
 REPLAY_EVERY_S = 0.02
 
@@ -37,11 +38,12 @@ class Earlier:
         claims = self._store.claims
         own = Claim(fingerprint(ask.cluster_id, ask.session_id, *ask.argv), ask.command_id)
         runs_s = ask.wait_for_cluster_s + ask.timeout_s
-        until = monotonic() + REPLAY_WAIT_S
+        until, before = 0.0, None
         while (held := await claims.claim(ask.owner, key, own, runs_s=runs_s)) is not None:
             if held.fingerprint != own.fingerprint:
-                conflict = "this idempotency key was used for another request"
-                raise errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, conflict))
+                raise _conflict()
+            if held != before:
+                until, before = monotonic() + REPLAY_WAIT_S, held
             if held.command_id == ask.command_id and ask.attach:
                 # This caller's own first try, on a replica that broke off: it is looked for like any other command.
                 # That replica may find only now that it cannot go on, and must not free the key then.
@@ -89,11 +91,27 @@ class Earlier:
         return stored
 
     async def _find(self, ask: Ask) -> Command | command_pb2.Command | None:
+        """The command that a key stands for. Raises IDEMPOTENCY_CONFLICT when it is not this caller's to have."""
         if (command := self._dispatcher.find(ask.command_id)) is not None:
+            _check_same(ask, command.ask)
             return command
         if (stored := await self._store.results.get(ask.command_id)) is not None:
+            _check_same(ask, stored)
             return stored
         found = await self._peers.find(ask.command_id)
         if isinstance(found, Found):
+            _check_same(ask, found.record)
             return self._dispatcher.dispatch(ask, known_to=found.replica_id)
         return None
+
+
+def _check_same(ask: Ask, earlier: Ask | command_pb2.Command) -> None:
+    # The key stands for the same words, by their fingerprint; but its command may have been asked for with other
+    # scopes, or under an id that is somebody else's.
+    if not ask.is_same(earlier):
+        raise _conflict()
+
+
+def _conflict() -> errors.OpenlineError:
+    message = "this idempotency key was used for another request"
+    return errors.OpenlineError(errors.error(Reason.IDEMPOTENCY_CONFLICT, message))

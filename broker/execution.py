@@ -27,6 +27,7 @@ class Execution:
         "_done",
         "caller",
         "command",
+        "is_late",
         "on_refusal",
         "release",
         "replayed",
@@ -50,6 +51,8 @@ class Execution:
         # Frees the idempotency key that this one has claimed.
         self.release: Callable[[], None] | None = None
         self.replayed = False
+        # It was asked for when the command that its key stands for had ended.
+        self.is_late = False
         # Called when it is refused before it is a command.
         self.on_refusal: Callable[[command_pb2.Error], None] | None = None
         self.command: Command | None = None

@@ -7,11 +7,12 @@ memory and a cluster that is not connected cost a look into Redis, and a task.
 import time
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 
 from broker.admission import Admission
 from broker.core.access import rule
 from broker.core.account import offline
-from broker.core.checks import check_execute
+from broker.core.checks import ALONE, Sharing, check_execute
 from broker.core.command import Ask, Command
 from broker.core.credentials import Caller, Credentials
 from broker.core.ledger import ClusterAbsent
@@ -47,6 +48,7 @@ class Executions:
         admission: Admission,
         *,
         max_output_bytes: int,
+        sharing: Sharing,
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
@@ -56,6 +58,7 @@ class Executions:
         self._earlier = earlier
         self._admission = admission
         self._max_output_bytes = max_output_bytes
+        self._sharing = sharing
         self.waiting = Waiting(dispatcher.expected)
 
     def start(
@@ -77,13 +80,14 @@ class Executions:
             if forwarded is not None:
                 self._dispatch(self._forwarded(request, forwarded, live=begun is not None), execution)
                 return execution
-            execution.on_refusal = partial(self._admission.refused, request, None)
+            asked_at = monotonic()
+            execution.on_refusal = partial(self._admission.refused, request, None, asked_at)
             caller = self._credentials.caller(key, clock_s=time.time())
             execution.caller = caller
-            execution.on_refusal = partial(self._admission.refused, request, caller)
+            execution.on_refusal = partial(self._admission.refused, request, caller, asked_at)
             RULE.check(caller)
             self._registry.require(request.cluster_id, caller)
-            ask = check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=begun is not None)
+            ask = self._check(request, caller, live=begun is not None, sharing=self._sharing)
             if request.idempotency_key:
                 self.waiting.add(partial(self._claim, ask, request.idempotency_key), execution, ask)
             elif ask.attach or (request.command_id and self._dispatcher.may_be_done(ask.command_id)):
@@ -122,7 +126,13 @@ class Executions:
         """What another replica asks for its caller. Raises INVALID_COMMAND."""
         caller = Caller(owner=forwarded.identity.owner, scopes=tuple(forwarded.identity.scopes))
         origin = forwarded.origin_replica_id or "?"
-        return check_execute(request, caller, max_output_bytes=self._max_output_bytes, live=live, origin=origin)
+        # As it is usual there; and one of a version before says nothing.
+        sharing = Sharing(forwarded.share_s, forwarded.cache_s) if self._sharing.share_s else ALONE
+        return self._check(request, caller, live=live, origin=origin, sharing=sharing)
+
+    def _check(self, request: Request, caller: Caller, *, live: bool, sharing: Sharing, origin: str = "") -> Ask:
+        most = self._max_output_bytes
+        return check_execute(request, caller, max_output_bytes=most, live=live, origin=origin, sharing=sharing)
 
     def _follow(self, command: Command, execution: Execution) -> None:
         execution.follow(command, lambda done: self._conclude(done, execution))
@@ -143,6 +153,8 @@ class Executions:
         self, ask: Ask, result: command_pb2.CommandResult | None, execution: Execution, *, is_degraded: bool = False
     ) -> None:
         degraded, quotas = self.degraded or is_degraded, self._admission.states(ask)
+        if execution.is_late and result is not None:
+            result = _by_itself(result)
         execution.answer(Response(result=result, replayed=execution.replayed, degraded=degraded, quotas=quotas))
 
     def _say_offline(self, cluster_id: str, execution: Execution) -> None:
@@ -160,6 +172,7 @@ class Executions:
             await self._find_or_go_on(ask, execution)
         else:
             execution.replayed = True
+            execution.is_late = not isinstance(earlier, Command) or earlier.result is not None
             self._answer_with(ask, earlier, execution)
 
     async def _find_or_go_on(self, ask: Ask, execution: Execution) -> None:
@@ -190,6 +203,16 @@ class Executions:
 
     async def _look_and_say_offline(self, cluster_id: str, execution: Execution) -> None:
         execution.answer(await self._registry.offline(cluster_id))
+
+
+def _by_itself(result: command_pb2.CommandResult) -> command_pb2.CommandResult:
+    """Without what was cancelled with it: that was before its caller asked, and to ask again is allowed."""
+    if errors.CANCELLED_WITH not in result.error.metadata:
+        return result
+    alone = command_pb2.CommandResult()
+    alone.CopyFrom(result)
+    del alone.error.metadata[errors.CANCELLED_WITH]
+    return alone
 
 
 def _not_here(absent: ClusterAbsent) -> command_pb2.Error:

@@ -11,7 +11,7 @@ from time import monotonic
 
 import structlog
 
-from broker.core import whereabouts
+from broker.core import relaying, whereabouts
 from broker.core.actions import Action
 from broker.core.command import Command
 from broker.core.directory import Directory
@@ -23,10 +23,11 @@ from broker.rpc.peers import Peers
 from broker.store.results import Results
 from openline import errors
 from openline.errors import OpenlineError
+from openline.events import CommandEvents
 from openline.ids import made_at
 from openline.reasons import NO, Reason
-from openline.v1 import command_pb2, executor_service_pb2
-from openline.v1 import command_service_pb2 as pb
+from openline.tracing.calls import Call, calling
+from openline.v1 import command_pb2
 
 # A pipe that is not open is about to be, or its replica is gone.
 PIPE_WAIT_S = 0.5
@@ -107,7 +108,7 @@ class Forwarding:
                 else:
                     await self._hand_over(command)
         except Exception:
-            log.exception("forwarding.failed", command_id=command.command_id)
+            log.exception("forwarding.failed", **command.ask.names)
             error = errors.error(Reason.INTERNAL, "internal error; see the broker's log")
             self._tell(command, self._relayed.refused(command, error, monotonic()))
         finally:
@@ -120,25 +121,35 @@ class Forwarding:
         try:
             left_s = max(0.001, command.deadline - monotonic())
             pipe = await self._peers.pipe(replica_id, timeout_s=min(PIPE_WAIT_S, left_s))
-            request = self._request(command)
+            request = relaying.execution(command, monotonic())
             times = {"timeout_s": request.timeout_s + FORWARD_ALLOWANCE_S}
-            forwarded = self._forwarded(command)
+            forwarded = relaying.forwarded(command, by=self._replica_id)
             if command.cancel_why is not None:
                 cancelled = errors.error(Reason.CANCELLED, command.cancel_why, executed=NO)
                 self._tell(command, self._relayed.refused(command, cancelled, monotonic()))
                 return
             if command.ask.live:
-                async with aclosing(pipe.execute_stream(request, api_key="", forwarded=forwarded, **times)) as events:
-                    async for event in events:
-                        whereabouts.check_ran(event.result)
-                        self._tell(command, self._relayed.event(command, event, monotonic()))
+                with calling("CommandService/ExecuteStream", request, server=replica_id) as call:
+                    events = pipe.execute_stream(request, api_key="", forwarded=forwarded, **times)
+                    await self._relay(command, events, call)
             else:
-                response = await pipe.execute(request, api_key="", forwarded=forwarded, **times)
+                with calling("CommandService/Execute", request, server=replica_id) as call:
+                    response = await pipe.execute(request, api_key="", forwarded=forwarded, **times)
+                    call.result(response.result)
                 whereabouts.check_ran(response.result)
                 result, degraded = response.result, response.degraded
                 self._tell(command, self._relayed.answered(command, result, monotonic(), degraded=degraded))
         except OpenlineError as failure:
             self._failed(command, replica_id, failure)
+
+    async def _relay(self, command: Command, events: CommandEvents, call: Call) -> None:
+        """Tells what happens to the command there, to its end."""
+        async with aclosing(events):
+            async for event in events:
+                if event.HasField("result"):
+                    call.result(event.result)
+                whereabouts.check_ran(event.result)
+                self._tell(command, self._relayed.event(command, event, monotonic()))
 
     def _failed(self, command: Command, replica_id: str, failure: OpenlineError) -> None:
         """What the other replica says instead of a result."""
@@ -163,13 +174,12 @@ class Forwarding:
             pipe = await self._peers.pipe(replica_id, timeout_s=min(PIPE_WAIT_S, left_s))
             if command.cancel_why is not None:
                 self.forward(command)
-            request = pb.WatchCommandRequest(command_id=command.command_id, from_seq=command.transcript.next_seq)
-            forwarded = self._forwarded(command)
+            request = relaying.watch(command)
+            forwarded = relaying.forwarded(command, by=self._replica_id)
             timeout_s = left_s + FORWARD_ALLOWANCE_S
-            async with aclosing(pipe.watch(request, api_key="", timeout_s=timeout_s, forwarded=forwarded)) as events:
-                async for event in events:
-                    whereabouts.check_ran(event.result)
-                    self._tell(command, self._relayed.event(command, event, monotonic()))
+            with calling("CommandService/WatchCommand", request, server=replica_id) as call:
+                events = pipe.watch(request, api_key="", timeout_s=timeout_s, forwarded=forwarded)
+                await self._relay(command, events, call)
         except OpenlineError as failure:
             # A process that began after its executors had come to the one before knows nothing of what they hold.
             cluster_id, began_us = command.ask.cluster_id, whereabouts.began_us(failure.error)
@@ -198,8 +208,7 @@ class Forwarding:
             if isinstance(found, command_pb2.Command | Found):
                 record = found if isinstance(found, command_pb2.Command) else found.record
                 if not command.ask.is_same(record):
-                    in_use = errors.error(Reason.INVALID_COMMAND, "command_id is in use")
-                    self._tell(command, self._relayed.refused(command, in_use, now))
+                    self._tell(command, self._relayed.mistaken(command, now))
                 elif isinstance(found, Found):
                     is_queued = record.state == command_pb2.COMMAND_STATE_QUEUED
                     self._tell(command, self._relayed.found(command, found.replica_id, now, is_queued=is_queued))
@@ -225,22 +234,4 @@ class Forwarding:
         try:
             await self._peers.cancel(command.replica_id, command.command_id, why=command.cancel_why or "")
         except OpenlineError as failure:
-            log.info("forwarding.cancel_failed", command_id=command.command_id, why=failure.error.message)
-
-    def _forwarded(self, command: Command) -> pb.Forwarded:
-        identity = executor_service_pb2.Identity(owner=command.ask.owner, scopes=command.ask.scopes)
-        return pb.Forwarded(origin_replica_id=self._replica_id, identity=identity)
-
-    def _request(self, command: Command) -> pb.ExecuteRequest:
-        """What is asked there: the caller's session and key are this replica's to check, and so is whether it left."""
-        ask = command.ask
-        return pb.ExecuteRequest(
-            cluster_id=ask.cluster_id,
-            argv=ask.argv,
-            timeout_s=max(0.001, command.deadline - monotonic()),
-            session_id=ask.session_id,
-            correlation_id=ask.correlation_id,
-            command_id=ask.command_id,
-            output_limits=command_pb2.OutputLimits(max_bytes=ask.max_output_bytes),
-            traceparent=ask.traceparent,
-        )
+            log.info("forwarding.cancel_failed", **command.ask.names, why=failure.error.message)

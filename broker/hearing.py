@@ -5,13 +5,14 @@ What changes is published and heard at once. Everything is read anew every few s
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from time import monotonic
 
 from broker.core.connections import Connections
 from broker.core.directory import Directory
 from broker.core.proof import Proof
 from broker.presence import Presence
+from broker.replicated import FIRST_LOOK_S
 from broker.rpc.peers import Peers
 from broker.store.news import Change
 from broker.store.presence import PresenceRecords
@@ -23,7 +24,7 @@ from openline.v1 import cluster_service_pb2
 LOOK_EVERY_S = 1.0
 # To find what was missed, and how loaded executors are.
 READ_EVERY_S = 10.0
-# One that has come back empty is told all again within this; what it lacks until then is not believed to be gone.
+# A Redis that comes back, maybe empty, is told all again within this; whoever it lacks until then may be there.
 TOLD_AGAIN_S = 2 * LOOK_EVERY_S + 1.0
 
 
@@ -58,9 +59,26 @@ class Hearing:
         self.replicas: list[cluster_service_pb2.Replica] = []
         self.news: Callable[[str], None] = lambda _cluster_id: None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether whoever Redis lacks is gone."""
+        return monotonic() > self._whole_at
+
+    def not_in_redis(self, cluster_id: str) -> list[cluster_service_pb2.ConnectedExecutor]:
+        """Who is connected to other replicas while Redis may lack them, as far as it is known here."""
+        return [] if self.is_whole else self._directory.reachable(cluster_id)
+
     def read_again(self) -> None:
         """Redis is back: what it says may have changed meanwhile."""
         self._read_now.set()
+
+    async def begin(self) -> None:
+        """Agrees on the secret, if Redis answers: before an executor comes with what another replica has sent it."""
+        if not self._agrees_on_secret:
+            return
+        with suppress(OpenlineError, TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._meet()
 
     async def run(self) -> None:
         """Until it is cancelled by its owner."""
@@ -82,15 +100,12 @@ class Hearing:
                 await self._look()
                 if monotonic() >= read_at:
                     await self._read()
-                    read_at = monotonic() + READ_EVERY_S
+                    read_at = monotonic() + (READ_EVERY_S if self.is_whole else TOLD_AGAIN_S)
             except OpenlineError:  # what is known stays
-                continue
+                self._whole_at = monotonic() + TOLD_AGAIN_S
 
     async def _look(self) -> None:
-        # A new mark, which an empty Redis takes: with the one before it would look as if nothing had been lost.
-        mark, secret = await self._records.meet(new_id(), self._proof.secret)
-        if self._agrees_on_secret:
-            self._proof.agree(secret)
+        mark = await self._meet()
         if mark != self._mark:
             self._mark = mark
             self._whole_at = monotonic() + TOLD_AGAIN_S
@@ -99,11 +114,19 @@ class Hearing:
         self.replicas = [each for each in known if each.replica_id != self._presence.replica_id]
         await self._peers.know(self.replicas)
 
+    async def _meet(self) -> str:
+        """The mark that Redis has."""
+        # A new one, which an empty Redis takes: with the one before it would look as if nothing had been lost.
+        proposal = self._proof.secret if self._agrees_on_secret else None
+        mark, secret = await self._records.meet(new_id(), proposal)
+        if self._agrees_on_secret:
+            self._proof.agree(secret)
+        return mark
+
     async def _read(self) -> None:
         cluster_ids = sorted(self._clusters())
         present = dict(zip(cluster_ids, await self._records.read(cluster_ids), strict=True))
-        now = monotonic()
-        self._directory.refresh(present, now=now, is_whole=now > self._whole_at)
+        self._directory.refresh(present, now=monotonic(), is_whole=self.is_whole)
         for cluster_id, executors in present.items():
             for executor in executors:
                 self._look_for_newer(cluster_id, executor)

@@ -1,4 +1,4 @@
-"""The kill switch: every command of a session, an owner or a cluster is cancelled, here and on the other replicas.
+"""The kill switch: every command of a session, an owner, a cluster or a conversation is cancelled, on all replicas.
 
 Nothing is forbidden by it: a command that is asked for a moment later runs. Who is to ask no more loses the key first.
 """
@@ -28,6 +28,11 @@ class Killed:
     # Replicas that may have some left.
     unreached: tuple[str, ...]
 
+    def told(self, whose: Whose, why: str) -> str:
+        """For the audit trail."""
+        without = f", without {' '.join(self.unreached)}" if self.unreached else ""
+        return f"{whose}: {len(self.command_ids)} commands{without}: {why}"
+
 
 class Killing:
     def __init__(self, dispatcher: Dispatcher, waiting: Waiting, peers: Peers) -> None:
@@ -53,6 +58,8 @@ class Killing:
         command_ids = self._waiting.cancel(whose, why=why)
         commands = self._dispatcher.of(whose)
         for number, command in enumerate(commands, start=1):
+            # Before its end, which may follow at once.
+            command.cancelled_with = whose.more_than(command.ask) or command.cancelled_with
             self._dispatcher.cancel(command, why=why)
             if number % AT_A_TIME == 0:
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What a caller has: its commands and its sessions, newest first."""
+"""What a caller has: its commands, in either order, and its sessions, newest first."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from broker.paging import Page, check_id_token, page_size, read_page
 from broker.records import outline, record
 from broker.store import keys
 from broker.store.store import Store
-from openline.ids import first_made_at, is_token
+from openline import errors
+from openline.ids import first_made_at, is_name, is_token
+from openline.reasons import Reason
 from openline.v1 import command_pb2, command_service_pb2, session_service_pb2
 
 COMMANDS_AT_A_TIME = 500
@@ -30,31 +32,40 @@ class Listings:
     async def commands(
         self, request: command_service_pb2.ListCommandsRequest, caller: Caller
     ) -> Page[command_pb2.Command]:
-        """Those that the caller may see, as `Lookups.find` has it: its owner's, and for an admin a session's of others.
+        """Those that the caller may see, as `Lookups.find` has it: its owner's, and for an admin another one's.
 
-        Raises INVALID_COMMAND for a page_token that was not a page's, STORE_UNAVAILABLE.
+        Raises INVALID_COMMAND for an order that is none and a page_token that was not a page's, STORE_UNAVAILABLE.
         """
         token = check_id_token(request.page_token)
+        if request.order not in command_service_pb2.CommandOrder.values():
+            wrong = [("order", "must be COMMAND_ORDER_NEWEST_FIRST or COMMAND_ORDER_OLDEST_FIRST")]
+            raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "order is not valid", violations=wrong))
+        oldest_first = request.order == command_service_pb2.COMMAND_ORDER_OLDEST_FIRST
         names = (request.session_id, request.correlation_id)
-        if not all(is_token(name) for name in names if name):
+        owner = request.owner or caller.owner
+        is_seen = owner == caller.owner or ("admin" in caller.scopes and is_name(owner))
+        if not is_seen or not all(is_token(name) for name in names if name):
             return Page([], "")
         if request.session_id:
             listing = keys.session_commands(request.session_id)
         elif request.correlation_id:
-            listing = keys.conversation_commands(caller.owner, request.correlation_id)
+            listing = keys.conversation_commands(owner, request.correlation_id)
         else:
-            listing = keys.owned_commands(caller.owner)
+            listing = keys.owned_commands(owner)
         # The list lives on with its newest command, and what has expired since is still on it.
         oldest = time.time() - self._store.results.ttl_s
         asked_since = seconds(request.since)
         since = first_made_at(max(oldest, asked_since - CLOCK_SLACK_S))
 
-        async def fetch(before: str, count: int) -> Sequence[tuple[str, command_pb2.Command | None]]:
-            return await self._store.history.page(listing, before=before, since=since, count=count)
+        async def fetch(shown: str, count: int) -> Sequence[tuple[str, command_pb2.Command | None]]:
+            return await self._store.history.page(
+                listing, shown=shown, since=since, count=count, oldest_first=oldest_first
+            )
 
         def fits(command: command_pb2.Command) -> bool:
             return (
                 may_see(caller, command)
+                and request.owner in ("", command.owner)
                 and request.cluster_id in ("", command.cluster_id)
                 and request.session_id in ("", command.session_id)
                 and request.correlation_id in ("", command.correlation_id)
@@ -62,7 +73,15 @@ class Listings:
             )
 
         size = page_size(request.page_size)
-        page = await read_page(fetch, fits, size=size, token=token, at_a_time=COMMANDS_AT_A_TIME, most=MAX_COMMANDS)
+        page = await read_page(
+            fetch,
+            fits,
+            size=size,
+            token=token,
+            at_a_time=COMMANDS_AT_A_TIME,
+            most=MAX_COMMANDS,
+            newest_last=oldest_first,
+        )
         return Page([self._now(command) for command in page.items], page.next_token)
 
     async def sessions(

@@ -73,13 +73,13 @@ class Lookups:
             case _:
                 yield Replay(source, from_seq=from_seq)
 
-    async def cancel(self, command_id: str, caller: Caller, *, why: str) -> command_pb2.CommandState.ValueType:
-        """Asks for the command to be stopped; the state it was in. Raises as `find` does."""
+    async def cancel(self, command_id: str, caller: Caller, *, why: str) -> command_service_pb2.CancelCommandResponse:
+        """Asks for the command to be stopped; says the state it was in. Raises as `find` does."""
         found = await self.find(command_id, caller)
         why = errors.short(why) or "cancelled by the caller"
         match found:
             case Command():
-                state = found.state.value
+                state = record(found).state
                 self._dispatcher.cancel(found, why=why)
                 asked: Ask | command_pb2.Command = found.ask
             case Found():
@@ -95,7 +95,7 @@ class Lookups:
         # Another replica has told of it already.
         if state != command_pb2.COMMAND_STATE_DONE:
             self._tell_of_cancel(caller, asked, command_id, why)
-        return state
+        return command_service_pb2.CancelCommandResponse(state=state, correlation_id=asked.correlation_id)
 
     def _tell_of_cancel(self, caller: Caller, asked: Ask | command_pb2.Command, command_id: str, why: str) -> None:
         if not caller.is_peer:
@@ -127,7 +127,7 @@ class Lookups:
 
     async def _find(self, command_id: str, caller: Caller) -> Source | None:
         here = self._here(command_id, caller)
-        if here is not None and here.state is not State.FORWARDED:
+        if here is not None and (here.state is not State.FORWARDED or here.result is not None):
             return here
         failure: errors.OpenlineError | None = None
         if here is None:
@@ -144,7 +144,7 @@ class Lookups:
                 return elsewhere
         # Its record may have been written while the store was asked, and taken off the ledger before.
         here = self._here(command_id, caller)
-        if here is not None and caller.is_peer and here.state is State.FORWARDED:
+        if here is not None and caller.is_peer and here.state is State.FORWARDED and here.result is None:
             raise errors.OpenlineError(whereabouts.elsewhere(here, began_us=self._peers.began_us))
         if here is not None:
             return here

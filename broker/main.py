@@ -17,8 +17,10 @@ from broker.store.embedded import DirectoryUnusable, EmbeddedFailed, embedded_va
 from broker.store.store import open_store
 from openline import __version__
 from openline.logs import set_up_logs
+from openline.loudness import LOUDNESS
 from openline.process import allow_open_files, forbid_core_dumps
 from openline.settings import fail, fail_to_listen, load
+from openline.tracing.exporting import traced
 
 PROGRAM = "openline-broker"
 
@@ -27,7 +29,7 @@ log = structlog.get_logger()
 
 def main() -> None:
     forbid_core_dumps()
-    if sys.argv[1:2] and sys.argv[1] in cli.COMMANDS:
+    if sys.argv[1:2] and cli.knows(sys.argv[1]):
         cli.main(sys.argv[1:])
         return
     allow_open_files()
@@ -41,14 +43,19 @@ def main() -> None:
         )
     except ValueError as mistake:
         fail(PROGRAM, str(mistake))
-    for flag, address in (("--listen", settings.listen), ("--metrics-listen", settings.metrics_listen)):
+    for flag, address in (
+        ("--listen", settings.listen),
+        ("--metrics-listen", settings.metrics_listen),
+        ("--health-listen", settings.health_listen),
+    ):
         try:
             if address is not None:
                 check_listen(address)
         except OSError as failure:
             fail_to_listen(PROGRAM, address or settings.listen, failure, flag=flag)
     try:
-        uvloop.run(_run(settings, credentials))
+        with traced(PROGRAM, about={"service.instance.id": settings.replica_id}):
+            uvloop.run(_run(settings, credentials))
     except DirectoryUnusable as failure:
         fail(PROGRAM, f"--data-dir: {failure}")
     except (CannotListen, EmbeddedFailed, OSError) as failure:
@@ -60,6 +67,7 @@ async def _run(settings: BrokerSettings, credentials: Credentials) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    LOUDNESS.toggle_on_signal()
     # A command makes a hundred objects that live as long as it does. By default all are looked through every few
     # commands, again and again; and what is here before the first command stays anyway.
     gc.freeze()

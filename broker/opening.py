@@ -6,17 +6,17 @@ are too many, the oldest makes room: whoever means well says its first word at o
 
 import asyncio
 from collections.abc import Awaitable
-from time import monotonic
 from typing import TypeVar
 
 import structlog
 
+from broker.seldom import Seldom
 from openline import errors, limits
 from openline.reasons import NO, Reason
 
 MAX_SILENT = 10_000
-# The log tells of those that had to make room together, no more often than this.
-TELL_EVERY_S = 60.0
+# What strangers call themselves is for the log.
+MAX_NAME_CHARACTERS = 200
 
 T = TypeVar("T")
 
@@ -29,8 +29,10 @@ class Opening:
     def __init__(self) -> None:
         # The oldest first.
         self._silent: dict[asyncio.Timeout, None] = {}
-        self._untold = 0
-        self._told_at = float("-inf")
+        # Since the start.
+        self.crowded_out = 0
+        self._crowdings = Seldom()
+        self._not_understood = Seldom()
 
     def __len__(self) -> int:
         return len(self._silent)
@@ -56,15 +58,18 @@ class Opening:
         finally:
             self._silent.pop(patience, None)
 
+    def not_understood(self, who: str, why: str) -> None:
+        """A Hello was of no version that is spoken here. Its sender has shown no credential, and may say it again."""
+        if count := self._not_understood.count():
+            who = who if len(who) <= MAX_NAME_CHARACTERS and who.isascii() and who.isprintable() else ""
+            log.warning("version.unsupported", hellos=count, last_from=who, why=why)
+
     def _make_room(self) -> None:
         oldest = next(iter(self._silent))
         del self._silent[oldest]
         # One whose time is up is about to end anyway, and its timeout can be moved no more.
         if not oldest.expired():
             oldest.reschedule(asyncio.get_running_loop().time())
-        self._untold += 1
-        now = monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            log.warning("calls.crowded_out", calls=self._untold)
-            self._untold = 0
+        self.crowded_out += 1
+        if count := self._crowdings.count():
+            log.warning("calls.crowded_out", calls=count)

@@ -1,4 +1,4 @@
-"""What callers are shown of clusters: as Redis has it, with what is connected here; and every change, to who watches.
+"""What callers are shown of clusters: as Redis has it, and what it may lack; and every change, to who watches.
 
 While somebody watches, one task reads what news there are of and tells all watchers. A watcher has a list of clusters
 it was not told of yet, and reads at its own pace: what changes twice meanwhile it is told once.
@@ -6,7 +6,7 @@ it was not told of yet, and reads at its own pace: what changes twice meanwhile 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from broker.core import quotas
 from broker.core.credentials import Caller
@@ -18,6 +18,7 @@ from openline.reasons import NO, Reason
 from openline.v1 import cluster_service_pb2
 
 Cluster = cluster_service_pb2.Cluster
+ConnectedExecutor = cluster_service_pb2.ConnectedExecutor
 
 # To find that clusters were registered or are not any more; of all else there are news.
 LOOK_EVERY_S = 1.0
@@ -55,10 +56,19 @@ class Watch:
 
 
 class Overview:
-    def __init__(self, records: Clusters, registry: Registry, presence: Presence) -> None:
+    """`not_in_redis` says who is connected to other replicas and may be missing there."""
+
+    def __init__(
+        self,
+        records: Clusters,
+        registry: Registry,
+        presence: Presence,
+        not_in_redis: Callable[[str], Sequence[ConnectedExecutor]],
+    ) -> None:
         self._records = records
         self._registry = registry
         self._presence = presence
+        self._not_in_redis = not_in_redis
         # Those that some watcher sees, as they were read last.
         self._known: dict[str, Cluster] = {}
         # One reads at a time, so that what is older never comes last.
@@ -78,12 +88,13 @@ class Overview:
         for cluster in clusters:
             cluster.has_token = True
             here = self._presence.executors(cluster.cluster_id)
-            if here:
-                known = {executor.executor_id for executor in here}
-                elsewhere = [executor for executor in cluster.executors if executor.executor_id not in known]
-                cluster.executors.clear()
-                cluster.executors.extend([*here, *elsewhere])
-                cluster.connected = True
+            executors: dict[str, ConnectedExecutor] = {}
+            # The first word on each is the best one.
+            for executor in (*here, *cluster.executors, *self._not_in_redis(cluster.cluster_id)):
+                executors.setdefault(executor.executor_id, executor)
+            cluster.executors.clear()
+            cluster.executors.extend(executors.values())
+            cluster.connected = bool(executors)
         return clusters
 
     def as_known(self, cluster_id: str) -> Cluster:

@@ -1,5 +1,5 @@
-"""Lists, a page at a time: newest first, what fits of what is fetched, with a bound on what is looked at for it; or
-sorted, of what is in memory.
+"""Lists, a page at a time: in the order in which they are fetched, what fits, with a bound on what is looked at for it;
+or sorted, of what is in memory.
 """
 
 import heapq
@@ -15,8 +15,8 @@ MAX_PAGE = 1000
 USUAL_PAGE = 100
 
 T = TypeVar("T")
-# So many, newest first, before the one with this id; from the newest on if it is empty. None for what is not there any
-# more. Two neighbours may have one id: the second is passed over.
+# So many that come after the one with this id; from the first one on if it is empty. None for what is not there any
+# more. Neighbours may have one id: the newest of them counts.
 Fetch = Callable[[str, int], Awaitable[Sequence[tuple[str, T | None]]]]
 
 
@@ -36,15 +36,20 @@ async def read_page(
     token: str,
     at_a_time: int,
     most: int,
+    newest_last: bool = False,
 ) -> Page[T]:
-    """Looks at about `most`: a page on which little fits is short, and its token goes on."""
+    """Looks at about `most`: a page on which little fits is short, and its token goes on.
+
+    Of neighbours with one id the first is the newest, or with `newest_last` the last.
+    """
     items: list[T] = []
     # Where the next page begins: behind what was shown, since the place of what does not fit is not to be told either.
     shown = last = token
     looked_at = 0
     while True:
         batch = await fetch(last, at_a_time)
-        for name, item in batch:
+        is_end = len(batch) < at_a_time
+        for name, item in _each_once(batch, newest_last=newest_last, is_end=is_end):
             if name == last:
                 continue
             if item is not None and fits(item):
@@ -54,10 +59,26 @@ async def read_page(
                 shown = name
             last = name
         looked_at += len(batch)
-        if len(batch) < at_a_time:
+        if is_end:
             return Page(items, "")
         if looked_at >= most:
             return Page(items, last)
+
+
+def _each_once(
+    batch: Sequence[tuple[str, T | None]], *, newest_last: bool, is_end: bool
+) -> Iterable[tuple[str, T | None]]:
+    """The newest of each id, in the same order."""
+    items: dict[str, T | None] = {}
+    for name, item in batch:
+        if newest_last:
+            items[name] = item
+        else:
+            items.setdefault(name, item)
+    if newest_last and not is_end and len(items) > 1:
+        # A newer one of the last may be the first that comes next: then it is fetched together with that.
+        items.popitem()
+    return items.items()
 
 
 def sorted_page(items: Iterable[T], place: Callable[[T], tuple[str, str]], *, size: int, token: str) -> Page[T]:

@@ -74,6 +74,16 @@ class Presence:
         """The cluster's executors that are connected to this replica."""
         return [self._executor(connection) for connection in self._connections.of_cluster(cluster_id)]
 
+    def own_record(self, *, executors: int) -> cluster_service_pb2.Replica:
+        """This replica, with so many executors."""
+        return cluster_service_pb2.Replica(
+            replica_id=self.replica_id,
+            address=self._address,
+            started_at=self._started_at,
+            draining=self.is_draining,
+            executors=executors,
+        )
+
     async def run(self, address: Address) -> None:
         """Until it is cancelled by its owner; `address` is where the other replicas reach this one."""
         self._address = address
@@ -118,13 +128,7 @@ class Presence:
     async def _refresh(self) -> None:
         connections = list(self._connections)
         await self._register(connections, changed=False)
-        replica = cluster_service_pb2.Replica(
-            replica_id=self.replica_id,
-            address=self._address,
-            started_at=self._started_at,
-            draining=self.is_draining,
-            executors=len(connections),
-        )
+        replica = self.own_record(executors=len(connections))
         if not await self._records.register_replica(replica, epoch=self._epoch):
             log.error("replica.id_in_use", replica_id=self.replica_id)
 
@@ -149,4 +153,5 @@ class Presence:
             max_concurrency=connection.max_concurrency,
             running=len(connection.commands),
             moving=connection.moving,
+            attempt=connection.attempt,
         )

@@ -17,14 +17,14 @@ MAX_SHOWN_CHARACTERS = 2048
 def record(command: Command) -> command_pb2.Command:
     """What is known of a command now."""
     ask = command.ask
-    is_done = command.state is State.DONE
+    is_done = command.result is not None
     first_seq, frames = command.transcript.frames() if ask.live and is_done else (0, [])
     return command_pb2.Command(
         command_id=ask.command_id,
         cluster_id=ask.cluster_id,
         session_id=ask.session_id,
         correlation_id=ask.correlation_id,
-        state=command.state.value,
+        state=State.DONE.value if is_done else command.state.value,
         argv=ask.argv,
         owner=ask.owner,
         created_at=command.asked_at,
@@ -33,6 +33,7 @@ def record(command: Command) -> command_pb2.Command:
         next_seq=command.transcript.next_seq if is_done else 0,
         frames=frames,
         first_seq=first_seq,
+        scopes=ask.scopes,
     )
 
 
@@ -40,6 +41,7 @@ def outline(shown: command_pb2.Command) -> command_pb2.Command:
     """The same record without output and with a bounded argv; it is changed in place."""
     shown.argv[:] = shorten(shown.argv)
     shown.ClearField("frames")
+    shown.ClearField("scopes")
     if shown.HasField("result"):
         shown.result.ClearField("stdout")
         shown.result.ClearField("stderr")
@@ -48,13 +50,13 @@ def outline(shown: command_pb2.Command) -> command_pb2.Command:
 
 def running(command: Command) -> command_pb2.Command | None:
     """The outline of a command that runs here; of one that has ended, or is another replica's, others tell."""
-    return None if command.state in (State.DONE, State.FORWARDED) else outline(record(command))
+    has_ended = command.result is not None
+    return None if has_ended or command.state is State.FORWARDED else outline(record(command))
 
 
-def shorten(argv: Sequence[str]) -> list[str]:
+def shorten(argv: Sequence[str], *, room: int = MAX_SHOWN_CHARACTERS) -> list[str]:
     """The words as far as they fit, and then `…`."""
     shown: list[str] = []
-    room = MAX_SHOWN_CHARACTERS
     for word in argv:
         if len(word) > room:
             return [*shown, "…"]

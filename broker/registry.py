@@ -1,7 +1,6 @@
 """Which clusters are registered, and what a caller is told of one that is not, or that is not connected."""
 
 import asyncio
-import difflib
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import KeysView, Sequence
@@ -11,11 +10,9 @@ from broker.core.credentials import Caller, Credentials
 from broker.core.patterns import Patterns
 from broker.store.store import Store
 from openline import errors
-from openline.ids import is_cluster_id
-from openline.reasons import Reason
+from openline.near import cluster_unknown
 from openline.v1 import command_pb2
 
-MAX_LISTED = 100
 # Lists of clusters that are remembered; the one that was not asked for the longest is forgotten first.
 MAX_VISIBLE = 100
 # How long a caller is kept waiting to be told since when a cluster is away; that it is away is known already.
@@ -61,15 +58,7 @@ class Registry:
             return
         self._credentials.require_whole()
         available = self.visible(caller)
-        # One that could not be an id is near to nothing, and may be megabytes.
-        near = difflib.get_close_matches(cluster_id, available, n=3) if is_cluster_id(cluster_id) else []
-        shown = errors.short(cluster_id)
-        unknown = errors.error(
-            Reason.CLUSTER_UNKNOWN,
-            f"no cluster {shown!r}" + (f"; did you mean {', '.join(near)}?" if near else ""),
-            metadata={"cluster_id": shown, "available": ",".join(available[:MAX_LISTED]), "near": ",".join(near)},
-        )
-        raise errors.OpenlineError(unknown)
+        raise errors.OpenlineError(cluster_unknown(cluster_id, available))
 
     def _changed(self, cluster_id: str) -> None:
         """The cluster has come or gone."""

@@ -11,6 +11,7 @@ import structlog
 from broker.admission import Admission
 from broker.api_keys import ApiKeys
 from broker.audit import Audit
+from broker.core.checks import Sharing
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
 from broker.core.ledger import Ledger
@@ -27,19 +28,26 @@ from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.opening import Opening
 from broker.overview import Overview
+from broker.own_overview import OwnOverview
 from broker.presence import Presence
 from broker.refusals import Refusals
 from broker.registry import Registry
+from broker.rivals import Rivals
 from broker.rpc.peers import Peers
+from broker.rpc.volume import Volume
 from broker.settings import BrokerSettings
 from broker.sharing import share_forever
 from broker.store.store import Store
+from broker.survey import Survey
 from broker.tokens import Tokens
+from broker.views import Views
 from openline import errors
 from openline.channels import Dialer
 from openline.errors import OpenlineError
+from openline.lag import measure_lag
 from openline.reasons import Reason
 from openline.settings import Address
+from openline.tally import Histogram
 
 # How long a stop waits to say in Redis that this replica is gone; without it the others find out by themselves.
 LEAVE_S = 1.0
@@ -56,9 +64,11 @@ class Replica:
         self.proof = Proof(replica_id, secret=secret)
         self.directory = Directory(replica_id)
         self.ledger = Ledger(reconnect_grace_s=settings.reconnect_grace, directory=self.directory)
+        self.rivals = Rivals(self.ledger.connections, self.directory)
         self.registry = Registry(credentials, store)
         self.opening = Opening()
         self.refusals = Refusals()
+        self.volume = Volume()
         self.tokens = Tokens(credentials.tokens, store.tokens, self.proof)
         self.api_keys = ApiKeys(credentials.keys, store.api_keys, self.proof)
         self.lasting = LastingCalls(credentials)
@@ -72,7 +82,6 @@ class Replica:
             store.presence,
             replica_id=replica_id,
         )
-        self.overview = Overview(store.clusters, self.registry, self.presence)
         self.hearing = Hearing(
             self.ledger.connections,
             self.directory,
@@ -83,10 +92,15 @@ class Replica:
             clusters=lambda: self.registry.clusters,
             agrees_on_secret=secret is None,
         )
+        self.overview = Overview(store.clusters, self.registry, self.presence, self.hearing.not_in_redis)
         store.behind.on_recovered = self._redis_is_back
         self.dispatcher = Dispatcher(
             self.ledger, self.directory, store, self.presence, self.peers, self.proof, self.audit
         )
+        self.lag = Histogram()
+        own = OwnOverview(self.ledger, self.dispatcher, self.presence, store.behind, self.lag)
+        self.survey = Survey(own, self.peers, self.hearing, self.registry, self.directory, store.clusters)
+        self.views = Views(self.survey)
         self.tokens.ended = self._close_streams
         self.api_keys.ended = self.lasting.end
         self.hearing.news = self._news
@@ -94,14 +108,21 @@ class Replica:
         self.lookups = Lookups(self.dispatcher, store, self.peers, self.audit)
         self.listings = Listings(self.dispatcher, store)
         self.quotas = Quotas(Quota(commands=settings.quota_commands_per_minute, in_flight=settings.quota_in_flight))
+        self.conversations = Quotas.of_conversations(
+            Quota(
+                commands=settings.quota_conversation_commands_per_minute,
+                in_flight=settings.quota_conversation_in_flight,
+            )
+        )
         self.executions = Executions(
             self.dispatcher,
             store,
             credentials,
             self.registry,
             Earlier(self.dispatcher, store, self.peers),
-            Admission(self.dispatcher, self.quotas, self.audit),
+            Admission(self.dispatcher, self.quotas, self.conversations, self.audit),
             max_output_bytes=settings.max_output_bytes,
+            sharing=Sharing(settings.share_within, settings.cache_for),
         )
         self.killing = Killing(self.dispatcher, self.executions.waiting, self.peers)
 
@@ -132,7 +153,9 @@ class Replica:
                 asyncio.create_task(self.tokens.run(), name="tokens"),
                 asyncio.create_task(self.api_keys.run(), name="api-keys"),
                 asyncio.create_task(self.overview.run(), name="overview"),
+                asyncio.create_task(measure_lag(self.lag), name="loop-lag"),
                 asyncio.create_task(share_forever(self.quotas, self._store.quotas), name="quotas"),
+                asyncio.create_task(share_forever(self.conversations, self._store.quotas), name="conversations"),
             )
             for task in tasks:
                 task.add_done_callback(_report)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -20,10 +20,14 @@ from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
 from broker.rpc.audited import Audited
 from broker.rpc.cancel_all import CancelAllMethod
+from broker.rpc.cancel_commands import CancelCommandsMethod
 from broker.rpc.clusters import ClusterService
 from broker.rpc.commands import CommandService
+from broker.rpc.drain import DrainMethod
 from broker.rpc.executors import ExecutorService
 from broker.rpc.keyless import Health, Reflection
+from broker.rpc.log_level import SetLogLevelMethod
+from broker.rpc.overview import OverviewMethods
 from broker.rpc.pipe import Pipes
 from broker.rpc.service import add_service
 from broker.rpc.sessions import SessionService
@@ -31,6 +35,7 @@ from broker.settings import BrokerSettings
 from broker.store.store import Store
 from openline.channels import SERVER_OPTIONS, server_credentials
 from openline.fresh import Fresh
+from openline.health import serve_health
 from openline.process import open_files
 from openline.settings import Address
 from openline.tls import Pems
@@ -80,20 +85,30 @@ async def serve(settings: BrokerSettings, store: Store, credentials: Credentials
         replica.refusals,
         replica_id=settings.replica_id,
     )
+    health = Health([descriptor.full_name for descriptor in DESCRIPTORS])
     async with contextlib.AsyncExitStack() as stages:
         if (listen := settings.metrics_listen) is not None:
-            try:
+            with _naming("--metrics-listen", listen):
                 await stages.enter_async_context(serve_metrics(listen, replica, store, pipes))
-            except OSError as failure:
-                raise CannotListen(
-                    f"--metrics-listen: cannot listen on {listen}: {failure.strerror or failure}"
-                ) from None
-        yield await stages.enter_async_context(_serving(settings, store, credentials, replica, pipes))
+        # Before and behind the server: it says of a replica that drains that it does not serve.
+        if (listen := settings.health_listen) is not None:
+            with _naming("--health-listen", listen):
+                health_page = serve_health(listen, healthy=lambda: health.is_serving, otherwise="not serving")
+                await stages.enter_async_context(health_page)
+        yield await stages.enter_async_context(_serving(settings, store, credentials, replica, pipes, health))
+
+
+@contextlib.contextmanager
+def _naming(flag: str, listen: Address) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise CannotListen(f"{flag}: cannot listen on {listen}: {failure.strerror or failure}") from None
 
 
 @contextlib.asynccontextmanager
 async def _serving(
-    settings: BrokerSettings, store: Store, credentials: Credentials, replica: Replica, pipes: Pipes
+    settings: BrokerSettings, store: Store, credentials: Credentials, replica: Replica, pipes: Pipes, health: Health
 ) -> AsyncIterator[Address]:
     """The gRPC server, from its first to its last call."""
     executors = ExecutorService(
@@ -103,6 +118,7 @@ async def _serving(
         replica.proof,
         replica.opening,
         replica.refusals,
+        replica.rivals,
         replica_id=settings.replica_id,
     )
     draining = Draining(replica, executors)
@@ -117,6 +133,7 @@ async def _serving(
             replica.lasting,
             replica.proof,
             pipes,
+            CancelCommandsMethod(replica.killing, credentials, replica.audit),
         ),
         "SessionService": SessionService(store, credentials, replica.registry, replica.listings, replica.audit),
         "ClusterService": ClusterService(credentials, replica.registry, replica.overview, replica.lasting),
@@ -124,25 +141,34 @@ async def _serving(
             replica.tokens,
             credentials,
             replica.registry,
-            draining,
             ApiKeyMethods(replica.api_keys, credentials, audited),
             CancelAllMethod(replica.killing, replica.registry, replica.proof, audited),
+            DrainMethod(draining, replica.peers, replica.proof, audited, replica_id=settings.replica_id),
+            OverviewMethods(replica.survey, replica.views, credentials, replica.lasting, replica.proof),
             AuditEntries(store.audit, credentials),
             audited,
+            SetLogLevelMethod(replica.peers, replica.proof, audited, replica_id=settings.replica_id),
         ),
     }
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
-    health = Health(names)
     servicers[HEALTH.name] = health
     most = ("grpc.max_allowed_incoming_connections", connections_allowed())
     server = grpc.aio.server(options=[*SERVER_OPTIONS, most])
     for descriptor in (*DESCRIPTORS, HEALTH):
-        add_service(server, descriptor, servicers[descriptor.name], opening=replica.opening, refusals=replica.refusals)
+        add_service(
+            server,
+            descriptor,
+            servicers[descriptor.name],
+            opening=replica.opening,
+            refusals=replica.refusals,
+            volume=replica.volume,
+        )
     reflecting = Reflection([*names, HEALTH.full_name, reflection.SERVICE_NAME])
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
+    # Nothing is `shown`: the replica's dialer has the same certificate, and tells when it expires.
     tls = Fresh(settings.tls.paths, settings.tls.read, use="listen") if settings.tls else None
     address = _listen(server, settings, tls)
-    await asyncio.gather(replica.tokens.begin(), replica.api_keys.begin())
+    await asyncio.gather(replica.tokens.begin(), replica.api_keys.begin(), replica.hearing.begin())
     await server.start()
     health.serves(True)
     async with replica.known_at(settings.advertise or _advertised(address)):
@@ -159,6 +185,7 @@ async def _serving(
             await asyncio.gather(*asides, return_exceptions=True)
             health.serves(False)
             replica.overview.close()
+            replica.views.close()
             await draining.finish(pipes)
             replica.dispatcher.streams.let_go_of_all()
             pipes.close()

@@ -40,7 +40,9 @@ def _check(ask: Ask, session: session_service_pb2.Session) -> None:
     if session.owner != ask.owner or not ask.clusters.sees(session.cluster_id):
         raise _unknown()
     if session.cluster_id != ask.cluster_id:
-        raise errors.OpenlineError(errors.error(Reason.SESSION_MISMATCH, "Session cluster mismatch"))
+        step = f"Leave `session_id` out, for it is optional; this session is of the cluster {session.cluster_id}."
+        metadata = {"session_cluster_id": session.cluster_id, errors.NEXT_STEP: step}
+        raise errors.OpenlineError(errors.error(Reason.SESSION_MISMATCH, "Session cluster mismatch", metadata=metadata))
 
 
 def _unknown() -> errors.OpenlineError:

@@ -42,7 +42,8 @@ def _usual_replica_id(given: dict[str, Any]) -> str:
 
 class BrokerSettings(NetworkSettings):
     """Holds executors' streams, takes commands from callers, and brings the two together. One that runs is asked for
-    credentials by `openline-broker token create|list|revoke` and `openline-broker key create|list|revoke`."""
+    credentials by `openline-broker token create|list|revoke` and `openline-broker key create|list|revoke`, told to log
+    more by `openline-broker log-level debug`, and watched by `openline-broker top`."""
 
     listen: Address = Address("127.0.0.1:50051")
     """Where executors and callers connect, HOST:PORT; port 0 takes a free one."""
@@ -60,6 +61,9 @@ class BrokerSettings(NetworkSettings):
     Without it the broker runs an embedded Valkey of its own."""
     metrics_listen: Address | None = None
     """Where Prometheus finds /metrics, HOST:PORT; no key is asked for. Without it there are none."""
+    health_listen: Address | None = None
+    """HOST:PORT for `GET /healthz`, 200 while gRPC health says SERVING, and `GET /livez`, 200 while the process
+    answers. Always in plaintext, for probes that speak no TLS. Off by default."""
     data_dir: Path | None = None
     """Where the embedded Valkey keeps its data. Without it, nothing outlives the broker."""
     api_keys: Secrets = ()
@@ -81,6 +85,17 @@ class BrokerSettings(NetworkSettings):
     """How many commands the owner of a key may ask for in a minute, of all replicas together; 0 is no limit."""
     quota_in_flight: int = Field(0, ge=0, le=1_000_000)
     """How many commands the owner of a key may have running or waiting at one time; 0 is no limit."""
+    quota_conversation_commands_per_minute: int = Field(0, ge=0, le=10_000_000)
+    """How many commands of those one session or correlation id may ask for in a minute; 0 is no limit."""
+    quota_conversation_in_flight: int = Field(0, ge=0, le=1_000_000)
+    """How many commands of those one session or correlation id may have running or waiting at one time; 0 is no
+    limit."""
+    share_within: float = Field(1.0, ge=0, le=limits.MAX_ANSWER_AGE_S)
+    """Reads that are identical run once: a command joins one of the same caller that was sent to the executor less than
+    so long ago and still runs, seconds. 0: each has a run of its own, whatever it asks for."""
+    cache_for: float = Field(0.0, ge=0, le=limits.MAX_ANSWER_AGE_S)
+    """And it has the result of one that was sent less than so long ago and has succeeded, seconds. A request may say
+    both for itself."""
     result_ttl: int = Field(3600, ge=1, le=30 * 24 * 3600)
     """How long a result can be fetched by its id, seconds."""
     reconnect_grace: float = Field(10.0, ge=0, le=300)
@@ -109,6 +124,12 @@ class BrokerSettings(NetworkSettings):
             raise ValueError("--tls-client-ca: has no effect without --tls-cert")
         if self.executor_certificates and self.tls_client_ca is None:
             raise ValueError("--executor-certificates: has no effect without --tls-client-ca")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sharing(self) -> Self:
+        if self.cache_for and not self.share_within:
+            raise ValueError("--cache-for: has no effect with --share-within 0")
         return self
 
     @property

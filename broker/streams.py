@@ -2,6 +2,7 @@
 
 from broker.core.connections import Connection
 from broker.core.proof import Proof
+from broker.dispatches import Dispatches
 from openline.stream import FrameStream
 from openline.v1 import executor_service_pb2
 
@@ -18,6 +19,7 @@ class Streams:
     def __init__(self, proof: Proof) -> None:
         self._proof = proof
         self._streams: dict[Connection, Stream] = {}
+        self.dispatches = Dispatches()
 
     def __repr__(self) -> str:
         return f"<Streams n={len(self._streams)}>"
@@ -42,6 +44,7 @@ class Streams:
         kind = frame.WhichOneof("frame")
         if kind == "execute":
             where = {"cluster_id": connection.cluster_id, "executor_id": connection.executor_id}
+            self.dispatches.begin(connection, frame.execute)
             frame.execute.seal = self._proof.seal(frame.execute, **where)
         stream.send(frame, answered=kind not in UNANSWERED)
 

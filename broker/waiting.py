@@ -38,7 +38,7 @@ class Waiting:
         """
         if len(self._tasks) >= MAX_WAITING:
             raise errors.OpenlineError(errors.error(Reason.STORE_UNAVAILABLE, "too many wait for Redis"))
-        task = asyncio.get_running_loop().create_task(_answered(wait, execution))
+        task = asyncio.get_running_loop().create_task(_answered(wait, execution, ask))
         self._tasks[task] = _Waiter(ask, execution, is_new)
         task.add_done_callback(self._tasks.pop)
         if ask is not None and ask.command_id not in self._expected:
@@ -53,7 +53,10 @@ class Waiting:
             ask, execution = waiter.ask, waiter.execution
             if ask is not None and not execution.over and whose.has(ask):
                 # Its task sees that, frees the key that it may have claimed, and ends.
-                execution.answer(errors.error(Reason.CANCELLED, why, executed=NO if waiter.is_first else UNKNOWN))
+                executed = NO if waiter.is_first else UNKNOWN
+                more = whose.more_than(ask)
+                metadata = {errors.CANCELLED_WITH: more} if more else {}
+                execution.answer(errors.error(Reason.CANCELLED, why, executed=executed, metadata=metadata))
                 cancelled.add(ask.command_id)
         return cancelled
 
@@ -77,7 +80,7 @@ class _Waiter:
         return self.is_new or has_claimed
 
 
-async def _answered(wait: Wait, execution: Execution) -> None:
+async def _answered(wait: Wait, execution: Execution, ask: Ask | None) -> None:
     """Whatever goes wrong on the way, the caller is told."""
     try:
         await wait(execution)
@@ -88,5 +91,5 @@ async def _answered(wait: Wait, execution: Execution) -> None:
         execution.free_key()  # nothing waits any more once the command is sent
         raise
     except Exception:
-        log.exception("execution.failed")
+        log.exception("execution.failed", **({} if ask is None else ask.names))
         execution.answer(errors.error(Reason.INTERNAL, "internal error; see the broker's log"))

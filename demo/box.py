@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -31,6 +31,8 @@ class Box:
     gateway_url: str
     brokers: tuple[str, ...]
     redis_url: str
+    # Where Prometheus reads: URLs of the gateway and of each broker.
+    metrics: tuple[str, ...]
     kubeconfigs: tuple[Path, ...]
     programs: tuple[Program, ...]
 
@@ -43,14 +45,14 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
     addresses = (f"127.0.0.1:{settings.port}", *brokers)
     if len(set(addresses)) < len(addresses):
         raise StartFailed("--port is one of the brokers' ports; --broker-port is the first of those")
-    for address in addresses:
-        _check_free(address)
     clusters = ["local", *(f"local-{index}" for index in range(2, settings.clusters + 1))]
     tokens = {cluster: secrets.token_urlsafe(32) for cluster in clusters}
     scripts = Path(sys.executable).parent
     common = {"OPENLINE_LOG_LEVEL": settings.log_level, "OPENLINE_LOG_FORMAT": settings.log_format}
     programs: list[Program] = []
     async with contextlib.AsyncExitStack() as stages:
+        for address in addresses:
+            stages.enter_context(_held(int(address.rpartition(":")[2])))
 
         async def start(name: str, *command: str | Path, **environment: str) -> None:
             programs.append(
@@ -64,15 +66,17 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
             (directory / cluster).mkdir()
             server = await stages.enter_async_context(serve(directory=directory / cluster))
             kubeconfigs.append(server.kubeconfig)
-        redis_port = _free_port()
+        redis_port = stages.enter_context(_held(0))
         redis_url = f"redis://127.0.0.1:{redis_port}"
         await start("valkey", get_binary_path(), "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "",
                     "--dir", directory)  # fmt: skip
         await _until_listening(f"127.0.0.1:{redis_port}", programs)
-        for index, address in enumerate(brokers, start=1):
+        pages = [f"127.0.0.1:{stages.enter_context(_held(0))}" for _ in brokers]
+        for index, (address, page) in enumerate(zip(brokers, pages, strict=True), start=1):
             await start(
                 f"broker-{index}", scripts / "openline-broker",
                 "--listen", address, "--replica-id", f"broker-{index}", "--redis-url", redis_url,
+                "--metrics-listen", page,
                 OPENLINE_API_KEYS=f"demo:{settings.api_key}:{SCOPES}",
                 OPENLINE_EXECUTOR_TOKENS=",".join(f"{cluster}:{token}" for cluster, token in tokens.items()),
             )  # fmt: skip
@@ -91,21 +95,33 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
         )  # fmt: skip
         gateway_url = f"http://127.0.0.1:{settings.port}"
         await _until_connected(gateway_url, settings.api_key, clusters, programs)
-        yield Box(tuple(clusters), gateway_url, tuple(brokers), redis_url, tuple(kubeconfigs), programs=tuple(programs))
+        yield Box(
+            tuple(clusters),
+            gateway_url,
+            tuple(brokers),
+            redis_url,
+            tuple(f"{url}/metrics" for url in (gateway_url, *(f"http://{page}" for page in pages))),
+            tuple(kubeconfigs),
+            programs=tuple(programs),
+        )
 
 
-def _check_free(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_server((host, int(port))).close()
-    except OSError:
-        raise StartFailed(f"port {port} is in use; --port and --broker-port choose others") from None
+@contextlib.contextmanager
+def _held(port: int) -> Iterator[int]:
+    """A port, or any for 0, that nobody else is given until the block is left; a program that is told of it may listen.
 
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    Raises StartFailed for one that is in use. What waits for a program would else be given the very port that it dials.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", port))
+        except OSError:
+            raise StartFailed(f"port {port} is in use; --port and --broker-port choose others") from None
+        name: int = holder.getsockname()[1]
+        if sys.platform != "linux":  # elsewhere whoever is bound is in the way of who wants to listen
+            holder.close()
+        yield name
 
 
 async def _until_listening(address: str, programs: list[Program]) -> None:

@@ -57,8 +57,10 @@ def _banner(box: Box, settings: DemoSettings, directory: Path) -> str:
     body = f'{{"cluster_id": "{box.clusters[0]}", "command_type": "get", "args": ["pods"], "namespace": "default"}}'
     rows = [
         ("gateway", box.gateway_url),
+        ("page", f"{box.gateway_url}/ui"),
         ("brokers", ", ".join(box.brokers)),
         ("redis", box.redis_url),
+        ("metrics", ", ".join(box.metrics)),
         ("clusters", ", ".join(box.clusters)),
         ("kubeconfig", str(box.kubeconfigs[0])),
         ("logs", str(directory / "*.log")),

@@ -57,7 +57,7 @@ async def program(
         yield Program(name, process, log)
     finally:
         if process.returncode is None:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # a person waits: what runs is given less time than by TERM
             try:
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await process.wait()

@@ -25,6 +25,9 @@ class Spawn:
     max_bytes: int
     masking: Masking
     live: bool = False
+    # What a line of the log says that concerns it.
+    names: dict[str, object] = field(default_factory=dict)
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

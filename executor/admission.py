@@ -43,5 +43,5 @@ class Admission:
             return error(Reason.CLUSTER_BUSY, "this executor is stopping", retry_after_s=BUSY_RETRY_S)
         if running >= self.max_concurrency and queued >= QUEUE_PER_PLACE * self.max_concurrency:
             many = f"{running} commands run and {queued} wait on this executor"
-            return error(Reason.CLUSTER_BUSY, many, retry_after_s=BUSY_RETRY_S)
+            return error(Reason.CLUSTER_BUSY, many, retry_after_s=BUSY_RETRY_S, metadata={"queued": str(queued)})
         return verdict

@@ -10,10 +10,14 @@ import structlog
 from executor.actions import Action, Ended, Erase, Hold, Kill, Note, NotStarted, Result, Resume, Send, Spawn, Store
 from executor.core import Core
 from executor.kubectl import Kubectl
+from executor.life import names
 from executor.parties import Put
 from executor.report import Source
 from executor.runner import Run
+from executor.spans import begin_process, end_process
 from executor.spool import Spool
+from openline.loudness import LOUDNESS
+from openline.tracing.spans import Span
 from openline.v1 import executor_service_pb2 as wire
 
 log = structlog.get_logger()
@@ -72,6 +76,8 @@ class Commands:
         self._do(self._core.welcomed(welcome, self._loop.time()))
 
     def received(self, frame: wire.BrokerFrame) -> None:
+        if LOUDNESS.is_debug and frame.HasField("execute"):
+            log.debug("command.received", timeout_s=frame.execute.timeout_s, **names(frame.execute))
         self._do(self._core.received(frame, self._loop.time()))
 
     def disconnected(self) -> None:
@@ -109,7 +115,9 @@ class Commands:
                 case Spawn():
                     self._spawn(action)
                 case Kill(command_id):
-                    self._runs[command_id].kill()
+                    run = self._runs[command_id]
+                    log.debug("command.killed", **run.names)
+                    run.kill()
                 case Hold(command_id):
                     self._runs[command_id].hold()
                 case Resume(command_id):
@@ -129,20 +137,29 @@ class Commands:
         def wrote(source: Source, data: bytes) -> None:
             self._do(self._core.wrote(spawn.command_id, source, data, self._loop.time()))
 
+        span = begin_process(spawn, program=self._kubectl.path.name)
         run = Run(
             self._kubectl,
             spawn.argv,
             max_bytes=spawn.max_bytes,
             masking=spawn.masking,
-            started=lambda: self._do(self._core.started(spawn.command_id)),
+            names=spawn.names,
+            traceparent=spawn.traceparent if span is None else span.traceparent,
+            started=lambda: self._started(spawn),
             wrote=wrote if spawn.live else None,
         )
         # Before its task has had a turn, so that a Kill that follows at once finds it.
         self._runs[spawn.command_id] = run
-        self._tasks.create_task(self._run(spawn.command_id, run), name=f"run-{spawn.command_id}")
+        self._tasks.create_task(self._run(spawn.command_id, run, span), name=f"run-{spawn.command_id}")
 
-    async def _run(self, command_id: str, run: Run) -> None:
+    def _started(self, spawn: Spawn) -> None:
+        log.debug("command.started", **spawn.names)
+        self._do(self._core.started(spawn.command_id))
+
+    async def _run(self, command_id: str, run: Run, span: Span | None) -> None:
         end: Ended | NotStarted = await run.run()
+        if span is not None:
+            end_process(span, end, pid=run.pid)
         del self._runs[command_id]
         self._do(self._core.ended(command_id, end, self._loop.time()))
 

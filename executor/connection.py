@@ -14,7 +14,7 @@ import structlog
 from executor.activity import Activity
 from executor.pace import sane
 from executor.parties import Commands
-from openline import limits
+from openline import limits, versions
 from openline.outbox import Overflow
 from openline.settings import Address
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
@@ -33,7 +33,7 @@ class NotLeft(Exception):
 
 
 class NoWelcome(Exception):
-    """The peer answered Hello with something else than a Welcome of our version."""
+    """The peer answered Hello with something else than a Welcome of a version that it was offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +156,22 @@ class Connection:
 
     async def _shake_hands(self, hello: wire.Hello) -> tuple[wire.Welcome, Sequence[wire.BrokerFrame]]:
         """Says Hello and waits for Welcome, and writes nothing meanwhile: a status would be lost otherwise."""
+        ours = versions.SPOKEN
+        hello.protocol_version, hello.max_protocol_version = ours.lowest, ours.highest
         self._stream.send(wire.ExecutorFrame(hello=hello))
         await self._stream.flush()
         frames = await self._stream.receive()
         if not frames or frames[0].WhichOneof("frame") != "welcome":
             raise NoWelcome("the broker did not answer Hello with Welcome")
         welcome = frames[0].welcome
-        if welcome.protocol_version != limits.PROTOCOL_VERSION:
-            raise NoWelcome(f"the broker speaks protocol version {welcome.protocol_version}")
+        if welcome.protocol_version not in ours:
+            raise NoWelcome(f"the broker chose protocol version {welcome.protocol_version}, and was offered {ours}")
         return welcome, frames[1:]
 
     def _stand(self, welcome: wire.Welcome) -> None:
         self._stood_at = self._loop.time()
         self._log = self._log.bind(replica_id=welcome.replica_id, epoch=welcome.epoch)
-        self._log.info("connection.opened")
+        self._log.info("connection.opened", protocol=welcome.protocol_version)
         self._welcomed(welcome)
         self._commands.welcomed(welcome, self._stream.send)
         self._silence_s = sane(welcome.heartbeat_timeout_s, limits.IDLE_HEARTBEAT_TIMEOUT_S, low=0.1, high=300.0)

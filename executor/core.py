@@ -173,7 +173,7 @@ class Core:
         if not isinstance(admitted, Allowed):
             # Not remembered: it has not run, so that the same id may be tried again later.
             rejected = self._send(results.rejected(execute.command_id, admitted))
-            return [results.rejected_note(execute, admitted), *rejected]
+            return [results.note("command.rejected", execute, reason=admitted.reason), *rejected]
         report = self._handover.report(execute)
         # A copy, since a part of a message keeps the whole of it in memory: a batch of a thousand.
         copy = deepcopy(execute)

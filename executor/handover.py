@@ -6,7 +6,7 @@ What goes out when is in `flow`, how much is kept for how long in `memory`. Whet
 from collections.abc import Iterable
 
 from executor import results
-from executor.actions import Action, Ended, Erase, Note, NotStarted, Result, Resume, Store
+from executor.actions import Action, Ended, Erase, NotStarted, Result, Resume, Store
 from executor.flow import Flow
 from executor.life import Command, State
 from executor.memory import Memory
@@ -61,7 +61,7 @@ class Handover:
         """Gives up the output of a live command; a process that was held up for it is let go."""
         report = command.report
         report.sever()
-        actions: list[Action] = [Note("output.severed", {"command_id": command.command_id}, warning=True)]
+        actions: list[Action] = [results.note("output.severed", command.execute, warning=True)]
         if report.held:
             report.held = False
             actions.append(Resume(command.command_id))
@@ -125,9 +125,9 @@ class Handover:
 
     def _keep(self, command: Command) -> list[Action]:
         actions: list[Action] = []
-        for command_id in self._memory.keep(command):
-            actions += self._let_go(command_id)
-            actions.append(Note("result.dropped", {"command_id": command_id}, warning=True))
+        for dropped in self._memory.keep(command):
+            actions += self._let_go(dropped.command_id)
+            actions.append(results.note("result.dropped", dropped.execute, warning=True))
         return actions
 
     def _let_go(self, command_id: str) -> list[Action]:

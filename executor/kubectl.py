@@ -13,6 +13,7 @@ import structlog
 
 from executor.orphans import Orphans
 from openline import limits
+from openline.tracing.traceparent import has_form
 
 # Limits of a process and its children: a backstop, since deadlines are kept by killing. No RLIMIT_AS, because a Go
 # program reserves far more addresses than it uses; no RLIMIT_NPROC, because it counts a user's processes.
@@ -42,19 +43,21 @@ class Kubectl:
     # Who ends what kubectl processes leave behind outside of their groups.
     orphans: Orphans | None = None
 
-    def environment(self) -> dict[str, str]:
-        """No variable of ours: not a token, not a proxy, not a search path."""
+    def environment(self, traceparent: str = "") -> dict[str, str]:
+        """No variable of ours but the trace: not a token, not a proxy, not a search path."""
         given: Mapping[str, str | None] = {
             "HOME": str(self.home),
             "KUBECONFIG": str(self.kubeconfig) if self.kubeconfig else None,
             # Otherwise aliases and default flags could come from a file that no policy has seen.
             "KUBECTL_KUBERC": "false",
             "PATH": self.plugin_path or None,
+            # What a broker sends is believed to be a traceparent only if it looks like one.
+            "TRACEPARENT": traceparent if has_form(traceparent) else None,
             **{name: os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")},
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def start(self, argv: Sequence[str], *, niceness: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, argv: Sequence[str], *, niceness: int = 0, traceparent: str = "") -> subprocess.Popen[bytes]:
         """A process with these arguments and pipes for its output, at the head of its own session and group.
 
         Raises OSError if it cannot be had; then there is none.
@@ -65,7 +68,7 @@ class Kubectl:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env=self.environment(),
+            env=self.environment(traceparent),
             cwd="/",
             start_new_session=True,
             umask=UMASK,
@@ -83,12 +86,12 @@ class Kubectl:
             raise
         return process
 
-    def reap(self, process: subprocess.Popen[bytes]) -> int:
-        """The exit code as a shell says it: 128 + n for a process killed by signal n."""
+    def reap(self, process: subprocess.Popen[bytes], names: Mapping[str, object] = {}) -> int:
+        """The exit code as a shell says it: 128 + n for a process killed by signal n. `names` are for the log."""
         try:
             code = process.wait(timeout=0.2)  # a zombie already, unless KILL did not help
         except subprocess.TimeoutExpired:
-            log.warning("process.unreaped", pid=process.pid)
+            log.warning("process.unreaped", pid=process.pid, **names)
             return 128 + signal.SIGKILL
         if self.orphans is not None:
             self.orphans.forget(process.pid)

@@ -14,6 +14,7 @@ from executor.report import Report
 from openline.capture import allowance
 from openline.policy import Allowed
 from openline.reasons import Reason
+from openline.tracing.traceparent import log_fields
 from openline.v1 import executor_service_pb2 as wire
 
 
@@ -105,6 +106,8 @@ class Command:
             max_bytes=min(allowance(self.execute.output_limits.max_bytes), policy.output.max_bytes),
             masking=policy.masking,
             live=self.execute.live,
+            names=names(self.execute),
+            traceparent=self.execute.traceparent,
         )
 
     def apply(self, event: Event) -> bool:
@@ -114,3 +117,14 @@ class Command:
             return False
         self.state = following
         return True
+
+
+def names(execute: wire.Execute) -> dict[str, object]:
+    """What a line of the log says that concerns a command: which and whose, never its argv."""
+    said: dict[str, object] = {"command_id": execute.command_id[:200], "owner": execute.identity.owner}
+    if execute.correlation_id:
+        said["correlation_id"] = execute.correlation_id
+    if execute.session_id:
+        said["session_id"] = execute.session_id
+    said.update(log_fields(execute.traceparent))
+    return said

@@ -4,6 +4,7 @@ Any status is a reason to dial again; only the wait differs. Nothing here stops 
 """
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,10 +60,11 @@ class Link:
         self._ahead: grpc.aio.Channel | None = None  # to where a connection that is moving goes next
         self._activity = Activity()
         self._active = active
+        self._attempts = itertools.count(1)
         self._connection: Connection | None = None
         self._stopped = asyncio.Event()
         self._token: str | None = None  # what the broker was shown last
-        self._failure = ""  # the last one logged
+        self._failures: dict[Address, str] = {}  # the last one that was logged of each
         self.connected = False
 
     async def run(self) -> None:
@@ -122,6 +124,7 @@ class Link:
             self._token = token
             hello = self._commands.held()
             hello.MergeFrom(self._who)
+            hello.attempt = next(self._attempts)
             self._connection = Connection(
                 channel,
                 self._commands,
@@ -152,10 +155,10 @@ class Link:
         self._pace.follow(welcome.reconnect)
 
     def _report(self, address: Address, end: End) -> None:
-        """One line for a connection that stood; of attempts, one line whenever the reason changes."""
+        """One line for a connection that stood; of attempts, one for each broker whenever its reason changes."""
         status = end.code.name if end.code else None
         if end.lived_s is not None:
-            self._failure = ""
+            self._failures.clear()
             log.info(
                 "connection.closed",
                 broker=address,
@@ -164,8 +167,8 @@ class Link:
                 lived_s=round(end.lived_s, 1),
                 unknown_frames=end.unknown_frames,
             )
-        elif self._failure != (failure := f"{address} {status} {end.why}"):
-            self._failure = failure
+        elif self._failures.get(address) != (failure := f"{status} {end.why}"):
+            self._failures[address] = failure
             log.warning("connection.failed", broker=address, why=end.why, status=status)
 
 

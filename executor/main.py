@@ -14,7 +14,6 @@ import uvloop
 from executor.actions import Ended, NotStarted
 from executor.commands import Commands
 from executor.core import Core
-from executor.health import serve_health
 from executor.kubectl import Kubectl
 from executor.link import Link
 from executor.orphans import Orphans
@@ -26,12 +25,15 @@ from executor.settings import PROGRAM, ExecutorSettings, load_settings, misused
 from executor.spool import Spool
 from executor.token_file import watch_token
 from executor.warmup import Warmup
-from openline import __version__, ids, limits
+from openline import __version__, ids
+from openline.health import serve_health
 from openline.logs import set_up_logs
+from openline.loudness import LOUDNESS
 from openline.policy import Policy
 from openline.policy.wire import capabilities_of
 from openline.process import forbid_core_dumps
 from openline.settings import fail, fail_to_listen
+from openline.tracing.exporting import traced
 from openline.v1 import executor_service_pb2 as wire
 
 # kubectl answers with its own version in a tenth of a second, also on a machine that is busy.
@@ -40,8 +42,9 @@ VERSION_TIMEOUT_S = 10.0
 SERVER_VERSION_S = 2.0
 MAX_VERSION_BYTES = 64 << 10
 MAX_VERSION_CHARACTERS = 100
-# What runs may finish when this process is asked to stop: Kubernetes gives 30 s, a person less.
-DRAIN_S = 5.0
+# What runs may finish when this process is asked to stop: by TERM, to which an orchestrator gives 30 s in all, or by
+# Ctrl-C, of a person who waits.
+DRAIN_S = {signal.SIGTERM: 20.0, signal.SIGINT: 5.0}
 # After that: until the killed commands are reaped, and until the broker has acknowledged the results.
 KILLED_S = 3.0
 ACKED_S = 1.0
@@ -53,14 +56,23 @@ def main() -> None:
     forbid_core_dumps()
     settings = load_settings()
     set_up_logs(settings.log_level, settings.log_format)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    about = {"service.instance.id": settings.executor_id, "openline.cluster_id": settings.cluster_id}
+    with traced(PROGRAM, about=about), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
 
 
 async def serve(settings: ExecutorSettings) -> None:
     """Runs the executor until SIGTERM or SIGINT. Afterwards no process of it is left."""
     stop = asyncio.Event()
-    _on_signal(stop.set)
+    drain_s = 0.0
+
+    def stop_by(number: signal.Signals) -> None:
+        nonlocal drain_s
+        drain_s = DRAIN_S[number]
+        stop.set()
+
+    _on_signal(stop_by)
+    LOUDNESS.toggle_on_signal()
     async with AsyncExitStack() as stages:
         try:
             home = stages.enter_context(
@@ -86,7 +98,7 @@ async def serve(settings: ExecutorSettings) -> None:
         warmup = Warmup(kubectl)
         link = Link(settings, who, commands, pace=Pace(), active=warmup.want)
         if settings.health_listen is not None:
-            health = serve_health(settings.health_listen, healthy=lambda: link.connected)
+            health = serve_health(settings.health_listen, healthy=lambda: link.connected, otherwise="not connected")
             try:
                 await stages.enter_async_context(health)
             except OSError as problem:
@@ -112,7 +124,7 @@ async def serve(settings: ExecutorSettings) -> None:
             await stop.wait()
             for aside in asides:
                 aside.cancel()
-            await _drain(commands)
+            await _drain(commands, drain_s)
             link.close()
     log.info("executor.stopped")
 
@@ -127,12 +139,12 @@ async def _open_spool(stages: AsyncExitStack, directory: Path | None) -> Spool |
         fail(PROGRAM, f"--spool-dir: {problem.strerror}", code=1)
 
 
-async def _drain(commands: Commands) -> None:
+async def _drain(commands: Commands, drain_s: float) -> None:
     """Lets what runs finish for a while, kills the rest, lets the broker acknowledge; a second signal kills at once."""
     log.info("executor.draining", running=commands.load[0], queued=commands.load[1])
-    _on_signal(lambda: commands.stop_all("the executor was told to stop at once"))
+    _on_signal(lambda _number: commands.stop_all("the executor was told to stop at once"))
     commands.drain("the executor is stopping")
-    await _within(DRAIN_S, commands.until(lambda: commands.load == (0, 0)))
+    await _within(drain_s, commands.until(lambda: commands.load == (0, 0)))
     commands.stop_all("the executor is stopping")
     await _within(KILLED_S, commands.until(lambda: commands.load == (0, 0)))
     await _within(ACKED_S, commands.until(lambda: commands.idle))
@@ -145,10 +157,10 @@ async def _within(timeout_s: float, wait: Coroutine[None, None, None]) -> None:
             await wait
 
 
-def _on_signal(act: Callable[[], None]) -> None:
+def _on_signal(act: Callable[[signal.Signals], None]) -> None:
     """Has SIGTERM and SIGINT call `act` and nothing else."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, act)
+    for number in DRAIN_S:
+        asyncio.get_running_loop().add_signal_handler(number, act, number)
 
 
 def _policy(settings: ExecutorSettings) -> PolicyInForce:
@@ -163,7 +175,6 @@ def _introduce(settings: ExecutorSettings, policy: Policy, *, kubectl_version: s
     """What Hello says of this process, whatever commands it has."""
     labels = {key: value for key, _, value in (label.partition("=") for label in settings.labels)}
     return wire.Hello(
-        protocol_version=limits.PROTOCOL_VERSION,
         cluster_id=settings.cluster_id,
         executor_id=settings.executor_id,
         instance_id=ids.new_id(),

@@ -46,16 +46,16 @@ class Memory:
         """Whether a forgotten command was executed; None for an id that is not remembered."""
         return self._executed.get(command_id)
 
-    def keep(self, command: Command) -> list[str]:
-        """Keeps the result of a finished command. Returns the ids whose results had to make room; it stays itself."""
+    def keep(self, command: Command) -> list[Command]:
+        """Keeps the result of a finished command. Returns those whose results had to make room; it stays itself."""
         self._finished[command.command_id] = command
         self._cost[command.command_id] = result_bytes(command)
         self._bytes += self._cost[command.command_id]
         pushed_out = []
         while len(self._finished) > MAX_RESULTS or (self._bytes > MAX_RESULTS_BYTES and len(self._finished) > 1):
-            oldest = next(iter(self._finished))
+            oldest = next(iter(self._finished.values()))
             pushed_out.append(oldest)
-            self.settle(oldest)
+            self.settle(oldest.command_id)
         return pushed_out
 
     def settle(self, command_id: str) -> None:

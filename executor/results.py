@@ -1,7 +1,7 @@
 """What is told about a command: frames for the broker and lines for the log, made from a `Command`. No decisions."""
 
 from executor.actions import Ended, Note, NotStarted
-from executor.life import Command
+from executor.life import Command, names
 from openline.capture import Kept
 from openline.errors import error
 from openline.reasons import NO, OUTCOME_TEXT, YES, Reason
@@ -77,24 +77,19 @@ def _summary(kept: Kept) -> command_pb2.OutputSummary:
     )
 
 
-def rejected_note(execute: wire.Execute, why: command_pb2.Error) -> Note:
-    return Note("command.rejected", _who(execute) | {"reason": why.reason})
+def note(event: str, execute: wire.Execute, *, warning: bool = False, **fields: object) -> Note:
+    """A line that concerns a command."""
+    return Note(event, names(execute) | fields, warning)
 
 
 def finished_note(command: Command, frame: wire.Finished) -> Note:
-    fields = {
-        "outcome": OUTCOME_TEXT.get(frame.outcome, "unknown"),
-        "exit_code": frame.exit_code,
-        "queue_ms": round(frame.timings.queue_s * 1000),
-        "run_ms": round(frame.timings.run_s * 1000),
-        "masked_values": frame.masked_values,
-    }
-    return Note("command.finished", _who(command.execute) | fields)
-
-
-def _who(execute: wire.Execute) -> dict[str, object]:
-    """The fields of a log line that say which command and whose; never its argv."""
-    fields: dict[str, object] = {"command_id": execute.command_id[:200], "owner": execute.identity.owner}
-    if execute.correlation_id:
-        fields["correlation_id"] = execute.correlation_id
-    return fields
+    return note(
+        "command.finished",
+        command.execute,
+        outcome=OUTCOME_TEXT.get(frame.outcome, "unknown"),
+        exit_code=frame.exit_code,
+        queue_ms=round(frame.timings.queue_s * 1000),
+        run_ms=round(frame.timings.run_s * 1000),
+        bytes=frame.stdout_summary.total_bytes + frame.stderr_summary.total_bytes,
+        masked_values=frame.masked_values,
+    )

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import IO
 
@@ -35,7 +35,8 @@ REAP_S = 2.0
 class Run:
     """One process, from `run` to its end. `started` is called when it exists.
 
-    With `wrote`, its output goes there piece by piece and only counts are kept; without, `max_bytes` of it are kept.
+    `names` are for lines of the log that concern it. With `wrote`, its output goes there piece by piece and only counts
+    are kept; without, `max_bytes` of it are kept.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Run:
         max_bytes: int,
         masking: Masking = MASK_ALL,
         niceness: int = 0,
+        names: Mapping[str, object] = {},
+        traceparent: str = "",
         started: Callable[[], None] = lambda: None,
         wrote: Callable[[Source, bytes], None] | None = None,
     ) -> None:
@@ -53,6 +56,9 @@ class Run:
         self._argv = argv
         self._max_bytes = 0 if wrote else max_bytes
         self._niceness = niceness
+        self.names = names
+        self._traceparent = traceparent
+        self.pid = 0  # until there is a process
         self._started = started
         self._wrote = wrote
         self._masked = {STDOUT: Masked(masking), STDERR: Masked(masking)}
@@ -85,15 +91,16 @@ class Run:
         started_at = time.monotonic()  # not the loop's time, which uvloop counts in milliseconds
         try:
             # In the loop's own thread: vfork is faster than handing it to another one.
-            process = self._kubectl.start(self._argv, niceness=self._niceness)
+            process = self._kubectl.start(self._argv, niceness=self._niceness, traceparent=self._traceparent)
         except OSError as problem:
             return NotStarted(problem.strerror or str(problem))
+        self.pid = process.pid
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError as problem:
             with process:  # closes its pipes
                 kill_group(process, signal.SIGKILL)
-                self._kubectl.reap(process)
+                self._kubectl.reap(process, self.names)
             return NotStarted(f"pidfd_open: {problem.strerror}")
         try:
             self._loop.add_reader(pidfd, self._has_exited, pidfd)
@@ -109,7 +116,7 @@ class Run:
             self._read_last()
             for pipe in list(self._open):
                 self._close(pipe)
-            exit_code = self._kubectl.reap(process)
+            exit_code = self._kubectl.reap(process, self.names)
         stdout, stderr = share(self._captured[STDOUT], self._captured[STDERR], max_bytes=self._max_bytes)
         if self._wrote:  # all of it was passed on
             stdout, stderr = (replace(kept, cut_bytes=0, cut_lines=0) for kept in (stdout, stderr))

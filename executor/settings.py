@@ -90,7 +90,8 @@ class ExecutorSettings(NetworkSettings):
     tls_key: ReadableFile | None = None
     """PEM file with the key of --tls-cert."""
     health_listen: Address | None = None
-    """HOST:PORT for `GET /healthz`. Off by default: only an orchestrator needs it."""
+    """HOST:PORT for `GET /healthz`, 200 while the line to a broker stands, and `GET /livez`, 200 while the process
+    answers. Off by default: only an orchestrator needs it."""
 
     @model_validator(mode="after")
     def _check_pair(self) -> Self:

@@ -8,13 +8,12 @@ from gateway.admin_answers import agent_listed, agent_status, token_answer, toke
 from gateway.admin_models import (
     AgentsAnswer,
     AgentStatusAnswer,
-    CancelAllAnswer,
-    CancelAllBody,
     TokenAnswer,
     TokenBody,
     TokensAnswer,
 )
 from gateway.callers import Asking
+from gateway.cancel_models import CancelAllAnswer, CancelAllBody
 from gateway.problems import PROBLEMS, TOKEN_PROBLEMS
 from gateway.stubs import Stubs
 from openline.v1 import admin_service_pb2
@@ -73,12 +72,17 @@ def admin_routes(stubs: Stubs) -> APIRouter:
 
     @routes.post("/cancel", operation_id="cancel_all")
     async def cancel_all(caller: Asking, body: CancelAllBody) -> CancelAllAnswer:
-        """Cancels every command of a session, an owner or a cluster, on every broker replica.
+        """Cancels every command of a session, an owner, a cluster or a conversation, on every broker replica.
 
         Those that run are stopped, those that wait are not run. It is no ban: what is asked for afterwards runs. Revoke
         the key first of whoever is to ask no more. It may be asked again, as long as there are some left.
         """
-        request = admin_service_pb2.CancelAllRequest(**body.model_dump(exclude_unset=True))
+        whose = body.model_dump(exclude_unset=True)
+        if body.correlation_id:
+            whose.pop("owner", None)
+            correlation_id = whose.pop("correlation_id")
+            whose["conversation"] = admin_service_pb2.Conversation(correlation_id=correlation_id, owner=body.owner)
+        request = admin_service_pb2.CancelAllRequest(**whose)
         answer = await stubs.cancel_all(request, caller)
         return CancelAllAnswer(cancelled=answer.cancelled, unreached_replica_ids=sorted(answer.unreached_replica_ids))
 

@@ -1,14 +1,11 @@
 """The shapes of /admin, with the old API's names."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from gateway.models import Name, Text
+from pydantic import BaseModel, ConfigDict, Field
 
 MAX_TTL_S = 10 * 365 * 24 * 3600
-MAX_REASON_CHARACTERS = 200
 
 Chosen = Annotated[str, Field(min_length=32, max_length=128, pattern=r"^[A-Za-z0-9_-]*$")]
 
@@ -61,42 +58,6 @@ class AgentListed(BaseModel):
 class AgentsAnswer(BaseModel):
     clusters: list[AgentListed] = Field(description="Sorted by id.")
     count: int
-
-
-class CancelAllBody(BaseModel):
-    """Whose commands: exactly one of the three."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"owner": "sre-agent", "reason": "it deletes what it should watch"},
-                {"cluster_id": "prod-east"},
-            ],
-            "oneOf": [{"required": [name]} for name in ("session_id", "owner", "cluster_id")],
-        }
-    )
-
-    session_id: Annotated[Name, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")] = ""
-    owner: Annotated[Name, Field(min_length=1, max_length=200)] = ""
-    cluster_id: Annotated[Name, Field(min_length=1, max_length=100)] = ""
-    reason: Annotated[Text, Field(max_length=MAX_REASON_CHARACTERS)] = Field(
-        "", description="For those who asked for the commands, and the audit trail; all on one line."
-    )
-
-    @model_validator(mode="after")
-    def _check_whose(self) -> Self:
-        if sum(map(bool, (self.session_id, self.owner, self.cluster_id))) != 1:
-            raise ValueError("must have exactly one of session_id, owner and cluster_id")
-        return self
-
-
-class CancelAllAnswer(BaseModel):
-    """What has come of it."""
-
-    cancelled: int = Field(description="Commands that had not ended; those that run end when their executor says so.")
-    unreached_replica_ids: list[str] = Field(
-        description="Broker replicas that did not answer: they may have some left, so ask again."
-    )
 
 
 class AgentStatusAnswer(BaseModel):

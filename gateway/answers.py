@@ -12,11 +12,12 @@ from gateway.models import (
     ClusterFlags,
     ClusterStatusAnswer,
     ExecuteAnswer,
+    ServedFrom,
     SessionAnswer,
     TimingsAnswer,
 )
 from gateway.policies import policy_answer
-from openline.errors import OpenlineError, error
+from openline.errors import OpenlineError, error, next_step
 from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
 
@@ -30,6 +31,12 @@ _STOPPED: dict[command_pb2.Outcome.ValueType, Status] = {
 _STOPPED_EARLY: dict[Reason, command_pb2.Outcome.ValueType] = {
     Reason.COMMAND_TIMEOUT: command_pb2.OUTCOME_TIMED_OUT,
     Reason.CANCELLED: command_pb2.OUTCOME_CANCELLED,
+}
+
+_SERVED_FROM: dict[command_pb2.ServedFrom.ValueType, ServedFrom] = {
+    command_pb2.SERVED_FROM_UNSPECIFIED: "run",
+    command_pb2.SERVED_FROM_SHARED: "shared",
+    command_pb2.SERVED_FROM_CACHE: "cache",
 }
 
 # As with a cluster: what was used within this time is active.
@@ -80,7 +87,19 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         timings=timings_answer(result.timings),
         executor_id=result.executor_id or None,
         observed_at=instant(result.observed_at),
+        hint=" ".join(filter(None, (result.hint, "" if exited else next_step(result.error)))) or None,
+        served_from=served_from(result),
+        age_s=age_s(result),
     )
+
+
+def served_from(result: command_pb2.CommandResult) -> ServedFrom:
+    """Of one that this version does not know it is only known that it is another's."""
+    return _SERVED_FROM.get(result.served_from, "shared")
+
+
+def age_s(result: command_pb2.CommandResult) -> float:
+    return round(result.age_s, 6)
 
 
 def correlation_id_of(result: command_pb2.CommandResult, request: command_service_pb2.ExecuteRequest) -> str:

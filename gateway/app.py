@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from gateway import problems
+from gateway.a2a.door import a2a_routes
 from gateway.admin import admin_routes
 from gateway.argv import Unacceptable
 from gateway.audit import audit_routes
@@ -19,6 +20,10 @@ from gateway.health import health_routes
 from gateway.keys import key_routes
 from gateway.leaving import CallerGone
 from gateway.listing import listing_routes
+from gateway.live_page import live_page_routes
+from gateway.log_level import log_level_routes
+from gateway.mcp.door import mcp_routes
+from gateway.overview import overview_routes
 from gateway.scraping import metrics_routes
 from gateway.sse import PING_S
 from gateway.stubs import Stubs
@@ -30,7 +35,7 @@ from openline.errors import OpenlineError
 from openline.pipes import Pipes
 
 
-def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
+def build_app(pipes: Pipes, *, traffic: Traffic | None = None, ping_s: float = PING_S, public_url: str = "") -> ASGIApp:
     """Everything that a request passes through, from the outermost layer on."""
     api = Api(
         title="openline",
@@ -38,6 +43,8 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own has query strings, what validation was given and each exception in it; ours is in `spans`.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         description="Runs kubectl commands in Kubernetes clusters that nobody can dial into.",
         exception_handlers={
             OpenlineError: problems.on_openline_error,
@@ -49,7 +56,7 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         },
     )
     stubs = Stubs(pipes)
-    traffic = Traffic()
+    traffic = traffic or Traffic()
     for routes in (
         debug_routes(pipes, stubs, ping_s=ping_s),
         command_routes(pipes, stubs, ping_s=ping_s),
@@ -60,10 +67,15 @@ def build_app(pipes: Pipes, *, ping_s: float = PING_S) -> ASGIApp:
         cluster_routes(stubs),
         admin_routes(stubs),
         key_routes(stubs),
+        overview_routes(pipes, stubs, ping_s=ping_s),
         audit_routes(stubs),
+        log_level_routes(stubs),
         health_routes(pipes),
         metrics_routes(traffic, pipes),
         docs_routes(api),
+        live_page_routes(),
     ):
         api.include_router(routes)
+    api.routes.extend(mcp_routes(pipes, stubs))
+    api.routes.extend(a2a_routes(pipes, stubs, ping_s=ping_s, public_url=public_url))
     return Edge(Express(api, pipes), traffic)

@@ -50,7 +50,7 @@ class Scope:
 
 
 def build_argv(
-    verb: Verb, args: Sequence[str], *, namespace: str | None, is_explicit: bool, extra_args: Sequence[str]
+    verb: str, args: Sequence[str], *, namespace: str | None, is_explicit: bool, extra_args: Sequence[str]
 ) -> list[str]:
     """`[verb, *args, "-n", namespace, *extra_args]`, without `-n` where the arguments say it themselves.
 
@@ -61,21 +61,23 @@ def build_argv(
     wanted = said.namespaces | ({namespace} if namespace and is_explicit else set())
     if len(wanted) > 1:
         raise Unacceptable("namespace", f"different namespaces were given: {', '.join(sorted(wanted))}")
-    scope = ["-n", namespace] if namespace and not said.is_said else []
-    # After `--` everything is a name, so the flag goes before it.
-    end = args.index("--") if "--" in args else len(args)
-    argv = [verb.value, *args[:end], *scope, *args[end:], *extra_args]
+    argv = [str(verb), *args]
+    if namespace and not said.is_said:
+        # After `--` everything is a name, so the flag goes before it.
+        end = argv.index("--") if "--" in argv else len(argv)
+        argv[end:end] = ["-n", namespace]
+    argv += extra_args
     check_size(argv, "args")
     return argv
 
 
-def read_scope(verb: Verb, words: Sequence[str]) -> Scope:
+def read_scope(verb: str, words: Sequence[str]) -> Scope:
     """What the words say about namespaces, read as the policy reads them; nothing, where it will deny them anyway.
 
     Raises Unacceptable for a flag that ends without its value: it would swallow whatever is appended.
     """
     try:
-        flags = lex([verb.value, *words]).flags
+        flags = lex([verb, *words]).flags
     except Refused as refused:
         if refused.denied.rule is Rule.VALUE:
             raise Unacceptable("args", refused.denied.message) from None

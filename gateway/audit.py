@@ -36,6 +36,7 @@ def audit_routes(stubs: Stubs) -> APIRouter:
         caller: Asking,
         cluster_id: Annotated[str, Query(max_length=253, description="Only of this cluster.")] = "",
         session_id: Annotated[str, Query(max_length=200, description="Only of this session.")] = "",
+        owner: Annotated[str, Query(max_length=200, description="Only what this owner's keys did.")] = "",
         since: Annotated[str, Query(description="RFC 3339, or seconds since 1970.")] = "",
         until: Annotated[str, Query(description="The same.")] = "",
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many at most.")] = LIMIT,
@@ -51,6 +52,7 @@ def audit_routes(stubs: Stubs) -> APIRouter:
         request = admin_service_pb2.ListAuditEntriesRequest(
             cluster_id=cluster_id,
             session_id=session_id,
+            owner=owner,
             since=_instant("since", since),
             until=_instant("until", until),
             page_size=limit,

@@ -14,10 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 
 from gateway.exchange import Exchange
+from gateway.freshness import read_max_age
 from gateway.preferences import NONE, Preferences, read_preferences
 
 _WHOLE_SECONDS = re.compile(r"[1-9]|[1-5][0-9]|60")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Up to 18 digits, which a seq of 64 bits can hold with room to spare.
 _SEQ = re.compile(r"[0-9]{1,18}")
 
@@ -36,7 +36,8 @@ class Caller:
     # `Accept: text/event-stream`.
     takes_events: bool
     idempotency_key: str
-    traceparent: str
+    # How old an answer may be, if `Cache-Control` said so.
+    max_age_s: float | None
 
     def __repr__(self) -> str:
         return f"<Caller {self.exchange.request_id}>"
@@ -53,7 +54,6 @@ async def read_caller(request: Request) -> Caller:
     if wait is not None and not _WHOLE_SECONDS.fullmatch(wait):
         wrong = {"type": "value_error", "loc": ("header", "X-Request-Timeout"), "msg": "must be 1..60 whole seconds"}
         raise RequestValidationError([wrong])
-    traceparent = headers.get("traceparent", "")
     return Caller(
         api_key=shown_key(headers),
         exchange=Exchange.of(request.scope),
@@ -62,8 +62,7 @@ async def read_caller(request: Request) -> Caller:
         prefers=read_preferences(headers.getlist("prefer")) if "prefer" in headers else NONE,
         takes_events="text/event-stream" in headers.get("accept", "").lower(),
         idempotency_key=headers.get("idempotency-key", ""),
-        # As the specification has it, one that cannot be read is as good as none.
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+        max_age_s=read_max_age(headers.getlist("cache-control")) if "cache-control" in headers else None,
     )
 
 

@@ -5,7 +5,7 @@ import math
 from gateway.answers import capabilities, instant, session_answer
 from gateway.cluster_models import CapabilitiesAnswer, ClusterShown, ExecutorAnswer, SessionShown, VersionsAnswer
 from gateway.policies import policy_answer
-from openline.v1 import cluster_service_pb2, session_service_pb2
+from openline.v1 import cluster_service_pb2, executor_service_pb2, session_service_pb2
 
 
 def cluster_shown(cluster: cluster_service_pb2.Cluster) -> ClusterShown:
@@ -64,9 +64,14 @@ def _executor(executor: cluster_service_pb2.ConnectedExecutor) -> ExecutorAnswer
         policy=policy_answer(executor.capabilities),
         streaming=executor.capabilities.streaming,
         labels=dict(executor.capabilities.labels),
-        versions=VersionsAnswer(
-            executor=executor.versions.executor,
-            kubectl=executor.versions.kubectl,
-            kubernetes=executor.versions.kubernetes,
-        ),
+        versions=versions_answer(executor.versions),
+    )
+
+
+def versions_answer(versions: executor_service_pb2.Versions) -> VersionsAnswer:
+    return VersionsAnswer(
+        executor=versions.executor,
+        kubectl=versions.kubectl,
+        kubernetes=versions.kubernetes,
+        protocol=versions.protocol,
     )

@@ -52,7 +52,7 @@ _CLUSTER = {
             "policy": _POLICY,
             "streaming": True,
             "labels": {"env": "prod", "region": "eu"},
-            "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": "v1.37.1"},
+            "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": "v1.37.1", "protocol": 1},
         }
     ],
 }
@@ -109,6 +109,8 @@ CLUSTER_EXAMPLES: dict[str, dict[str, Any]] = {
     "KeyAnswer": _KEY | {"key": "mJx7bW5kLhS8dYf1gPa3eUoIiRtEwQyMqTr4v9n0Zc2"},
     "KeyPage": {"keys": [_KEY], "count": 1, "next_cursor": None},
     "CancelAllAnswer": {"cancelled": 12, "unreached_replica_ids": []},
+    "CancelCommandsAnswer": {"cancelled": 2, "incomplete": False, "unreached_replica_ids": []},
+    "LogLevelAnswer": {"level": "debug", "replica_ids": ["broker-0", "broker-1"], "unreached_replica_ids": []},
     "AgentsAnswer": {
         "clusters": [
             {"id": "prod-east", "connected": True, "lastSeen": _NOW},

@@ -12,6 +12,7 @@ class VersionsAnswer(BaseModel):
     executor: str
     kubectl: str
     kubernetes: str
+    protocol: int = Field(description="What is spoken on its stream; 0 from a broker that does not say.")
 
 
 class ExecutorAnswer(BaseModel):

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from gateway.answers import as_text, correlation_id_of, instant, timings_answer
+from gateway.answers import age_s, as_text, correlation_id_of, instant, served_from, timings_answer
 from gateway.command_models import CommandAnswer, CommandListed, End, FailureAnswer, LinksAnswer, OutputAnswer, State
 from gateway.cursors import Cursor, write_cursor
 from gateway.digests import digest_of, is_cut
 from gateway.shaping import WHOLE, Shaping, shape
 from gateway.shaping_models import ShapingAnswer
+from openline.errors import next_step
 from openline.reasons import EXECUTED_TEXT
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
@@ -101,11 +102,15 @@ def command_answer(command: command_pb2.Command, wish: Wish = ALL) -> CommandAns
         encoding_replaced=output.is_replaced if output else None,
         masked_values=result.masked_values if result else None,
         bounded=list(result.bounded) if result else None,
+        hint=(result.hint or None) if result else None,
         stdout_summary=_summary(result.stdout_summary) if result else None,
         stderr_summary=_summary(result.stderr_summary) if result else None,
         timings=timings_answer(result.timings) if result else None,
         created_at=instant(command.created_at) or (instant(result.created_at) if result else None),
         observed_at=instant(result.observed_at) if result else None,
+        served_from=served_from(result) if result else None,
+        run_by_command_id=(result.run_by_command_id or None) if result else None,
+        age_s=age_s(result) if result else None,
         links=LinksAnswer(self=place, output=f"{place}/output", events=f"{place}/events"),
     )
 
@@ -139,7 +144,7 @@ def _output(result: command_pb2.CommandResult, command_id: str, wish: Wish) -> _
 
 def _failure(error: command_pb2.Error) -> FailureAnswer:
     executed = EXECUTED_TEXT.get(error.executed, "unknown")
-    return FailureAnswer(reason=error.reason, message=error.message, executed=executed)
+    return FailureAnswer(reason=error.reason, message=error.message, executed=executed, next_step=next_step(error))
 
 
 def _summary(summary: command_pb2.OutputSummary) -> OutputAnswer:

@@ -6,11 +6,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.models import (
+    AGE,
     BOUNDED,
+    HINT,
+    SERVED_FROM,
     TRUNCATED,
     Argument,
     CancelOnDisconnect,
     CorrelationId,
+    ServedFrom,
     Text,
     TimingsAnswer,
     WaitForCluster,
@@ -78,6 +82,7 @@ class FailureAnswer(BaseModel):
     reason: str
     message: str
     executed: str = Field(description="no, yes or unknown: whether the process was started.")
+    next_step: str = Field(description="What to do about it.")
 
 
 class LinksAnswer(BaseModel):
@@ -108,11 +113,14 @@ class CommandListed(BaseModel):
     timings: TimingsAnswer | None
     created_at: datetime | None
     observed_at: datetime | None = Field(description="When the executor saw it end.")
+    served_from: ServedFrom | None = Field(description=SERVED_FROM)
+    run_by_command_id: str | None = Field(description="The command that ran, if it is another one.")
+    age_s: float | None = Field(description=AGE)
     links: LinksAnswer
 
 
 class CommandPage(BaseModel):
-    """Commands of the key's owner, newest first."""
+    """Commands of the key's owner, in the order that was asked for."""
 
     commands: list[CommandListed]
     count: int = Field(description="On this page.")
@@ -136,6 +144,7 @@ class CommandAnswer(CommandListed):
         description="How many values the executor has masked in the output: data of Secrets, credentials."
     )
     bounded: list[str] | None = Field(description=BOUNDED)
+    hint: str | None = Field(description=f"{HINT}.")
     stdout_summary: OutputAnswer | None
     stderr_summary: OutputAnswer | None
 

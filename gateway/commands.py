@@ -7,13 +7,15 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.answers import check_answerable
 from gateway.callers import Asking, Caller, read_last_event_id
+from gateway.calling_off import cancel_one
+from gateway.cancel_models import CancelCommandsAnswer, CancelCommandsBody
 from gateway.command_answers import ALL, Wish, command_answer, done, state_name
 from gateway.command_models import CancelAnswer, CommandAnswer, CommandBody, Source
 from gateway.deferring import run_or_leave
 from gateway.documentation import ACCEPTED, EVENTS, LAST_EVENT_ID, OUTPUT
 from gateway.event_text import EventText
 from gateway.executing import REPLAYED, answer_headers, answered_problem, run, run_live
-from gateway.following import CommandStream
+from gateway.following import CommandShown, CommandStream
 from gateway.leaving import while_there
 from gateway.output import MOST_BYTES, not_yet, output_answer
 from gateway.problems import COMMAND_PROBLEMS
@@ -23,10 +25,9 @@ from gateway.shaping_models import LookFields
 from gateway.showing import show
 from gateway.stubs import Stubs
 from openline.limits import MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
-from openline.lookups import TIMEOUT_S
 from openline.pipes import Pipes
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest, ExecuteResponse
+from openline.v1.command_service_pb2 import CancelCommandsRequest, ExecuteRequest, ExecuteResponse
 
 # No command lives longer, so nobody watches longer.
 LONGEST_WATCH_S = MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60.0
@@ -45,7 +46,9 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     async def find(command_id: str, caller: Caller, http: Request, wait_s: float) -> command_pb2.Command:
         await check(command_id, caller)
         async with while_there(http.receive):
-            return await stubs.get_command(command_id, caller, wait_s=wait_s)
+            command = await stubs.get_command(command_id, caller, wait_s=wait_s)
+        caller.exchange.concerns(command_id, command.correlation_id)
+        return command
 
     @routes.post(
         "/v1/clusters/{cluster_id}/commands",
@@ -69,9 +72,8 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
             return await CommandStream.open(
                 run_live(pipes, request, caller),
                 http,
-                text=EventText(request.command_id),
+                shown=CommandShown(EventText(request.command_id), partial(_end, request, wish)),
                 request=request,
-                end=partial(_end, request, wish),
                 ping_s=ping_s,
             )
         # What is to be cancelled with its caller has one that waits.
@@ -139,8 +141,7 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         return await CommandStream.open(
             resume(pipes, command_id, caller, text=text, seen=seen, timeout_s=LONGEST_WATCH_S),
             http,
-            text=text,
-            end=partial(_end, ExecuteRequest(command_id=command_id), ALL),
+            shown=CommandShown(text, partial(_end, ExecuteRequest(command_id=command_id), ALL)),
             ping_s=ping_s,
             for_s=caller.wait_s,
         )
@@ -153,10 +154,23 @@ def command_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
     async def cancel_command(command_id: CommandId, caller: Asking, response: Response) -> CancelAnswer:
         """Stops a command: 202 while it runs, 200 when it is done, and then nothing changes. May be repeated."""
         await check(command_id, caller)
-        request = CancelCommandRequest(command_id=command_id, why="cancelled by its caller")
-        state = await pipes.cancel(request, api_key=caller.api_key, timeout_s=caller.left_s(TIMEOUT_S))
-        response.status_code = 200 if state == command_pb2.COMMAND_STATE_DONE else 202
-        return CancelAnswer(command_id=command_id, state=state_name(state))
+        cancelled = await cancel_one(pipes, command_id, caller)
+        response.status_code = 200 if cancelled.state == command_pb2.COMMAND_STATE_DONE else 202
+        return CancelAnswer(command_id=command_id, state=state_name(cancelled.state))
+
+    @routes.post("/v1/commands:cancel", operation_id="cancel_commands")
+    async def cancel_commands(body: CancelCommandsBody, caller: Asking) -> CancelCommandsAnswer:
+        """Stops every command of a session or a conversation of the key's owner, on every broker replica.
+
+        Those that run are stopped, those that wait are not run. What is asked for afterwards runs. May be repeated.
+        """
+        request = CancelCommandsRequest(**body.model_dump(exclude_unset=True))
+        answer = await stubs.cancel_commands(request, caller)
+        return CancelCommandsAnswer(
+            cancelled=answer.cancelled,
+            incomplete=answer.incomplete,
+            unreached_replica_ids=sorted(answer.unreached_replica_ids),
+        )
 
     return routes
 

@@ -8,7 +8,7 @@ from gateway.deferring import run_or_leave
 from gateway.documentation import EVENTS, LOCATION
 from gateway.event_text import EventText
 from gateway.executing import REPLAYED, answer_headers, run, run_live
-from gateway.following import CommandStream
+from gateway.following import CommandShown, CommandStream
 from gateway.models import ExecuteAnswer, ExecuteBody, OperationAnswer, SessionAnswer, SessionBody
 from gateway.problems import EXECUTE_PROBLEMS, PROBLEMS, RETRY_AFTER, problem
 from gateway.requests import execute_request, session_request
@@ -40,9 +40,8 @@ def debug_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
             return await CommandStream.open(
                 run_live(pipes, request, caller),
                 http,
-                text=EventText(request.command_id),
+                shown=CommandShown(EventText(request.command_id), end),
                 request=request,
-                end=end,
                 ping_s=ping_s,
             )
         return await whole_answer(pipes, request, caller, http)

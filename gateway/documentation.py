@@ -38,6 +38,12 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         "own, and forgotten with the result.",
         {"type": "string"},
     ),
+    "Cache-Control": (
+        "RFC 9111. How old an answer may be: `max-age=2` takes that of an identical command which was sent to its "
+        "cluster at most two seconds ago, and runs or has succeeded (five are the most); `no-cache` has a run of its "
+        "own. Without it, as the broker is set.",
+        {"type": "string"},
+    ),
     "traceparent": ("W3C trace context, passed on.", {"type": "string"}),
 }
 
@@ -57,6 +63,12 @@ _REPLAYED = {
     "Idempotency-Replayed": {
         "description": "`true`: this is the command of an earlier request with the same key.",
         "schema": {"type": "string"},
+    }
+}
+_AGE = {
+    "Age": {
+        "description": "Only where `served_from` is not `run`: `age_s` in whole seconds, rounded up.",
+        "schema": {"type": "integer"},
     }
 }
 # Where a command may have run, and so may have been run before.
@@ -88,6 +100,20 @@ FANOUT_EVENTS: dict[int | str, dict[str, Any]] = {
                     'event: result\ndata: {"cluster_id":"east","exit_code":0, …}\n\n'
                     'event: error\ndata: {"cluster_id":"west","reason":"CLUSTER_OFFLINE","executed":"no", …}\n\n'
                     'event: summary\ndata: {"summary":"1 cluster answered; 1 failed: west (CLUSTER_OFFLINE)", …}\n\n'
+                ),
+            }
+        }
+    }
+}
+
+OVERVIEW_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": (
+                    'event: overview\ndata: {"at":"2026-11-29T12:00:00Z","replica_id":"broker-1","replicas":[…], …}\n\n'
+                    'event: error\ndata: {"reason":"BROKER_UNAVAILABLE","detail":"no broker replica answers", …}\n\n'
                 ),
             }
         }
@@ -140,7 +166,8 @@ LAST_EVENT_ID: dict[str, Any] = {
 # They answer with what is left of the key's quotas.
 _COUNTED = frozenset({"run_command", "execute"})
 
-# Only they take an Idempotency-Key.
+# Only they take these headers.
+_OF_RUNNING = frozenset({"Idempotency-Key", "Cache-Control"})
 _RUNNING = frozenset({"run_command", "execute", "execute_async", "fan_out"})
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -191,13 +218,13 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
             if operation["operationId"] == "execute":
                 operation["responses"]["504"]["headers"]["Preference-Applied"] = _PREFERENCE_APPLIED
             if operation["operationId"] in _COUNTED:
-                operation["responses"]["200"]["headers"].update(RATE_LIMIT_HEADERS)
+                operation["responses"]["200"]["headers"].update(RATE_LIMIT_HEADERS | _AGE)
             if OPEN_TAG not in operation["tags"]:
                 operation["security"] = [{scheme: []} for scheme in _SECURITY_SCHEMES]
                 taken = [
                     header
                     for header in headers
-                    if header["name"] != "Idempotency-Key" or operation["operationId"] in _RUNNING
+                    if header["name"] not in _OF_RUNNING or operation["operationId"] in _RUNNING
                 ]
                 operation["parameters"] = operation.get("parameters", []) + taken
     return document

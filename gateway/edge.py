@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.callers import shown_key
 from gateway.exchange import Exchange
 from gateway.problems import problem
-from gateway.traffic import Traffic
+from gateway.spans import begin_request, end_request
+from gateway.traffic import Traffic, Why
 from openline.calls import broker_unavailable
 from openline.errors import error
 from openline.ids import is_token
 from openline.reasons import NO, Reason
+from openline.tracing.traceparent import log_fields
 from openline.v1 import command_pb2
 
 log = structlog.get_logger()
@@ -39,8 +41,9 @@ DISCARD_S = 3.0
 _WATCHED = frozenset({"/health", "/healthz", "/metrics"})
 # Where GET works, HEAD does.
 _PAGES = _WATCHED | {"/docs", "/openapi.json"}
+_FILES = "/ui"
 # Whatever is below these asks for a key before anything else.
-_KEYED = ("/debug/", "/admin/", "/cluster/", "/api/", "/v1/", "/audit")
+_KEYED = ("/debug/", "/admin/", "/cluster/", "/api/", "/v1/", "/audit", "/mcp", "/a2a")
 
 _CROWDED = "openline.crowded"
 _LARGE_HEAD = "openline.large_head"
@@ -57,11 +60,17 @@ def large_head(scope: Scope) -> None:
 
 
 class _Refused(Exception):
-    """The request is not passed on, nor its body taken; `failure` says why, where there is a reason in the table."""
+    """The request is not passed on, nor its body taken; `failure` says why, where there is a reason in the table.
 
-    def __init__(self, status: int, why: str, *, failure: command_pb2.Error | None = None) -> None:
+    `counted` is under which name it is counted, if it is.
+    """
+
+    def __init__(
+        self, status: int, why: str, *, counted: Why | None = None, failure: command_pb2.Error | None = None
+    ) -> None:
         super().__init__(why)
         self.status = status
+        self.counted = counted
         self.failure = failure
 
 
@@ -93,7 +102,7 @@ class Edge:
         async def answer(message: Message) -> None:
             nonlocal status, head_s, is_event_stream
             if message["type"] == "http.response.start":
-                status, head_s = message["status"], time.perf_counter() - began_at
+                status, head_s = int(message["status"]), time.perf_counter() - began_at
                 out = MutableHeaders(scope=message)
                 if out.get("content-type", "").startswith("text/event-stream"):
                     is_event_stream = True
@@ -102,6 +111,7 @@ class Edge:
                 out["X-Correlation-ID"] = exchange.correlation_id
             await send(message)
 
+        span = None if scope["path"] in _WATCHED else begin_request(scope, exchange)
         traffic.in_flight += 1
         try:
             _check(scope)
@@ -109,17 +119,23 @@ class Edge:
                 body = await _read_body(headers, receive)
                 _say_json(scope)
                 receive = before({"type": "http.request", "body": body, "more_body": False}, receive)
-            if scope["method"] == "HEAD" and scope["path"] in _PAGES:
+            if scope["method"] == "HEAD" and (scope["path"] in _PAGES or scope["path"].startswith(_FILES)):
                 # The server leaves the body out: it knows what was asked.
                 asked = {**scope, "method": "GET"}
             await self._app(asked, receive, answer)
         except _Gone:
             pass
         except _Refused as refused:
+            if refused.counted is not None:
+                traffic.refused[refused.counted] += 1
             response = problem(
                 scope, refused.status, str(refused), failure=refused.failure, headers={"Connection": "close"}
             )
             await _refuse(response, scope, receive, answer)
+        except Exception:
+            # The server says so as well, but not of which request.
+            log.error("request.failed", request_id=exchange.request_id, **exchange.names)
+            raise
         finally:
             took_s = time.perf_counter() - began_at
             route = getattr(asked.get("route"), "path", None)
@@ -132,6 +148,9 @@ class Edge:
                 is_agent_call=exchange.is_agent_call,
                 head_s=took_s if head_s is None else head_s,
             )
+            if span is not None:
+                answered = None if head_s is None else status
+                end_request(span, exchange, method=scope["method"], route=route, status=answered)
             say = log.debug if scope["path"] in _WATCHED and status < 400 else log.info
             say(
                 "request.answered",
@@ -140,8 +159,8 @@ class Edge:
                 status=status,
                 ms=round(took_s * 1000, 1),
                 request_id=exchange.request_id,
-                **({"correlation_id": exchange.correlation_id} if exchange.is_agent_call else {}),
-                **exchange.facts,
+                **exchange.names,
+                **log_fields(exchange.traceparent),
             )
 
 
@@ -150,21 +169,21 @@ def _check(scope: Scope) -> None:
     path = scope["path"]
     if _CROWDED in scope and path not in _WATCHED:
         full = broker_unavailable("the gateway has as many connections open as it takes", executed=NO).error
-        raise _Refused(503, full.message, failure=full)
+        raise _Refused(503, full.message, counted="crowded", failure=full)
     if _LARGE_HEAD in scope:
-        raise _Refused(431, LARGE_HEAD)
+        raise _Refused(431, LARGE_HEAD, counted="large_head")
     if path.startswith(_KEYED):
         key = shown_key(Headers(scope=scope))
         if not is_token(key):
             why = "Invalid API key" if key else "Missing API key"
-            raise _Refused(401, why, failure=error(Reason.UNAUTHENTICATED, why))
+            raise _Refused(401, why, counted="no_key", failure=error(Reason.UNAUTHENTICATED, why))
     if "\0" in path:
         raise _Refused(404, "Not Found")
 
 
 async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     length = headers.get(b"content-length", b"0")
-    too_large = _Refused(413, f"The body is larger than {MAX_BODY_BYTES} bytes")
+    too_large = _Refused(413, f"The body is larger than {MAX_BODY_BYTES} bytes", counted="large_body")
     if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise too_large
     body = bytearray()
@@ -180,7 +199,7 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
-        raise _Refused(408, f"The body was not complete after {BODY_TIMEOUT_S:g} s") from None
+        raise _Refused(408, f"The body was not complete after {BODY_TIMEOUT_S:g} s", counted="slow_body") from None
 
 
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 from gateway.cluster_examples import CLUSTER_EXAMPLES
+from openline.next_steps import NEXT_STEPS
+from openline.reasons import Reason
 
 _ID = "01a223f6-56f4-77ec-8c7b-86651edb4bd4"
 _TIMINGS = {
@@ -24,6 +26,7 @@ _PROBLEM = {
     "reason": "CLUSTER_OFFLINE",
     "executed": "no",
     "retryable": True,
+    "next_step": NEXT_STEPS[Reason.CLUSTER_OFFLINE],
     "request_id": "01a223f6-5b86-74d8-b1a4-39f20fe9b5e3",
     "correlation_id": "01a223f6-5b86-74d8-b1a4-39f3c486eba3",
     "cluster_id": "prod-west",
@@ -46,6 +49,9 @@ _LISTED: dict[str, Any] = {
     "timings": _TIMINGS,
     "created_at": "2026-11-28T21:01:16.405260Z",
     "observed_at": _NOW,
+    "served_from": "run",
+    "run_by_command_id": None,
+    "age_s": 0.0,
     "links": {
         "self": f"/v1/commands/{_ID}",
         "output": f"/v1/commands/{_ID}/output",
@@ -79,6 +85,7 @@ EXAMPLES: dict[str, dict[str, Any]] = CLUSTER_EXAMPLES | {
         "encoding_replaced": False,
         "masked_values": 0,
         "bounded": ["--limit-bytes=16777216", "--tail=20000"],
+        "hint": None,
         "stdout_summary": {"total_bytes": 2316, "total_lines": 200, "cut_bytes": 0, "cut_lines": 0},
         "stderr_summary": {"total_bytes": 0, "total_lines": 0, "cut_bytes": 0, "cut_lines": 0},
     },
@@ -109,12 +116,17 @@ EXAMPLES: dict[str, dict[str, Any]] = CLUSTER_EXAMPLES | {
         "timings": _TIMINGS,
         "executor_id": "executor-0",
         "observed_at": _NOW,
+        "hint": "This was asked for 3 times in the last 40 s, with the same result each time. Use what you have, …",
+        "served_from": "run",
+        "age_s": 0.0,
     },
     "ValidateAnswer": {
         "allowed": False,
         "rule": "resource",
         "detail": "'configmaps' may not be read here",
         "instead": "every type but secrets, configmaps",
+        "nearest": None,
+        "next_step": NEXT_STEPS[Reason.POLICY_DENIED],
         "argv": None,
         "policy": "cluster",
     },
@@ -142,6 +154,7 @@ EXAMPLES: dict[str, dict[str, Any]] = CLUSTER_EXAMPLES | {
                 "truncated": False,
                 "timings": _TIMINGS,
                 "observed_at": _NOW,
+                "served_from": "run",
             }
             for cluster_id, command_id in (
                 ("prod-east", "01a223f6-5b25-7786-a91c-4001ac7775fe"),

@@ -5,14 +5,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.answers import check_answerable, stopped_early
+from gateway.answers import check_answerable
 from gateway.callers import Caller
+from gateway.calling_off import Commands, cancel_all
 from gateway.command_answers import Wish, done
 from gateway.command_models import CommandAnswer
-from gateway.executing import patience_s
+from gateway.executing import execute
 from gateway.showing import show
-from openline.errors import OpenlineError
+from openline.errors import OpenlineError, error, why_of_all
 from openline.pipes import Pipes
+from openline.reasons import NO, Reason
 from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
 
 # Of one fan-out. The others wait their turn, and their time begins with it.
@@ -42,28 +44,46 @@ Ended = Answered | Failed
 async def ask(pipes: Pipes, caller: Caller, wish: Wish, request: ExecuteRequest) -> Ended:
     """Runs the command in its cluster. Raises nothing that is the cluster's own."""
     try:
-        try:
-            response = await pipes.execute(request, api_key=caller.api_key, timeout_s=patience_s(request))
-        except OpenlineError as failure:
-            response = ExecuteResponse(result=stopped_early(failure))
+        response = await execute(pipes, request, caller)
         check_answerable(response.result)
     except OpenlineError as failure:
         return Failed(request, failure)
     return Answered(request, response, await show(done(response.result, request), wish))
 
 
-async def ask_all(
-    requests: Sequence[ExecuteRequest],
-    ask_one: Callable[[ExecuteRequest], Awaitable[Ended]],
-    tell: Callable[[Ended], Awaitable[None]],
-) -> None:
-    """Tells how each ended as it does. Whoever takes it slowly slows down the asking, and nothing piles up."""
-    waiting = deque(requests)
+class FanOut:
+    """One command in many clusters, until all have answered. Once it is called off, the others are told so."""
 
-    async def work() -> None:
-        while waiting:
-            await tell(await ask_one(waiting.popleft()))
+    def __init__(self, pipes: Pipes, caller: Caller, wish: Wish, requests: Sequence[ExecuteRequest]) -> None:
+        self.commands = Commands()
+        self._pipes = pipes
+        self._caller = caller
+        self._wish = wish
+        self._requests = requests
 
-    async with asyncio.TaskGroup() as working:
-        for _ in range(min(AT_A_TIME, len(requests))):
-            working.create_task(work(), name="fanout")
+    async def run(self, tell: Callable[[Ended], Awaitable[None]]) -> None:
+        """Tells how each ended as it does. Whoever takes it slowly slows down the asking, and nothing piles up."""
+        waiting = deque(self._requests)
+
+        async def work() -> None:
+            while waiting:
+                await tell(await self._ask(waiting.popleft()))
+
+        async with asyncio.TaskGroup() as working:
+            for _ in range(min(AT_A_TIME, len(self._requests))):
+                working.create_task(work(), name="fanout")
+
+    async def _ask(self, request: ExecuteRequest) -> Ended:
+        commands = self.commands
+        if commands.called_off is not None:
+            return Failed(request, OpenlineError(error(Reason.CANCELLED, commands.called_off, executed=NO)))
+        commands.running.add(request.command_id)
+        ended = await ask(self._pipes, self._caller, self._wish, request)
+        failure = ended.failure.error if isinstance(ended, Failed) else ended.response.result.error
+        why = why_of_all(failure)
+        if why is not None and commands.called_off is None:
+            # Elsewhere, where not all was seen that has been begun here.
+            others = [each for each in commands.call_off(why) if each != request.command_id]
+            await cancel_all(self._pipes, others, why=f"with its fan-out: {why}", api_key=self._caller.api_key)
+        commands.running.discard(request.command_id)
+        return ended

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +15,7 @@ from gateway.command_answers import Wish
 from gateway.documentation import FANOUT_EVENTS
 from gateway.event_text import said
 from gateway.executing import REPLAYED, answered_problem
-from gateway.fanning import Ended, Failed, ask, ask_all
+from gateway.fanning import Ended, Failed, FanOut
 from gateway.fanout_models import MAX_CLUSTERS, FanoutAnswer, FanoutBody
 from gateway.following import HEAD_WAIT_S
 from gateway.grouping import Grouping
@@ -33,7 +32,7 @@ from openline.reasons import Reason
 from openline.v1.command_service_pb2 import ExecuteRequest
 
 # Of the key and not of a cluster: where every cluster says so, it is the answer.
-_OF_THE_KEY = frozenset({Reason.UNAUTHENTICATED, Reason.SCOPE_MISSING})
+OF_THE_KEY = frozenset({Reason.UNAUTHENTICATED, Reason.SCOPE_MISSING})
 
 
 def fanout_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
@@ -48,7 +47,7 @@ def fanout_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float) -> APIRouter:
         there, and the last one is the `summary`. An `Idempotency-Key` holds for each cluster.
         """
         wish = Wish(shaping=body.shaping("body"))
-        chosen, unknown = await _choose(body, caller, stubs)
+        chosen, unknown = await choose(body, caller, stubs)
         requests = fanout_requests(chosen, body, caller)
         caller.exchange.facts["clusters"] = len(requests)
         asking = _Asking(pipes, requests, caller, wish, unknown, http.scope)
@@ -74,7 +73,7 @@ class _Asking:
         scope: Scope,
     ) -> None:
         self._requests = requests
-        self._ask_one = partial(ask, pipes, caller, wish)
+        self._fanout = FanOut(pipes, caller, wish, requests)
         self._scope = scope
         self._facts = caller.exchange.facts
         self._grouping = Grouping([request.cluster_id for request in requests], labels_unknown=labels_unknown)
@@ -93,11 +92,11 @@ class _Asking:
             if say is not None:
                 await say(said(name, data))
 
-        await ask_all(self._requests, self._ask_one, tell)
+        await self._fanout.run(tell)
 
     def check_key(self) -> None:
         """Raises what is wrong with the key, if every cluster so far says so."""
-        if self._failures and len(self._failures) == self._answered and self._failures[0].reason in _OF_THE_KEY:
+        if self._failures and len(self._failures) == self._answered and self._failures[0].reason in OF_THE_KEY:
             raise self._failures[0]
 
     def summary(self) -> bytes:
@@ -178,7 +177,7 @@ class FanoutStream(EventStream):
         await self.say(await asyncio.shield(self._taker), text)
 
 
-async def _choose(body: FanoutBody, caller: Caller, stubs: Stubs) -> tuple[list[str], list[str]]:
+async def choose(body: FanoutBody, caller: Caller, stubs: Stubs) -> tuple[list[str], list[str]]:
     """The clusters, each once, and those of which nobody knows whether they would be. Raises Unacceptable."""
     if (body.clusters is None) == (body.selector is None):
         raise Unacceptable("clusters", "give either clusters or selector")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.command_models import Words
-from gateway.models import Text, TimingsAnswer
+from gateway.models import ServedFrom, Text, TimingsAnswer
 from gateway.selectors import MAX_SELECTOR_CHARS
 from gateway.shaping_models import ShapingAnswer, ShapingFields
 
@@ -53,6 +53,7 @@ class FanoutResult(BaseModel):
     truncated: bool | None
     timings: TimingsAnswer | None
     observed_at: datetime | None
+    served_from: ServedFrom | None
 
 
 class FanoutGroup(BaseModel):

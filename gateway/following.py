@@ -8,7 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Self
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -24,6 +25,7 @@ from gateway.problems import problem_of
 from gateway.sse import EventStream
 from openline.errors import OpenlineError
 from openline.events import CommandEvents
+from openline.reasons import OUTCOME_TEXT
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
 
@@ -34,14 +36,23 @@ HEAD_WAIT_S = 1.0
 End = Callable[[command_pb2.CommandResult], Awaitable[BaseModel]]
 
 
+class Shown(Protocol):
+    """What a command's events look like in this protocol."""
+
+    async def event(self, event: command_pb2.CommandEvent, scope: Scope) -> bytes:
+        """Raises OpenlineError for a result that is not an answer."""
+
+    async def failure(self, failure: OpenlineError, scope: Scope) -> bytes:
+        """The last one, in place of a result."""
+
+
 class CommandStream(EventStream):
     """Made by `open`. It owns `events` and closes them."""
 
-    def __init__(self, events: CommandEvents, *, text: EventText, end: End, ping_s: float, for_s: float | None) -> None:
+    def __init__(self, events: CommandEvents, *, shown: Shown, ping_s: float, for_s: float | None) -> None:
         super().__init__(ping_s=ping_s)
         self._events = events
-        self._text = text
-        self._end = end
+        self._shown = shown
         self._for_s = for_s
         # What came before the head was sent.
         self._first: deque[command_pb2.CommandEvent] = deque()
@@ -55,8 +66,7 @@ class CommandStream(EventStream):
         events: CommandEvents,
         http: Request,
         *,
-        text: EventText,
-        end: End,
+        shown: Shown,
         ping_s: float,
         for_s: float | None = None,
         request: ExecuteRequest | None = None,
@@ -66,7 +76,7 @@ class CommandStream(EventStream):
         `for_s` ends the stream early, without an end of the command. Of a `request` with an idempotency key it is known
         from its first event on whether the command is an earlier one's; the head says so, and waits for that.
         """
-        stream = cls(events, text=text, end=end, ping_s=ping_s, for_s=for_s)
+        stream = cls(events, shown=shown, ping_s=ping_s, for_s=for_s)
         try:
             async with while_there(http.receive):
                 await asyncio.wait({stream._beginning}, timeout=HEAD_WAIT_S)
@@ -89,10 +99,9 @@ class CommandStream(EventStream):
         try:
             async with asyncio.timeout(self._for_s), aclosing(self._all()) as events:
                 async for event in events:
-                    await self.say(send, await self._rendered(event, scope))
+                    await self.say(send, await self._shown.event(event, scope))
         except OpenlineError as failure:
-            problem = problem_of(scope, failure)
-            await self.say(send, self._text.rest() + said("error", bytes(problem.body)))
+            await self.say(send, await self._shown.failure(failure, scope))
         except TimeoutError:
             await self.say(send, TIME_IS_UP)
 
@@ -127,17 +136,35 @@ class CommandStream(EventStream):
         async for event in self._events:
             yield event
 
-    async def _rendered(self, event: command_pb2.CommandEvent, scope: Scope) -> bytes:
+
+@dataclass(frozen=True, slots=True)
+class CommandShown:
+    """As REST has them."""
+
+    text: EventText
+    end: End
+
+    async def event(self, event: command_pb2.CommandEvent, scope: Scope) -> bytes:
         match event.WhichOneof("event"):
             case "output":
-                return self._text.output(event.output)
+                return self.text.output(event.output)
             case "gap":
-                return self._text.gap(event.gap)
+                return self.text.gap(event.gap)
             case "result":
-                end = (await self._end(event.result)).model_dump_json().encode()
-                Exchange.of(scope).facts["outcome"] = command_pb2.Outcome.Name(event.result.outcome)
-                return self._text.rest() + said("result", end)
+                end = (await self.end(event.result)).model_dump_json().encode()
+                tell_end(event.result, scope)
+                return self.text.rest() + said("result", end)
             case "state":
-                return self._text.status(event)
+                return self.text.status(event)
             case _:
                 return b""  # of a newer version of the contract
+
+    async def failure(self, failure: OpenlineError, scope: Scope) -> bytes:
+        return self.text.rest() + said("error", bytes(problem_of(scope, failure).body))
+
+
+def tell_end(result: command_pb2.CommandResult, scope: Scope) -> None:
+    """For the request's log line."""
+    exchange = Exchange.of(scope)
+    exchange.concerns(result.command_id, result.correlation_id)
+    exchange.facts["outcome"] = OUTCOME_TEXT.get(result.outcome, "unknown")

@@ -45,6 +45,7 @@ class Grouping:
                 truncated=answer.truncated,
                 timings=answer.timings,
                 observed_at=answer.observed_at,
+                served_from=answer.served_from,
             )
         )
 

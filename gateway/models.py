@@ -101,8 +101,17 @@ class TimingsAnswer(BaseModel):
     total_ms: float = Field(description="From the request's arrival at a broker to its answer.")
 
 
+ServedFrom = Literal["run", "shared", "cache"]
+SERVED_FROM = (
+    "Whose run this is: the command's own; that of an identical one, which it joined; or that of one that had ended a "
+    "moment before. Then `timings` but for `total_ms` are that run's."
+)
+AGE = "That run was sent to the executor so long before this was asked for: what it saw is older by as much at most."
 BOUNDED = "The flags by which the executor made the command smaller than it was asked for, as they ran: `--tail=20000`."
 TRUNCATED = "Some of the output was not kept, or a log is as long as one of `bounded` lets it be."
+
+
+HINT = "What to do otherwise, where the same was asked for again and again and came out the same"
 
 
 class ExecuteAnswer(BaseModel):
@@ -129,6 +138,9 @@ class ExecuteAnswer(BaseModel):
     timings: TimingsAnswer
     executor_id: str | None = Field(description="Who ran it. None for a command that no executor had.")
     observed_at: datetime | None = Field(description="When the executor saw it end.")
+    hint: str | None = Field(description=f"{HINT}, or where it was stopped.")
+    served_from: ServedFrom = Field(description=SERVED_FROM)
+    age_s: float = Field(description=AGE)
 
 
 class OperationAnswer(BaseModel):
@@ -215,5 +227,6 @@ class Problem(BaseModel):
     reason: str | None = Field(description="CLUSTER_OFFLINE, POLICY_DENIED, …: the table in the documentation.")
     executed: Literal["no", "yes", "unknown"] = Field(description="Whether the command's process was started.")
     retryable: bool = Field(description="The same request may succeed later, and nothing will have run twice.")
+    next_step: str | None = Field(description="What to do about it. Null where it is plain HTTP that went wrong.")
     request_id: str
     correlation_id: str

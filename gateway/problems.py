@@ -5,6 +5,7 @@
 
 import http
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from gateway.exchange import Exchange
 from gateway.leaving import CallerGone
 from gateway.models import Problem
 from gateway.rate_limits import RATE_LIMIT_HEADERS, headers_of_error
-from openline.errors import OpenlineError
+from openline.errors import OpenlineError, next_step
 from openline.reasons import EXECUTED_TEXT, MEANING, NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_pb2
 
@@ -124,6 +125,7 @@ def problem(
         "reason": reason,
         "executed": EXECUTED_TEXT.get(told.executed, "unknown"),
         "retryable": retryable,
+        "next_step": next_step(told) if reason else None,
         "request_id": exchange.request_id,
         "correlation_id": exchange.correlation_id,
     }
@@ -142,7 +144,7 @@ def problem(
     if status == 401:
         out["WWW-Authenticate"] = "Bearer"
     # What is above stands, whatever a broker's metadata or an answer call theirs.
-    known = {name: value for name, value in told.metadata.items() if value}
+    known = {name: value for name, value in sorted(told.metadata.items()) if value}
     return ProblemResponse({**known, **(members or {}), **content}, status_code=status, headers=out)
 
 
@@ -174,7 +176,7 @@ async def on_unacceptable(request: Request, failure: Unacceptable) -> ProblemRes
 
 async def on_validation_error(request: Request, failure: RequestValidationError) -> ProblemResponse:
     """FastAPI's list, without the input: it may hold anything."""
-    return _invalid(request.scope, [_wrong(e["loc"], e["msg"], kind=e["type"]) for e in failure.errors()])
+    return _invalid(request.scope, [_found(error) for error in failure.errors()])
 
 
 async def on_http_exception(request: Request, failure: HTTPException) -> ProblemResponse:
@@ -208,6 +210,15 @@ def _invalid(scope: Scope, wrong: list[dict[str, Any]], *, failure: command_pb2.
         return problem(scope, 422, wrong, failure=failure)
     told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong)
     return problem(scope, 422, told, failure=failure, members={"errors": wrong})
+
+
+def _found(error: Mapping[str, Any]) -> dict[str, Any]:
+    """One of pydantic's, which counts "items after validation" of a string that is checked by a function as well."""
+    kind, said = error["type"], error["msg"]
+    if kind in ("too_short", "too_long") and isinstance(error.get("input"), str):
+        kind = f"string_{kind}"
+        said = re.sub(r"^Value (.*) item(s?) after .*", r"String \1 character\2", said)
+    return _wrong(error["loc"], said, kind=kind)
 
 
 def _wrong(where: Sequence[str | int], why: str, *, kind: str = "value_error") -> dict[str, Any]:

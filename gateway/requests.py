@@ -43,7 +43,8 @@ def execute_request(body: ExecuteBody, caller: Caller) -> command_service_pb2.Ex
         idempotency_key=caller.idempotency_key,
         wait_for_cluster_s=wait_for_cluster_s,
         cancel_on_disconnect=body.cancel_on_disconnect,
-        traceparent=caller.traceparent,
+        traceparent=caller.exchange.traceparent,
+        max_age_s=caller.max_age_s,
     )
 
 
@@ -85,7 +86,8 @@ def _requests(
             wait_for_cluster_s=wait_for_cluster_s,
             cancel_on_disconnect=body.cancel_on_disconnect,
             output_limits=command_pb2.OutputLimits(max_bytes=max_bytes) if max_bytes else None,
-            traceparent=caller.traceparent,
+            traceparent=caller.exchange.traceparent,
+            max_age_s=caller.max_age_s,
         )
         for cluster_id in cluster_ids
     ]

@@ -11,6 +11,8 @@ from gateway.event_text import EventText
 from openline import watching
 from openline.events import CommandEvents
 from openline.pipes import Pipes
+from openline.tracing.calls import calling
+from openline.v1.command_service_pb2 import WatchCommandRequest
 
 
 async def resume(
@@ -36,5 +38,19 @@ async def resume(
             yield event
 
 
-def _watch(pipes: Pipes, command_id: str, caller: Caller, from_seq: int, timeout_s: float) -> CommandEvents:
-    return watching.watch(pipes, command_id, from_seq=from_seq, api_key=caller.api_key, timeout_s=timeout_s)
+async def _watch(pipes: Pipes, command_id: str, caller: Caller, from_seq: int, timeout_s: float) -> CommandEvents:
+    request = WatchCommandRequest(command_id=command_id, traceparent=caller.exchange.traceparent)
+    with calling("CommandService/WatchCommand", request, server=pipes.addresses) as call:
+        watched = watching.watch(
+            pipes,
+            command_id,
+            from_seq=from_seq,
+            api_key=caller.api_key,
+            timeout_s=timeout_s,
+            traceparent=request.traceparent,
+        )
+        async with aclosing(watched) as events:
+            async for event in events:
+                if event.HasField("result"):
+                    call.result(event.result)
+                yield event

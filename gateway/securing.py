@@ -7,13 +7,15 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.serving import BoundedHttp, Server, configure
+from gateway.serving import BoundedHttp, Config, Server, configure
+from gateway.traffic import Traffic
 from openline.fresh import Fresh
+from openline.tls import TlsFiles, server_context
 
 # As long as for the head of a request, and so many at one time; those beyond are closed unheard.
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -29,9 +31,11 @@ log = structlog.get_logger()
 class TlsServer(Server):
     """The gateway's server, which shows to each new connection what the certificates are then."""
 
-    def __init__(self, config: uvicorn.Config, certificates: Fresh[ssl.SSLContext]) -> None:
+    config: Config
+
+    def __init__(self, config: Config, certificates: Fresh[ssl.SSLContext]) -> None:
         super().__init__(config)
-        self._certificates = certificates
+        self._certificates = config.traffic.certificates = certificates
         self._asides: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -39,7 +43,7 @@ class TlsServer(Server):
         await super().startup([])
         self._asides = [asyncio.create_task(self._certificates.watch(), name="certificates")]
         for listener in sockets or ():
-            accepting = _accept_forever(listener, self._certificates, self._protocol)
+            accepting = _accept_forever(listener, self._certificates, self._protocol, self.config.traffic)
             self._asides.append(asyncio.create_task(accepting, name="accept"))
         for aside in self._asides:
             # A defect there must not leave a gateway behind that nobody can reach.
@@ -61,12 +65,21 @@ class TlsServer(Server):
         self.should_exit = True
 
 
-def make_tls_server(app: ASGIApp, certificates: Fresh[ssl.SSLContext]) -> TlsServer:
-    return TlsServer(configure(app), certificates)
+def make_tls_server(app: ASGIApp, certificates: Fresh[ssl.SSLContext], traffic: Traffic | None = None) -> TlsServer:
+    return TlsServer(configure(app, traffic), certificates)
+
+
+def certificates_of(cert: Path, key: Path, client_ca: Path | None) -> Fresh[ssl.SSLContext]:
+    """What is shown at the gateway's port, and by whom callers must be signed. Raises OSError as `server_context`."""
+    files = TlsFiles(client_ca, cert, key).paths
+    return Fresh(files, lambda: server_context(cert, key, client_ca), use="listen", shown=cert)
 
 
 async def _accept_forever(
-    listener: socket.socket, certificates: Fresh[ssl.SSLContext], make_protocol: Callable[[], asyncio.Protocol]
+    listener: socket.socket,
+    certificates: Fresh[ssl.SSLContext],
+    make_protocol: Callable[[], asyncio.Protocol],
+    traffic: Traffic,
 ) -> None:
     """Serves a listening socket until it is cancelled by its owner; connections that stand stay."""
     loop = asyncio.get_running_loop()
@@ -80,6 +93,7 @@ async def _accept_forever(
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             if len(handshakes) >= MAX_HANDSHAKES:
+                traffic.refused["unheard"] += 1
                 connection.close()
                 continue
             task = loop.create_task(_shake_hands(connection, certificates.current(), make_protocol))

@@ -6,18 +6,19 @@ Signals are not handled here; `main` does.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, cast
 
-import httptools
 import uvicorn
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge import LARGE_HEAD, crowd, large_head
 from gateway.exchange import Exchange
+from gateway.parsing import PlainParser
 from gateway.problems import problem
+from gateway.traffic import Traffic, Why
 
 # What is asked on connections beyond this many is answered 503 at once, health excepted: see `edge`. Each costs a few
 # tens of KiB.
@@ -36,62 +37,18 @@ STALL_TIMEOUT_S = 60.0
 GRACE_S = 20
 
 
-class PlainParser:
-    """httptools' parser, but `Upgrade` is ignored, as RFC 9110 section 7.8 allows. Java's client always asks for h2c.
+class Config(uvicorn.Config):
+    """uvicorn's, with where its connections are counted."""
 
-    The usual one drops the body of a request that asks for an upgrade. Here its head is read again without that header.
-    """
-
-    def __init__(self, protocol: "BoundedHttp") -> None:
-        self._protocol = protocol
-        self._renew()
-
-    def _renew(self) -> None:
-        self._parser: Any = httptools.HttpRequestParser(self._protocol)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-
-    @property
-    def is_head_to_read_again(self) -> bool:
-        """CONNECT is an upgrade as well, and stays one: there is nothing that it could be read as."""
-        return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
-
-    def feed_data(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while True:
-            try:
-                self._parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as upgrade:
-                if not self.is_head_to_read_again:
-                    raise
-                head = self._head()
-                rest = rest[upgrade.args[0] :]
-                self._renew()
-                self._parser.feed_data(head)
-            else:
-                return
-
-    def _head(self) -> bytes:
-        version = self._parser.get_http_version().encode("ascii")
-        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._protocol.url, version)]
-        lines += [b"%b: %b" % header for header in self._protocol.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([*lines, b"", b""])
-
-    def should_upgrade(self) -> bool:
-        return False
-
-    def should_keep_alive(self) -> bool:
-        return bool(self._parser.should_keep_alive())
-
-    def get_method(self) -> bytes:
-        return bytes(self._parser.get_method())
-
-    def get_http_version(self) -> str:
-        return str(self._parser.get_http_version())
+    def __init__(self, app: ASGIApp, *, traffic: Traffic, **given: Any) -> None:
+        super().__init__(app, **given)
+        self.traffic = traffic
 
 
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol with what it lacks: bounds in time and size on a request's head, and in time on a stall."""
 
+    config: Config
     parser: PlainParser  # type: ignore[assignment]  # it has all of the usual one that is used
 
     _head_timer: asyncio.TimerHandle | None = None
@@ -101,19 +58,23 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.parser = PlainParser(self)
         super().connection_made(transport)
+        self.config.traffic.connections += 1
         if len(self.connections) > MOST_CONNECTIONS:
-            transport.close()
+            self._close_unanswered("unheard", transport.close)
         else:
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
         self._stall_over()
+        self.config.traffic.connections -= 1
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._stall_over()
-        self._stall_timer = self.loop.call_later(STALL_TIMEOUT_S, self.transport.abort)
+        self._stall_timer = self.loop.call_later(
+            STALL_TIMEOUT_S, self._close_unanswered, "stalled", self.transport.abort
+        )
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -144,13 +105,18 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, LARGE_HEAD)
+                self._refuse(431, LARGE_HEAD, counted="large_head")
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+        self._refuse(400, msg, counted="malformed")
 
-    def _refuse(self, status: int, why: str) -> None:
+    def _close_unanswered(self, why: Why, close: Callable[[], None]) -> None:
+        self.config.traffic.refused[why] += 1
+        close()
+
+    def _refuse(self, status: int, why: str, *, counted: Why) -> None:
         """A problem with its ids, as every other refusal is, though there is no request that it could name."""
+        self.config.traffic.refused[counted] += 1
         scope: Scope = {"type": "http", "method": "", "path": "", "headers": []}
         exchange = Exchange.begin(scope, {})
         ids = {"X-Request-ID": exchange.request_id, "X-Correlation-ID": exchange.correlation_id}
@@ -171,7 +137,14 @@ class BoundedHttp(HttpToolsProtocol):
     def _await_head(self) -> None:
         if self._head_timer is None:
             self._head_bytes = 0
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_late)
+
+    def _head_late(self) -> None:
+        # A connection that has sent nothing at all is nobody who was refused: browsers open such ones in advance.
+        if self._head_bytes:
+            self._close_unanswered("slow_head", self.transport.close)
+        else:
+            self.transport.close()
 
     def _head_done(self) -> None:
         if self._head_timer is not None:
@@ -187,14 +160,15 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp) -> Server:
-    """For HTTP in plain; `securing` has the one for HTTPS."""
-    return Server(configure(app))
+def make_server(app: ASGIApp, traffic: Traffic | None = None) -> Server:
+    """For HTTP in plain; `securing` has the one for HTTPS. Connections are counted in `traffic`."""
+    return Server(configure(app, traffic))
 
 
-def configure(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
+def configure(app: ASGIApp, traffic: Traffic | None = None) -> Config:
+    return Config(
         app,
+        traffic=traffic or Traffic(),
         http=BoundedHttp,
         ws="none",
         lifespan="off",

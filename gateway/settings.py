@@ -1,15 +1,17 @@
 """The gateway's flags and variables."""
 
 from typing import Self
+from urllib.parse import urlunsplit
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
+from gateway.urls import read_http_url
 from openline.settings import Address, Addresses, CertificateFile, NetworkSettings, ReadableFile, check_tls_pair
 from openline.tls import TlsFiles
 
 
 class GatewaySettings(NetworkSettings):
-    """Serves REST and passes it on to the brokers."""
+    """Serves REST, MCP and A2A, and passes all on to the brokers. `openline-gateway mcp` is MCP by stdin."""
 
     listen: Address = Address("127.0.0.1:8080")
     """Where to serve HTTP, HOST:PORT. Port 0 takes any free one and logs it."""
@@ -20,6 +22,9 @@ class GatewaySettings(NetworkSettings):
     """Its key (PEM)."""
     listen_client_ca: CertificateFile | None = None
     """Callers, and whoever probes for health, must show a certificate of this authority (PEM), beside their keys."""
+    public_url: str = ""
+    """Where agents reach this gateway, for the card that A2A shows them: http(s)://HOST[:PORT][/PATH]. Without it
+    the card says what each request was sent to, which behind a proxy that ends TLS is plain HTTP."""
     broker: Addresses = (Address("127.0.0.1:50051"),)
     """Broker replicas, HOST:PORT[,HOST:PORT…]; the first is preferred while it is healthy."""
     tls_ca: CertificateFile | None = None
@@ -29,6 +34,14 @@ class GatewaySettings(NetworkSettings):
     """The gateway's own certificate (PEM), where brokers ask for one."""
     tls_key: ReadableFile | None = None
     """Its key (PEM)."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, url: str) -> str:
+        if not url:
+            return url
+        parts = read_http_url(url, credentials="each agent shows a key of its own")
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/"), query="", fragment=""))
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:

@@ -12,7 +12,8 @@ import grpc
 from gateway.callers import Caller
 from openline.errors import OpenlineError, error
 from openline.ids import is_cluster_id, is_command_id, is_token
-from openline.lookups import MAX_PAGES, TIMEOUT_S, Lookups
+from openline.lookups import CANCEL_ALL_S, MAX_PAGES, TIMEOUT_S, Lookups
+from openline.near import cluster_unknown
 from openline.pipes import Pipes
 from openline.reasons import Reason
 from openline.v1 import (
@@ -20,6 +21,7 @@ from openline.v1 import (
     cluster_service_pb2,
     command_pb2,
     command_service_pb2,
+    overview_pb2,
     session_service_pb2,
 )
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -27,10 +29,8 @@ from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-# In an error message, for a person or a model to choose from.
-MAX_NAMES = 100
 # A replica waits three seconds for another one, and a second replica may have to be asked.
-CANCEL_ALL_S = 10.0
+DRAIN_S = 8.0
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -65,7 +65,14 @@ class Stubs:
     async def list_commands(
         self, request: command_service_pb2.ListCommandsRequest, caller: Caller
     ) -> command_service_pb2.ListCommandsResponse:
-        return await self._ask(lambda channel: CommandServiceStub(channel).ListCommands, request, caller)
+        """A broker of before has the key's own, newest first, whatever is asked: what cannot be had is said here."""
+        answer = await self._ask(lambda channel: CommandServiceStub(channel).ListCommands, request, caller)
+        oldest_first = command_service_pb2.COMMAND_ORDER_OLDEST_FIRST
+        if request.order == oldest_first and answer.order != oldest_first:
+            raise OpenlineError(error(Reason.NOT_BUILT, "this broker lists the newest first only"))
+        if answer.owner != request.owner:
+            raise OpenlineError(error(Reason.NOT_BUILT, "this broker lists the key's own commands only"))
+        return answer
 
     async def list_audit_entries(
         self, request: admin_service_pb2.ListAuditEntriesRequest, caller: Caller
@@ -138,6 +145,33 @@ class Stubs:
             lambda channel: AdminServiceStub(channel).CancelAll, request, caller, most_s=CANCEL_ALL_S
         )
 
+    async def set_log_level(
+        self, request: admin_service_pb2.SetLogLevelRequest, caller: Caller
+    ) -> admin_service_pb2.SetLogLevelResponse:
+        """That replica asks the others, as for `cancel_all`."""
+        return await self._ask(
+            lambda channel: AdminServiceStub(channel).SetLogLevel, request, caller, most_s=CANCEL_ALL_S
+        )
+
+    async def get_overview(self, caller: Caller) -> overview_pb2.Overview:
+        request = overview_pb2.GetOverviewRequest()
+        answer = await self._ask(lambda channel: AdminServiceStub(channel).GetOverview, request, caller)
+        return answer.overview
+
+    async def drain(self, request: admin_service_pb2.DrainRequest, caller: Caller) -> admin_service_pb2.DrainResponse:
+        """That replica may have to ask another one."""
+        return await self._lookups(caller).ask_each_once(
+            lambda channel: AdminServiceStub(channel).Drain, request, timeout_s=caller.left_s(DRAIN_S)
+        )
+
+    async def cancel_commands(
+        self, request: command_service_pb2.CancelCommandsRequest, caller: Caller
+    ) -> command_service_pb2.CancelCommandsResponse:
+        """As `cancel_all`, of the caller's own."""
+        return await self._ask(
+            lambda channel: CommandServiceStub(channel).CancelCommands, request, caller, most_s=CANCEL_ALL_S
+        )
+
     async def require_admin(self, caller: Caller) -> None:
         """Whether the key has the admin scope is the broker's to say: it is asked for something that takes it."""
         request = admin_service_pb2.ListExecutorTokensRequest(page_size=1)
@@ -151,8 +185,7 @@ class Stubs:
             if failure.reason is not Reason.SCOPE_MISSING:
                 raise
             available = []
-        metadata = {"cluster_id": cluster_id, "available": ",".join(available[:MAX_NAMES])}
-        return OpenlineError(error(Reason.CLUSTER_UNKNOWN, f"no cluster {cluster_id!r}", metadata=metadata))
+        return OpenlineError(cluster_unknown(cluster_id, available))
 
     async def check_ids(self, request: command_service_pb2.ExecuteRequest, caller: Caller) -> None:
         """Raises CLUSTER_UNKNOWN or SESSION_UNKNOWN for what cannot be an id, which a broker would call malformed."""
@@ -198,4 +231,10 @@ class Stubs:
         return await self._lookups(caller).ask(method, request, timeout_s=caller.left_s(most_s))
 
     def _lookups(self, caller: Caller) -> Lookups:
-        return Lookups(self._pipes, api_key=caller.api_key, correlation_id=caller.exchange.given_correlation_id)
+        exchange = caller.exchange
+        return Lookups(
+            self._pipes,
+            api_key=caller.api_key,
+            correlation_id=exchange.given_correlation_id,
+            traceparent=exchange.traceparent,
+        )

@@ -15,7 +15,9 @@ from gateway.policies import judge_by_all, policies_of
 from gateway.problems import PROBLEMS
 from gateway.requests import command_request
 from gateway.stubs import Stubs
+from openline.errors import next_step
 from openline.policy import Denied, Policy
+from openline.policy.wire import denied_error
 
 
 class ValidateAnswer(BaseModel):
@@ -25,6 +27,8 @@ class ValidateAnswer(BaseModel):
     rule: str | None = Field(description="Which rule denies it; null if it is allowed.")
     detail: str | None = Field(description="Why: what the denial would say if it were run.")
     instead: str | None = Field(description="What is allowed instead; there it is `allowed`.")
+    nearest: str | None = Field(description="The word that was probably meant, where that can be told.")
+    next_step: str | None = Field(description="What to do about it.")
     argv: list[str] | None = Field(description="What would be run, without the program; null if it is denied.")
     policy: Literal["cluster", "default"] = Field(
         description="Whose: the cluster's own, or the default one where no executor is connected that says its own."
@@ -55,9 +59,20 @@ def validating_routes(stubs: Stubs) -> APIRouter:
                 rule=verdict.rule,
                 detail=verdict.message,
                 instead=verdict.allowed,
+                nearest=verdict.nearest or None,
+                next_step=next_step(denied_error(verdict)),
                 argv=None,
                 policy=whose,
             )
-        return ValidateAnswer(allowed=True, rule=None, detail=None, instead=None, argv=list(verdict.argv), policy=whose)
+        return ValidateAnswer(
+            allowed=True,
+            rule=None,
+            detail=None,
+            instead=None,
+            nearest=None,
+            next_step=None,
+            argv=list(verdict.argv),
+            policy=whose,
+        )
 
     return routes

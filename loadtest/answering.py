@@ -132,7 +132,6 @@ async def _report(connected: Callable[[], int], stopping: asyncio.Event) -> None
 def _link(settings: AnsweringSettings, cluster_id: str, number: int) -> Link:
     executor_id = f"{cluster_id}-{number}"
     who = wire.Hello(
-        protocol_version=limits.PROTOCOL_VERSION,
         cluster_id=cluster_id,
         executor_id=executor_id,
         instance_id=ids.new_id(),

@@ -51,6 +51,8 @@ class Requests:
             command_id=new_id(),
             correlation_id=self._correlation_id,
             wait_for_cluster_s=wait_for_cluster_s,
+            # They are all the same, and each is to be run.
+            max_age_s=0.0,
         )
 
 

@@ -9,7 +9,8 @@ import os
 from locust import HttpUser, between, task
 
 CLUSTER_ID = os.environ.get("OPENLINE_CLUSTER_ID", "local")
-API_KEY = os.environ.get("OPENLINE_API_KEY", "test-key")
+# The commands are all the same, and each is to be run.
+HEADERS = {"X-API-Key": os.environ.get("OPENLINE_API_KEY", "test-key"), "Cache-Control": "no-cache"}
 
 
 class AiAgent(HttpUser):
@@ -32,9 +33,7 @@ class AiAgent(HttpUser):
     def _execute(self, *args: str) -> None:
         body = {"cluster_id": CLUSTER_ID, "args": args}
         name = " ".join(args)
-        with self.client.post(
-            "/debug/execute", json=body, headers={"X-API-Key": API_KEY}, name=name, catch_response=True
-        ) as answer:
+        with self.client.post("/debug/execute", json=body, headers=HEADERS, name=name, catch_response=True) as answer:
             if answer.status_code != 200:
                 answer.failure(answer.json().get("reason", answer.status_code))
             elif answer.json()["status"] != "success":

@@ -68,7 +68,8 @@ def execute_body(cluster_id: str, argv: Sequence[str], *, timeout_s: float) -> b
 
 
 def headers_of(api_key: str) -> str:
-    return f"X-API-Key: {api_key}\r\nX-Correlation-ID: {CLIENT}\r\n"
+    # The commands are all the same, and each is to be run.
+    return f"X-API-Key: {api_key}\r\nX-Correlation-ID: {CLIENT}\r\nCache-Control: no-cache\r\n"
 
 
 def _ended(answer: Answer) -> str:

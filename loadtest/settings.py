@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from openline import ids, limits
-from openline.logs import LogLevel
+from openline.loudness import LogLevel
 from openline.settings import Addresses, CertificateFile, ProgramSettings, ReadableFile, split_commas
 
 

@@ -10,19 +10,28 @@ output is for whoever has started it: the demo shows its key, and tokens are sho
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
+# With gRPC's fork handlers on, some of what is started by fork beside it ends at once with a signal, a broker of the
+# load test's for one. It must hear this before it is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import pytest
 import structlog
 from hypothesis import settings
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from broker.core import credentials
 from openline.errors import OpenlineError
 from openline.exposition import Exposition
+from openline.tracing.spans import record_with
 
 settings.register_profile("steady", derandomize=True)
 if "OPENLINE_FUZZ_EXAMPLES" not in os.environ:
@@ -234,7 +243,13 @@ def _end(communicate: Any) -> Any:
 @_tap(asyncio, "create_subprocess_exec")
 def _create(create: Any) -> Any:
     async def start(*command: Any, **named: Any) -> Any:
-        process = await create(*command, **named)
+        # uvloop's child runs Python before it becomes the program. A garbage collection there that has to end a channel
+        # of gRPC's waits without end for a thread of the parent, and the parent for the child.
+        gc.disable()
+        try:
+            process = await create(*command, **named)
+        finally:
+            gc.enable()
         OVERHEARD.started(_words(command), named.get("env"), (named.get("stdout"), named.get("stderr")))
         return process
 
@@ -250,6 +265,18 @@ def _receive(received: Any) -> Any:
 def overheard() -> Overheard:
     """For programs that a test does not start itself."""
     return OVERHEARD
+
+
+@pytest.fixture
+def recorded() -> Iterator[InMemorySpanExporter]:
+    """The spans of what runs in this process, those that have ended; `get_finished_spans` gives them."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    record_with(provider)
+    yield exporter
+    record_with(None)
+    provider.shutdown()
 
 
 @pytest.hookimpl(wrapper=True)

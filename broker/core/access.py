@@ -41,7 +41,9 @@ RULES: Mapping[str, Rule] = {
         "CommandService.ExecuteStream": Rule("execute", cluster_field="execute.cluster_id"),
         "CommandService.GetCommand": Rule("read"),
         "CommandService.WatchCommand": Rule("read"),
-        "CommandService.CancelCommand": Rule("execute"),
+        # An admin can cancel all of them, and so one.
+        "CommandService.CancelCommand": Rule("execute", or_scope="admin"),
+        "CommandService.CancelCommands": Rule("execute"),
         "CommandService.ListCommands": Rule("read", cluster_field="cluster_id"),
         "SessionService.CreateSession": Rule("session", cluster_field="cluster_id"),
         "SessionService.GetSession": Rule("session"),
@@ -57,8 +59,11 @@ RULES: Mapping[str, Rule] = {
         "AdminService.ListApiKeys": Rule("admin"),
         "AdminService.RevokeApiKey": Rule("admin"),
         "AdminService.Drain": Rule("admin"),
+        "AdminService.GetOverview": Rule("admin"),
+        "AdminService.WatchOverview": Rule("admin"),
         "AdminService.CancelAll": Rule("admin", cluster_field="cluster_id"),
         "AdminService.ListAuditEntries": Rule("audit", cluster_field="cluster_id"),
+        "AdminService.SetLogLevel": Rule("admin"),
     }.items()
 }
 

@@ -2,18 +2,29 @@
 
 from collections.abc import Callable
 
-from broker.core.actions import Action, Conclude, Send
+from broker.core.actions import Action, Conclude, Forward, Send
 from broker.core.agenda import Agenda
-from broker.core.command import Command, timed_out
+from broker.core.command import Command
 from broker.core.connections import Connection, Connections, Here, Instance
-from broker.core.life import Event
+from broker.core.life import Event, State
 from broker.core.queue import FairQueue
 from openline import errors
 from openline.limits import DEADLINE_ALLOWANCE_S
-from openline.reasons import NO, Reason
+from openline.reasons import NO, UNKNOWN, YES, Reason
 from openline.v1 import command_pb2, executor_service_pb2
 
 BrokerFrame = executor_service_pb2.BrokerFrame
+
+# What to do about a command whose time went by while it waited.
+NEVER_BEGUN = "It has not run: no executor took it in time. Ask again with a longer timeout, or for less at a time."
+
+
+# What follows for others from what happens to a command.
+Following = Callable[[Command, float], list[Action]]
+
+
+def _nothing(_command: Command, _now: float) -> list[Action]:
+    return []
 
 
 class Account:
@@ -28,6 +39,9 @@ class Account:
         self.queues: dict[str, FairQueue] = {}
         self.deadlines = Agenda[str]()
         self.graces = Agenda[Instance]()
+        # Of one that has ended, and of one that is to wait for its cluster from now on: for those that wait for it.
+        self.ended: Following = _nothing
+        self.stalled: Following = _nothing
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self.queues.values()))
@@ -38,15 +52,18 @@ class Account:
         return self.connections.of_instance(command.instance) or self.away.get(command.instance)
 
     def write(self, command: Command, connection: Connection, now: float) -> list[Action]:
-        """The command goes out on a stream, for the first time."""
+        """The command goes out on a stream, of an executor that has not had it."""
         command.written(instance_id=connection.instance_id, executor_id=connection.executor_id, now=now)
         connection.commands.add(command.command_id)
+        if command.twin is not None:
+            command.twin.announced = connection.capabilities
         self.deadlines.add(command.command_id, command.deadline + DEADLINE_ALLOWANCE_S)
         return [Send(connection, command.frame(now))]
 
     def fill(self, cluster_id: str, now: float) -> list[Action]:
         """Writes what waits for this cluster, in turn, as far as there is room."""
         actions: list[Action] = []
+        expired: list[Command] = []
         queue = self.queues.get(cluster_id)
         while queue and isinstance(place := self.connections.place(cluster_id), Here):
             command = queue.pop()
@@ -59,8 +76,12 @@ class Account:
                 command.apply(Event.EXPIRED)
                 command.end(command_pb2.OUTCOME_TIMED_OUT, error, now)
                 actions.append(Conclude(command))
+                expired.append(command)
         if queue is not None and not queue:
             del self.queues[cluster_id]
+        # Behind the loop: what follows may stand in the same line.
+        for command in expired:
+            actions += self.ended(command, now)
         return actions
 
     def arrive(self, cluster_id: str, now: float) -> None:
@@ -102,7 +123,18 @@ class Account:
             connection.commands.discard(command.command_id)
         if (queue := self.queues.get(cluster_id)) is not None:
             queue.discard(command)
-        return [Conclude(command), *self.fill(cluster_id, now)]
+        return [Conclude(command), *self.fill(cluster_id, now), *self.ended(command, now)]
+
+    def stop(self, command: Command, why: str, now: float) -> list[Action]:
+        """Ends a command that waits; passes the cancel on to whoever holds it, now or when it is found."""
+        command.cancel_why = why
+        if command.state is State.QUEUED:
+            error = errors.error(Reason.CANCELLED, why, executed=NO)
+            return self.end(command, Event.CANCELLED, command_pb2.OUTCOME_CANCELLED, error, now)
+        if command.state is State.FORWARDED:
+            return [Forward(command)]
+        connection = self.connections.of_instance(command.instance)
+        return [] if connection is None else [stop(connection, command.command_id, why)]
 
 
 Step = Callable[[Command, executor_service_pb2.ExecutorFrame, float], list[Action]]
@@ -117,6 +149,15 @@ def offline(cluster_id: str) -> command_pb2.Error:
         retry_after_s=5.0,
         metadata={"cluster_id": cluster_id},
     )
+
+
+def timed_out(command: Command) -> command_pb2.Error:
+    """The error of a command whose deadline passed without an answer of its executor."""
+    # One that was accepted may have waited for its place: only Started says that it ran.
+    executed = {State.QUEUED: NO, State.RUNNING: YES}.get(command.state, UNKNOWN)
+    message = f"no result within {command.ask.timeout_s:g} s"
+    metadata = {errors.NEXT_STEP: NEVER_BEGUN} if executed == NO else {}
+    return errors.error(Reason.COMMAND_TIMEOUT, message, executed=executed, metadata=metadata)
 
 
 def acknowledge(connection: Connection, command_id: str) -> Send:

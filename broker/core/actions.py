@@ -27,10 +27,16 @@ class Conclude(NamedTuple):
     command: Command
 
 
+class Tell(NamedTuple):
+    """The command has its result: answer whoever waits. What it runs goes on for others; `Conclude` follows its end."""
+
+    command: Command
+
+
 class Forward(NamedTuple):
     """The command is another replica's business: hand it over, follow it there, or look for it, as it says itself."""
 
     command: Command
 
 
-Action = Send | Close | Conclude | Forward
+Action = Send | Close | Conclude | Tell | Forward

@@ -11,16 +11,19 @@ from broker.core.account import Account, stop
 from broker.core.actions import Action, Close, Send
 from broker.core.command import Ask, Command
 from broker.core.connections import Connection
+from broker.core.directory import Directory
 from broker.core.life import Event, State
 from broker.core.routes import FORWARD_ALLOWANCE_S
 from openline.limits import DEADLINE_ALLOWANCE_S
 from openline.v1 import executor_service_pb2
+from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 Verdict = executor_service_pb2.Verdict
 
 
 class Outdated(Exception):
-    """A later process of the same executor is connected; the connection was not registered."""
+    """A later process of the same executor is connected, or its own process has opened a later stream; the connection
+    was not registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,9 @@ class Held:
 class Arrivals:
     """The part of the ledger that says Welcome."""
 
-    def __init__(self, account: Account, *, max_commands: int) -> None:
+    def __init__(self, account: Account, directory: Directory, *, max_commands: int) -> None:
         self._account = account
+        self._directory = directory
         self._max_commands = max_commands
 
     def connect(
@@ -50,9 +54,7 @@ class Arrivals:
     ) -> tuple[list[Verdict], list[Action]]:
         """See `Ledger.connect`."""
         account = self._account
-        current = account.connections.of_executor(connection.cluster_id, connection.executor_id)
-        if current is not None and connection.is_outdated_by(current):
-            raise Outdated("a later process of this executor is connected")
+        self._check_is_latest(connection)
         actions: list[Action] = []
         replaced = account.connections.add(connection)
         # First: what ends below makes room, and what waits is written then.
@@ -80,6 +82,21 @@ class Arrivals:
         verdicts = [self._verdict(command_id, connection, running=True) for command_id in in_flight]
         verdicts += [self._verdict(command_id, connection, running=False) for command_id in unacked]
         return verdicts, [*actions, *account.fill(connection.cluster_id, now)]
+
+    def _check_is_latest(self, connection: Connection) -> None:
+        """A Hello may be read after that of the next stream. What it lists is old then, and nobody is at its other end.
+
+        Raises Outdated.
+        """
+        account, executor = self._account, (connection.cluster_id, connection.executor_id)
+        current = account.connections.of_executor(*executor)
+        if current is not None and connection.is_outdated_by(current):
+            raise Outdated("a later process of this executor is connected")
+        others: list[Connection | ConnectedExecutor | None] = [current, account.away.get(connection.instance)]
+        if (entry := self._directory.of_executor(*executor)) is not None:
+            others.append(entry.executor)
+        if any(other is not None and connection.was_given_up_for(other) for other in others):
+            raise Outdated("this process has opened a later stream")
 
     def _resume(
         self, command: Command, connection: Connection, held_there: Collection[str], now: float

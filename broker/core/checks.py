@@ -1,16 +1,35 @@
 """What a caller's request must look like: every field bounded and checked, defaults filled in."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from broker.core.command import Ask
 from broker.core.credentials import Caller
 from openline import errors, limits
 from openline.ids import is_command_id, is_token, new_id
 from openline.reasons import Reason
+from openline.tracing.traceparent import has_form
 from openline.v1 import command_service_pb2, executor_service_pb2
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How long ago an identical command may have been sent to an executor for one to share its result, seconds."""
+
+    # While it runs; 0: never, whatever is asked.
+    share_s: float = 0.0
+    # When it has succeeded.
+    cache_s: float = 0.0
+
+    def of(self, request: command_service_pb2.ExecuteRequest) -> "Sharing":
+        """As this request wants it, where this is usual."""
+        if not self.share_s or not request.HasField("max_age_s"):
+            return self
+        age_s = min(request.max_age_s, limits.MAX_ANSWER_AGE_S)
+        return Sharing(age_s, age_s)
+
+
+ALONE = Sharing()
 
 
 def check_execute(
@@ -20,6 +39,7 @@ def check_execute(
     max_output_bytes: int,
     live: bool = False,
     origin: str = "",
+    sharing: Sharing = ALONE,
 ) -> Ask:
     """The checked form of a request. Raises INVALID_COMMAND with every violation."""
     wrong = check_argv(request.argv)
@@ -28,15 +48,18 @@ def check_execute(
         wrong.append(("timeout_s", f"must be 0..{limits.MAX_TIMEOUT_S:g}"))
     if not 0 <= request.wait_for_cluster_s <= limits.MAX_WAIT_FOR_CLUSTER_S:
         wrong.append(("wait_for_cluster_s", f"must be 0..{limits.MAX_WAIT_FOR_CLUSTER_S:g}"))
+    if not request.max_age_s >= 0:
+        wrong.append(("max_age_s", "must not be negative"))
     if request.command_id and not is_command_id(request.command_id):
         wrong.append(("command_id", "must be a UUIDv7 in lower case"))
     for name in ("session_id", "correlation_id", "idempotency_key"):
         if (value := getattr(request, name)) and not is_token(value):
             wrong.append((name, "must be 1..200 visible ASCII characters"))
-    if request.traceparent and not _TRACEPARENT.fullmatch(request.traceparent):
+    if request.traceparent and not has_form(request.traceparent):
         wrong.append(("traceparent", "must be a W3C traceparent"))
     if wrong:
         raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "the request is not valid", violations=wrong))
+    sharing = sharing.of(request)
     return Ask(
         command_id=request.command_id or new_id(),
         cluster_id=request.cluster_id,
@@ -50,6 +73,8 @@ def check_execute(
         traceparent=request.traceparent,
         wait_for_cluster_s=request.wait_for_cluster_s,
         live=live,
+        share_s=sharing.share_s,
+        cache_s=sharing.cache_s,
         attach=request.attach and request.command_id != "",
         origin=origin,
         quota=caller.quota,

@@ -8,16 +8,12 @@ from broker.core.connections import Instance
 from broker.core.life import Event, OutOfOrder, State, after
 from broker.core.patterns import EVERY, Patterns
 from broker.core.quotas import Quota
-from broker.core.told import MAX_TIMESTAMP_S, duration, told
-from broker.core.transcript import Transcript
-from openline import errors
+from broker.core.told import MAX_BOUNDED, MAX_BOUNDED_CHARACTERS, MAX_TIMESTAMP_S, duration, told
+from broker.core.transcript import Transcript, summarise
+from broker.core.twin import Twin
 from openline.capture import Kept
-from openline.reasons import NO, UNKNOWN, YES, Reason
+from openline.errors import CANCELLED_WITH, TAKEN_BACK
 from openline.v1 import command_pb2, executor_service_pb2
-
-# Of what an executor says it has bounded: far more than there are, and longer than they are.
-MAX_BOUNDED = 8
-MAX_BOUNDED_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,10 @@ class Ask:
     attach: bool = False
     # It is another request's, which has claimed the idempotency key: it is not run for this one, only found.
     is_anothers: bool = False
+    # How long ago an identical command may have been sent to the executor for this one to share its result: while it
+    # runs, and when it has succeeded. Without the first it is by itself, and so it is for others.
+    share_s: float = 0.0
+    cache_s: float = 0.0
     # The replica that forwarded it here; then it is never forwarded again.
     origin: str = ""
     # Its caller's own, None for that of everybody; and whose commands it is one of.
@@ -51,12 +51,20 @@ class Ask:
     clusters: Patterns = EVERY
 
     @property
+    def names(self) -> dict[str, str]:
+        """What a line of the log says that concerns it."""
+        ids = {"command_id": self.command_id, "correlation_id": self.correlation_id}
+        return ids if self.correlation_id else {"command_id": self.command_id}
+
+    @property
     def share(self) -> tuple[str, str]:
         """Whose turn it takes in a queue: the caller's, apart for each session or conversation."""
         return self.owner, self.session_id or self.correlation_id
 
     def is_same(self, other: "Ask | command_pb2.Command") -> bool:
-        """Whether it asks for the same thing, for whatever else it is another request."""
+        """Whether it asks for the same thing with the same scopes, of which a record of before 0.2 says nothing."""
+        if other.scopes and set(other.scopes) != set(self.scopes):
+            return False
         return (self.owner, self.cluster_id, self.argv) == (other.owner, other.cluster_id, tuple(other.argv))
 
 
@@ -77,6 +85,8 @@ class Command:
     clock_from: float = 0.0
     # Why it is to be cancelled, said again on each connection until it ends; None when nobody asked for that.
     cancel_why: str | None = None
+    # Of what more it is one, all of which is to be cancelled; empty where it is meant alone.
+    cancelled_with: str = ""
     # While FORWARDED: the replica that is to run it, or to know it; empty while it is looked for.
     replica_id: str = ""
     # That replica has it already, as far as is known: it is followed there, not asked for.
@@ -85,6 +95,8 @@ class Command:
     may_return: bool = False
     # Its result is in the store already, or that is another replica's duty.
     is_stored_elsewhere: bool = False
+    # Another request's command has this id, and a record under it.
+    has_anothers_id: bool = False
     # That replica has not been able to store it yet.
     is_degraded: bool = False
     transcript: Transcript = field(init=False)
@@ -93,6 +105,8 @@ class Command:
     result: command_pb2.CommandResult | None = None
     # Those who asked for it and are still there: an idempotency key or an id may be asked for many times.
     callers: int = 0
+    # What it has to do with identical commands; None when it is by itself.
+    twin: Twin | None = None
 
     def __post_init__(self) -> None:
         self.clock_from = self.created_at
@@ -184,8 +198,8 @@ class Command:
         result.bounded.extend(flag[:MAX_BOUNDED_CHARACTERS] for flag in finished.bounded[:MAX_BOUNDED])
         if 0 < finished.finished_at.seconds <= MAX_TIMESTAMP_S and 0 <= finished.finished_at.nanos < 10**9:
             result.observed_at.CopyFrom(finished.finished_at)
-        _summarise(result.stdout_summary, finished.stdout_summary, stdout)
-        _summarise(result.stderr_summary, finished.stderr_summary, stderr)
+        summarise(result.stdout_summary, finished.stdout_summary, stdout)
+        summarise(result.stderr_summary, finished.stderr_summary, stderr)
         if finished.outcome != command_pb2.OUTCOME_EXITED:
             result.error.CopyFrom(told(finished.error, finished.outcome))
             result.error.metadata["command_id"] = self.command_id
@@ -196,7 +210,7 @@ class Command:
         timings.run_s = run_s
         timings.return_s = return_s
         timings.deliver_s = max(0.0, now - self.written_at - queue_s - run_s - return_s)
-        self.result = result
+        self.conclude(result)
 
     def end(self, outcome: command_pb2.Outcome.ValueType, error: command_pb2.Error, now: float) -> None:
         """Makes the result of a command whose executor did not say Finished, with the output so far."""
@@ -204,9 +218,19 @@ class Command:
         result.outcome = outcome
         result.error.CopyFrom(error)
         result.error.metadata["command_id"] = self.command_id
-        _summarise(result.stdout_summary, command_pb2.OutputSummary(), stdout)
-        _summarise(result.stderr_summary, command_pb2.OutputSummary(), stderr)
-        self.result = result
+        summarise(result.stdout_summary, command_pb2.OutputSummary(), stdout)
+        summarise(result.stderr_summary, command_pb2.OutputSummary(), stderr)
+        self.conclude(result)
+
+    def conclude(self, result: command_pb2.CommandResult) -> None:
+        """Fixes its result. One that has it before what it runs has ended ran on for others."""
+        more = self.cancelled_with or ("call" if self.cancel_why == TAKEN_BACK else "")
+        if more and result.outcome == command_pb2.OUTCOME_CANCELLED:
+            result.error.metadata[CANCELLED_WITH] = more
+        if self.result is None:
+            self.result = result
+        elif self.twin is not None:
+            self.twin.ran = result
 
     def _result(self, now: float) -> tuple[command_pb2.CommandResult, Kept, Kept]:
         ask = self.ask
@@ -224,19 +248,3 @@ class Command:
         result.timings.total_s = now - self.created_at
         result.timings.queue_s = (self.written_at or now) - self.created_at
         return result, stdout, stderr
-
-
-def _summarise(to: command_pb2.OutputSummary, said: command_pb2.OutputSummary, kept: Kept) -> None:
-    """What the executor says of a stream, held against what arrived: never less cut than is missing here."""
-    to.total_bytes = max(said.total_bytes, kept.total_bytes)
-    to.total_lines = max(said.total_lines, kept.total_lines)
-    to.cut_bytes = to.total_bytes - len(kept.data)
-    to.cut_lines = max(said.cut_lines, kept.cut_lines)
-
-
-def timed_out(command: Command) -> command_pb2.Error:
-    """The error of a command whose deadline passed without an answer of its executor."""
-    # One that was accepted may have waited for its place: only Started says that it ran.
-    executed = {State.QUEUED: NO, State.RUNNING: YES}.get(command.state, UNKNOWN)
-    message = f"no result within {command.ask.timeout_s:g} s"
-    return errors.error(Reason.COMMAND_TIMEOUT, message, executed=executed)

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.core.tokens import Name
 from openline.ids import made_before
 from openline.v1 import executor_service_pb2
+from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 # One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word:
 # whoever has a token of another cluster may say the same one.
@@ -27,6 +28,8 @@ class Connection:
     capabilities: executor_service_pb2.Capabilities
     versions: executor_service_pb2.Versions
     connected_at: Timestamp
+    # Which of its process's streams it is, counted from 1; zero if the process does not count them.
+    attempt: int = 0
     # SHA-256 of the executor token that it was opened with, or that was shown on it since; empty for a certificate.
     token: bytes = b""
     # The last one that was shown on it was wrong.
@@ -39,6 +42,8 @@ class Connection:
     moving: bool = False
     # Output that has arrived and for which the stream has no new credit yet.
     uncredited_bytes: int = 0
+    # Of a newer version of the contract, ignored.
+    unknown_frames: int = 0
     instance: Instance = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +54,17 @@ class Connection:
         return f"<Connection {self.cluster_id}/{self.executor_id} epoch={self.epoch} {state} n={len(self.commands)}>"
 
     @property
+    def names(self) -> dict[str, str | int]:
+        """What a line of the log says that concerns it."""
+        cluster_id, executor_id, instance_id = self.instance
+        return {
+            "cluster_id": cluster_id,
+            "executor_id": executor_id,
+            "instance_id": instance_id,
+            "epoch": self.epoch,
+        }
+
+    @property
     def token_name(self) -> Name:
         return self.cluster_id, self.token
 
@@ -56,6 +72,10 @@ class Connection:
         """Whether the other one is of a later process of the same executor, as far as the instance ids tell."""
         same = (self.cluster_id, self.executor_id) == (other.cluster_id, other.executor_id)
         return same and made_before(self.instance_id, other.instance_id)
+
+    def was_given_up_for(self, other: "Connection | ConnectedExecutor") -> bool:
+        """Whether its own process has opened the other one later, of the same executor: it does so one at a time."""
+        return self.instance_id == other.instance_id and 0 < self.attempt < other.attempt
 
     @property
     def takes_commands(self) -> bool:

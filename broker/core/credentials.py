@@ -47,9 +47,9 @@ class Caller:
     def require(self, scope: str, *, or_scope: str = "") -> None:
         """Raises SCOPE_MISSING unless the key has the scope, or the other one."""
         if scope not in self.scopes and or_scope not in self.scopes:
-            missing = errors.error(
-                Reason.SCOPE_MISSING, f"the key lacks the scope {scope!r}", metadata={"scope": scope}
-            )
+            step = f"Ask an admin for a key with the scope {scope}; this one stays refused."
+            metadata = {"scope": scope, errors.NEXT_STEP: step}
+            missing = errors.error(Reason.SCOPE_MISSING, f"the key lacks the scope {scope!r}", metadata=metadata)
             raise errors.OpenlineError(missing)
 
     def require_cover(self, clusters: Patterns) -> None:
@@ -58,7 +58,10 @@ class Caller:
             beyond = errors.error(
                 Reason.SCOPE_MISSING,
                 "the key does not see all of these clusters",
-                metadata={"clusters": ",".join(self.clusters.texts)},
+                metadata={
+                    "clusters": ",".join(self.clusters.texts),
+                    errors.NEXT_STEP: "Keep to the clusters in `clusters`, or ask an admin whose key sees more.",
+                },
             )
             raise errors.OpenlineError(beyond)
 

@@ -145,13 +145,7 @@ class Directory:
 
         What is known of loads is some seconds old: the best of all would be everybody's choice at once.
         """
-        candidates = [
-            entry
-            for entry in self._clusters.get(cluster_id, {}).values()
-            if entry.moving_since is None
-            and entry.replica_id not in self._unreachable
-            and (below_load is None or entry.load < below_load)
-        ]
+        candidates = [entry for entry in self._reachable(cluster_id) if below_load is None or entry.load < below_load]
         if len(candidates) > 2:
             candidates = random.sample(candidates, 2)
         return min(candidates, key=lambda entry: entry.load, default=None)
@@ -189,8 +183,20 @@ class Directory:
         of_cluster = self._clusters.get(cluster_id, {}).values()
         return all(entry.executor.epoch > began_us for entry in of_cluster if entry.replica_id == replica_id)
 
+    def has(self, cluster_id: str) -> bool:
+        """Whether an executor of the cluster is connected to another replica."""
+        return any(entry.moving_since is None for entry in self._clusters.get(cluster_id, {}).values())
+
+    def reachable(self, cluster_id: str) -> list[Executor]:
+        """Those that are connected to a replica which answers."""
+        return [entry.executor for entry in self._reachable(cluster_id)]
+
     def executors(self, cluster_id: str) -> list[Executor]:
         return [entry.executor for entry in self._clusters.get(cluster_id, {}).values()]
+
+    def _reachable(self, cluster_id: str) -> Iterable[Entry]:
+        of_cluster = self._clusters.get(cluster_id, {}).values()
+        return (each for each in of_cluster if each.moving_since is None and each.replica_id not in self._unreachable)
 
     def _entries(self) -> Iterable[Entry]:
         return (entry for of_cluster in self._clusters.values() for entry in of_cluster.values())

@@ -3,24 +3,25 @@
 A frame that is out of order ends its command, and only that.
 """
 
-from broker.core.account import Account, Step, acknowledge, credit, stop
+from broker.core.account import Account, Following, Step, acknowledge, credit, stop
 from broker.core.actions import Action
 from broker.core.command import Command
 from broker.core.connections import Connection
 from broker.core.life import Event, OutOfOrder, State
 from broker.core.told import is_end, told
 from openline import errors, limits
-from openline.reasons import Reason
+from openline.reasons import Reason, reason_of
 from openline.v1 import command_pb2, executor_service_pb2
 
 Frame = executor_service_pb2.ExecutorFrame
 
 
 class Frames:
-    """The part of the ledger that reads."""
+    """The part of the ledger that reads. `returned` places a command anew that an executor has not taken."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, returned: Following) -> None:
         self._account = account
+        self._returned = returned
         self._steps: dict[str, Step] = {
             "accepted": lambda command, _frame, _now: self._moved(command, Event.ACCEPTED),
             "started": lambda command, _frame, _now: self._moved(command, Event.STARTED),
@@ -78,6 +79,12 @@ class Frames:
         return []
 
     def _rejected(self, command: Command, frame: Frame, now: float) -> list[Action]:
+        connection = self._account.connections.of_instance(command.instance)
+        is_busy = command.state is State.WRITTEN and reason_of(frame.rejected.error) is Reason.CLUSTER_BUSY
+        if is_busy and connection is not None and connection.draining:
+            # The command crossed the word that it is stopping, and has not run; there may be another one.
+            connection.commands.discard(command.command_id)
+            return self._returned(command, now)
         if not command.apply(Event.REJECTED):
             return []
         command.end(command_pb2.OUTCOME_REJECTED, told(frame.rejected.error, command_pb2.OUTCOME_REJECTED), now)

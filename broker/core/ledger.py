@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.core.account import Account, acknowledge, offline, stop
-from broker.core.actions import Action, Forward
+from broker.core.account import Account, acknowledge, offline, stop, timed_out
+from broker.core.actions import Action
 from broker.core.arrivals import Arrivals, Held, Outdated
-from broker.core.command import Ask, Command, timed_out
+from broker.core.command import Ask, Command
 from broker.core.connections import Connection, Connections
 from broker.core.directory import Directory
 from broker.core.frames import Frame, Frames
@@ -20,9 +20,10 @@ from broker.core.life import Event, State
 from broker.core.recent import Recent
 from broker.core.relayed import Relayed
 from broker.core.routes import ClusterAbsent, Routes, busy
+from broker.core.twins import Twins
 from broker.core.whose import Whose
 from openline import errors
-from openline.reasons import NO, Reason
+from openline.reasons import Reason
 from openline.v1 import command_pb2, executor_service_pb2
 
 __all__ = ["ClusterAbsent", "Held", "Ledger", "Outdated"]
@@ -38,9 +39,11 @@ class Ledger:
         self._max_commands = max_commands
         self._account = Account()
         self._recent = Recent()
-        self._frames = Frames(self._account)
-        self._routes = Routes(self._account, directory or Directory(""))
-        self._arrivals = Arrivals(self._account, max_commands=max_commands)
+        directory = directory or Directory("")
+        self._routes = Routes(self._account, directory)
+        self._frames = Frames(self._account, self._routes.returned)
+        self._twins = Twins(self._account, self._routes)
+        self._arrivals = Arrivals(self._account, directory, max_commands=max_commands)
         # What other replicas tell of commands that they have.
         self.relayed = Relayed(self._account, self._routes)
 
@@ -55,6 +58,11 @@ class Ledger:
     def connections(self) -> Connections:
         return self._account.connections
 
+    @property
+    def away(self) -> int:
+        """How many executors have commands and no connection, and may come back."""
+        return len(self._account.away)
+
     # What callers ask
 
     def may_be_done(self, command_id: str, *, clock_s: float) -> bool:
@@ -64,6 +72,7 @@ class Ledger:
     def submit(self, ask: Ask, *, asked_at: Timestamp, now: float, known_to: str = "") -> tuple[Command, list[Action]]:
         """Records a command and places it, or finds the one that was asked for before under this id.
 
+        One that may be shared may wait for an identical one instead, or have the result of one at once.
         `known_to` is the replica that has it already. Raises ClusterAbsent, or OpenlineError when the id is another
         command's or there is no room.
         """
@@ -73,33 +82,28 @@ class Ledger:
             wrong = [("command_id", "another command has it")]
             raise errors.OpenlineError(errors.error(Reason.INVALID_COMMAND, "command_id is in use", violations=wrong))
         if len(self.commands) >= self._max_commands:
-            raise errors.OpenlineError(busy("this replica is full"))
+            raise errors.OpenlineError(busy("this replica is full", queued=len(self.commands)))
         command = Command(ask=ask, created_at=now, asked_at=asked_at)
         if known_to:
             return command, self._routes.follow(command, known_to, now)
         if ask.attach:
             return command, self._routes.seek(command, now, may_return=not ask.is_anothers)
-        return command, self._routes.place(command, now)
+        return command, self._twins.place(command, now)
 
     def cancel(self, command: Command, *, why: str, now: float) -> list[Action]:
         """Ends a command that waits; passes the cancel on to whoever holds it, now or when it is found.
 
-        One that an executor holds ends when the executor says so.
+        One that an executor holds ends when the executor says so; but at once, if others wait for what it runs.
         """
-        if command.state is State.DONE:
+        if command.result is not None:
             return []
-        if command.state is State.QUEUED:
-            error = errors.error(Reason.CANCELLED, why, executed=NO)
-            return self._account.end(command, Event.CANCELLED, command_pb2.OUTCOME_CANCELLED, error, now)
-        command.cancel_why = why
-        if command.state is State.FORWARDED:
-            return [Forward(command)]
-        connection = self.connections.of_instance(command.instance)
-        return [] if connection is None else [stop(connection, command.command_id, why)]
+        if self._twins.are_waiting_for(command):
+            return self._twins.part(command, why, now)
+        return self._account.stop(command, why, now)
 
     def of(self, whose: Whose) -> list[Command]:
         """The commands that have not ended; first those that wait, none of which is to take the place of another."""
-        meant = [each for each in self.commands.values() if each.state is not State.DONE and whose.has(each.ask)]
+        meant = [each for each in self.commands.values() if each.result is None and whose.has(each.ask)]
         return sorted(meant, key=lambda command: command.state is not State.QUEUED)
 
     def settled(self, command: Command, *, stored: bool) -> list[Action]:
@@ -126,8 +130,8 @@ class Ledger:
         other replicas have sent, by command id: it is taken over. Returns the verdicts for Welcome, which must be
         written before the actions are carried out.
 
-        The Hello of a process that was killed may be read after that of the next one. Raises Outdated while that one
-        is connected; while it is away, what it holds waits for it.
+        A Hello may be read after that of the next stream. Raises Outdated if that is the same process's, or is
+        connected; while a later process is away, what it holds waits for it.
         """
         return self._arrivals.connect(connection, in_flight=in_flight, unacked=unacked, held=held or {}, now=now)
 
@@ -154,17 +158,20 @@ class Ledger:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""
-        nexts = (self._account.deadlines.next(), self._account.graces.next())
+        nexts = (self._account.deadlines.next(), self._account.graces.next(), self._twins.next_due())
         return min((due for due in nexts if due is not None), default=None)
 
     def tick(self, *, now: float) -> list[Action]:
         """Ends what has run out of time."""
         account = self._account
         actions: list[Action] = []
+        self._twins.forget(now)
         due = [self.commands[command_id] for command_id in account.deadlines.pop(now)]
         # What waits first: the place of one that ran must not go to another whose time is up as well.
         for command in sorted(due, key=lambda command: command.state is not State.QUEUED):
-            actions += self._expire(command, now)
+            # The end of one may be that of others, which waited for it.
+            if command.state is not State.DONE:
+                actions += self._expire(command, now)
         for instance in account.graces.pop(now):
             gone = account.away.pop(instance)
             for command_id in sorted(gone.commands):

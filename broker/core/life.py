@@ -4,6 +4,8 @@
               ┌────────────────┬──────────────┬──────────────┐
               │                │              │              ▼
     QUEUED ─WRITTEN─▶ WRITTEN ─ACCEPTED─▶ ACCEPTED ─STARTED─▶ RUNNING ─FINISHED─▶ DONE
+       ▲                 │
+       └────RETURNED─────┘
 
     QUEUED, or held by an instance that is connected elsewhere now ─FORWARDED─▶ FORWARDED ─ANSWERED─▶ DONE
                                                                                 └─RETURNED─▶ QUEUED
@@ -22,7 +24,7 @@ class State(Enum):
 
     # This replica owns it. Never written to a stream, so it may be placed on any connection.
     QUEUED = command_pb2.COMMAND_STATE_QUEUED
-    # One stream owns it. It may be written again, only to the same executor instance.
+    # One stream owns it. It may be written again, only to the same executor instance, unless that has refused it.
     WRITTEN = command_pb2.COMMAND_STATE_WRITTEN
     # The executor instance owns it. Never sent again, only asked after.
     ACCEPTED = command_pb2.COMMAND_STATE_ACCEPTED
@@ -39,9 +41,10 @@ class Event(Enum):
     """What can happen to a command, and who says so."""
 
     # From this replica:
-    WRITTEN = "written"  # put on a stream for the first time
+    WRITTEN = "written"  # put on a stream of an executor that has not had it
     CANCELLED = "cancelled"  # cancelled before it was written
     STRANDED = "stranded"  # its cluster went away before it was written
+    SHARED = "shared"  # the result of an identical command is its own
     EXPIRED = "expired"  # the deadline passed, and the allowance for the executor's own answer
     VIOLATED = "violated"  # the executor broke the order of frames for this command
     # From the executor's frames:
@@ -49,7 +52,7 @@ class Event(Enum):
     REJECTED = "rejected"
     STARTED = "started"
     FINISHED = "finished"
-    # From other replicas:
+    # From other replicas, and the second from executors that are stopping:
     FORWARDED = "forwarded"  # handed over, or looked for there
     RETURNED = "returned"  # not taken, or sure to be nowhere: it may be placed anew
     ANSWERED = "answered"  # its result has come
@@ -69,9 +72,11 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.QUEUED, E.WRITTEN): S.WRITTEN,
     (S.QUEUED, E.CANCELLED): S.DONE,
     (S.QUEUED, E.STRANDED): S.DONE,
+    (S.QUEUED, E.SHARED): S.DONE,
     (S.QUEUED, E.EXPIRED): S.DONE,
     (S.WRITTEN, E.ACCEPTED): S.ACCEPTED,
     (S.WRITTEN, E.REJECTED): S.DONE,
+    (S.WRITTEN, E.RETURNED): S.QUEUED,  # rejected by an executor that is stopping
     (S.WRITTEN, E.RESUMED): S.WRITTEN,  # written again: the instance's memory of recent ids answers
     (S.WRITTEN, E.INSTANCE_GONE): S.DONE,  # its Accepted may have been lost: never sent elsewhere
     (S.WRITTEN, E.EXPIRED): S.DONE,

@@ -28,6 +28,8 @@ class Proof:
     def __init__(self, replica_id: str, *, secret: bytes | None = None) -> None:
         self._replica_id = replica_id
         self.secret = secret or secrets.token_bytes(SECRET_BYTES)
+        # Whether it is the one that all replicas have.
+        self.is_common = secret is not None
         # The one before, under which executors may still hold commands.
         self._previous = self.secret
 
@@ -36,6 +38,7 @@ class Proof:
 
     def agree(self, secret: bytes) -> None:
         """The replicas' common secret."""
+        self.is_common = True
         if secret != self.secret:
             self._previous, self.secret = self.secret, secret
 

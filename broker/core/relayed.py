@@ -8,6 +8,7 @@ from broker.core.actions import Action
 from broker.core.command import Command
 from broker.core.life import Event, State
 from broker.core.routes import Routes
+from openline import errors
 from openline.reasons import NO, Reason, reason_of
 from openline.v1 import command_pb2
 
@@ -64,7 +65,7 @@ class Relayed:
         total_s = now - command.created_at
         told.timings.route_s += max(0.0, total_s - told.timings.total_s)
         told.timings.total_s = total_s
-        command.result = told
+        command.conclude(told)
         return self._account.concluded(command, now)
 
     def refused(self, command: Command, error: command_pb2.Error, now: float) -> list[Action]:
@@ -74,6 +75,11 @@ class Relayed:
         unusual = command_pb2.OUTCOME_REJECTED if error.executed == NO else command_pb2.OUTCOME_LOST
         outcome = _OUTCOMES.get(reason_of(error), unusual)
         return self._account.end(command, Event.ANSWERED, outcome, error, now)
+
+    def mistaken(self, command: Command, now: float) -> list[Action]:
+        """A command that was looked for is there, and is another request's."""
+        command.has_anothers_id = True
+        return self.refused(command, errors.error(Reason.INVALID_COMMAND, "command_id is in use"), now)
 
     def returned(self, command: Command, now: float) -> list[Action]:
         """The other replica has not taken the command, or it is sure that nobody has it."""

@@ -4,7 +4,7 @@ The one part of the ledger that looks at both this replica's connections and the
 that was forwarded here is never forwarded again.
 """
 
-from broker.core.account import Account, offline
+from broker.core.account import Account, Following, offline, timed_out
 from broker.core.actions import Action, Forward
 from broker.core.command import Command
 from broker.core.connections import Connection, Here, Nowhere, Place
@@ -13,7 +13,7 @@ from broker.core.life import Event, State
 from broker.core.queue import FairQueue
 from openline import errors
 from openline.limits import DEADLINE_ALLOWANCE_S
-from openline.reasons import NO, Reason
+from openline.reasons import Reason
 from openline.v1 import command_pb2
 
 BUSY_RETRY_S = 1.0
@@ -37,6 +37,8 @@ class Routes:
     def __init__(self, account: Account, directory: Directory) -> None:
         self._account = account
         self._directory = directory
+        # For what comes back; as `place`.
+        self.placing: Following = self.place
 
     def place(self, command: Command, now: float) -> list[Action]:
         """Writes, forwards or queues a command. Raises ClusterAbsent or CLUSTER_BUSY, and has recorded nothing then."""
@@ -53,6 +55,7 @@ class Routes:
         elif (until := self._wait_until(command, now)) is not None:
             command.waits_until = until
             self._enqueue(command, due=until)
+            return account.stalled(command, now)
         else:
             is_moving = self._directory.expected_until(cluster_id, now=now) is not None
             raise ClusterAbsent(cluster_id, is_moving=is_moving)
@@ -73,14 +76,26 @@ class Routes:
         return actions
 
     def returned(self, command: Command, now: float) -> list[Action]:
-        """Nobody has the command after all: it is placed anew, unless it was cancelled meanwhile."""
+        """Nobody has the command after all: it is placed anew, if somebody still wants it and there is time."""
         command.forget_place()
         self._account.deadlines.discard(command.command_id)
-        if (why := command.cancel_why) is not None:
-            error = errors.error(Reason.CANCELLED, why, executed=NO)
-            return self._account.end(command, Event.CANCELLED, command_pb2.OUTCOME_CANCELLED, error, now)
+        why = command.cancel_why
+        if why is None and command.result is not None:
+            why = command.result.error.message  # it went on for others, who are placed by themselves
+        if why is not None:
+            return self._account.stop(command, why, now)
+        if command.deadline <= now:
+            outcome, error = command_pb2.OUTCOME_TIMED_OUT, timed_out(command)
+            return self._account.end(command, Event.EXPIRED, outcome, error, now)
+        return self._place_or_end(command, self.placing, now)
+
+    def place_again(self, command: Command, now: float) -> list[Action]:
+        """Places a command that is recorded and QUEUED, or ends it."""
+        return self._place_or_end(command, self.place, now)
+
+    def _place_or_end(self, command: Command, place: Following, now: float) -> list[Action]:
         try:
-            return self.place(command, now)
+            return place(command, now)
         except ClusterAbsent:
             return self._end_offline(command, now)
         except errors.OpenlineError as refusal:
@@ -141,6 +156,7 @@ class Routes:
             if (until := self._wait_until(command, now)) is not None:
                 command.waits_until = until
                 account.deadlines.add(command.command_id, until)
+                actions += account.stalled(command, now)
             else:
                 actions += self._end_offline(command, now)
         return actions
@@ -171,7 +187,8 @@ class Routes:
         account, cluster_id = self._account, command.ask.cluster_id
         queue = account.queues.get(cluster_id) or FairQueue()
         if not queue.has_room(command.ask.share):
-            raise errors.OpenlineError(busy(f"{len(queue)} commands wait for cluster {cluster_id!r}"))
+            crowded = f"{len(queue)} commands wait for cluster {cluster_id!r}"
+            raise errors.OpenlineError(busy(crowded, queued=len(queue)))
         queue.put(command)
         account.queues[cluster_id] = queue
         account.commands[command.command_id] = command
@@ -184,5 +201,6 @@ class Routes:
         return self._account.end(command, Event.STRANDED, command_pb2.OUTCOME_REJECTED, error, now)
 
 
-def busy(message: str) -> command_pb2.Error:
-    return errors.error(Reason.CLUSTER_BUSY, message, retry_after_s=BUSY_RETRY_S)
+def busy(message: str, *, queued: int) -> command_pb2.Error:
+    metadata = {"queued": str(queued)}
+    return errors.error(Reason.CLUSTER_BUSY, message, retry_after_s=BUSY_RETRY_S, metadata=metadata)

@@ -15,6 +15,9 @@ _USUAL = {
 MAX_MESSAGE_CHARACTERS = 500
 MAX_METADATA_BYTES = 2048
 MAX_RETRY_AFTER_S = 3600.0
+# Of what an executor says it has bounded: far more than there are, and longer than they are.
+MAX_BOUNDED = 8
+MAX_BOUNDED_CHARACTERS = 64
 # The last second that a calendar has, as protobuf's Timestamp defines it.
 MAX_TIMESTAMP_S = 253_402_300_799
 
@@ -38,6 +41,8 @@ def told(said: command_pb2.Error, outcome: command_pb2.Outcome.ValueType) -> com
     metadata: dict[str, str] = {}
     room = MAX_METADATA_BYTES
     for name, value in sorted(said.metadata.items()):
+        if name == errors.CANCELLED_WITH:
+            continue  # it is about commands in other clusters, which are none of the executor's
         if (room := room - len(name.encode()) - len(value.encode())) < 0:
             break
         metadata[name] = value

@@ -24,7 +24,18 @@ class Told:
 class Usage:
     """What one owner has used: counted here, and heard from the others."""
 
-    __slots__ = ("_others", "_others_at", "_shift_s", "commands", "in_flight", "owner", "told", "told_at", "window")
+    __slots__ = (
+        "_others",
+        "_others_at",
+        "_shift_s",
+        "commands",
+        "in_flight",
+        "is_forgotten",
+        "owner",
+        "told",
+        "told_at",
+        "window",
+    )
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -37,6 +48,8 @@ class Usage:
         # What the others were told last, and when.
         self.told: Told | None = None
         self.told_at = float("-inf")
+        # There was no room for it any more: it counts for what it has admitted, and is told to nobody.
+        self.is_forgotten = False
 
     def __repr__(self) -> str:
         return f"<Usage {self.owner} commands={self.commands} in_flight={self.in_flight} others={self._others}>"

@@ -1,27 +1,26 @@
-"""AdminService: executor tokens made, listed and revoked, this replica drained; and the methods that others have."""
+"""AdminService: executor tokens made, listed and revoked; and the methods that others have."""
 
 from typing import Any
 
 import grpc
 
 from broker.core.credentials import Credentials
-from broker.core.patterns import EVERY
 from broker.core.tokens import Token
-from broker.draining import Draining
 from broker.paging import MAX_PAGE, page_size, sorted_page
 from broker.registry import Registry
 from broker.rpc.api_keys import ApiKeyMethods
 from broker.rpc.audit import AuditEntries
-from broker.rpc.audited import CHOSEN, CHOSEN_MEANS, Audited, check, check_reason, check_ttl, instant
+from broker.rpc.audited import CHOSEN, CHOSEN_MEANS, Audited, check, check_ttl, instant
 from broker.rpc.callers import admitted
 from broker.rpc.cancel_all import CancelAllMethod
+from broker.rpc.drain import DrainMethod
+from broker.rpc.log_level import SetLogLevelMethod
+from broker.rpc.overview import OverviewMethods
 from broker.tokens import Tokens
 from openline import errors
 from openline.ids import is_cluster_id
 from openline.reasons import Reason
 from openline.v1 import admin_service_pb2 as pb
-
-MAX_SPREAD_S = 3600.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,22 +31,27 @@ class AdminService:
         tokens: Tokens,
         credentials: Credentials,
         registry: Registry,
-        draining: Draining,
         keys: ApiKeyMethods,
         killing: CancelAllMethod,
+        draining: DrainMethod,
+        overviews: OverviewMethods,
         trail: AuditEntries,
         audited: Audited,
+        logs: SetLogLevelMethod,
     ) -> None:
         self._tokens = tokens
         self._credentials = credentials
         self._registry = registry
-        self._draining = draining
         self._audited = audited
         self.CreateApiKey = keys.CreateApiKey
         self.ListApiKeys = keys.ListApiKeys
         self.RevokeApiKey = keys.RevokeApiKey
         self.CancelAll = killing.CancelAll
+        self.Drain = draining.Drain
+        self.GetOverview = overviews.GetOverview
+        self.WatchOverview = overviews.WatchOverview
         self.ListAuditEntries = trail.ListAuditEntries
+        self.SetLogLevel = logs.SetLogLevel
 
     async def CreateExecutorToken(  # noqa: N802
         self, request: pb.CreateExecutorTokenRequest, context: Context
@@ -91,17 +95,6 @@ class AdminService:
                 self._registry.require(request.cluster_id, action.caller)
                 raise errors.OpenlineError(errors.error(Reason.TOKEN_UNKNOWN, "the cluster has no token of this id"))
         return pb.RevokeExecutorTokenResponse(revoked=len(revoked))
-
-    async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: N802
-        reason = request.reason or "the replica is drained"
-        with self._audited(context, "drain", detail=reason) as action:
-            # It moves executors of every cluster, and tells how many there are.
-            action.caller.require_cover(EVERY)
-            check(
-                ("spread_s", 0 <= request.spread_s <= MAX_SPREAD_S, f"must be 0..{MAX_SPREAD_S:g}"),
-                check_reason(reason),
-            )
-            return pb.DrainResponse(executors=self._draining.begin(reason, spread_s=request.spread_s))
 
 
 def _place(token: Token) -> tuple[str, str]:

@@ -57,6 +57,8 @@ class AuditEntries:
                 return False
             if request.cluster_id not in ("", entry.cluster_id) or request.session_id not in ("", entry.session_id):
                 return False
+            if request.owner not in ("", entry.owner):
+                return False
             # What is about no cluster may tell of any: no pattern fits it but that of every cluster.
             if not caller.sees(entry.cluster_id):
                 return False

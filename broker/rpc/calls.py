@@ -3,21 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import structlog
 
 from broker.core import quotas
 from broker.core.access import rule
-from broker.core.credentials import PEER, Caller, Credentials
+from broker.core.credentials import PEER, Caller
 from broker.core.suspicion import Kind
 from broker.execution import Answer, Execution, Source
-from broker.executions import Executions
-from broker.lasting import LastingCalls
-from broker.lookups import Lookups
-from broker.refusals import Refusals
+from broker.rpc.parties import Asker, Services
+from broker.rpc.pipe_spans import PipeSpans
+from broker.rpc.service import names
 from broker.watching import NO_OUTPUT
 from openline import errors
 from openline.outbox import Overflow
@@ -40,25 +37,6 @@ MAX_STRANGER_BYTES = 64 << 10
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Who is at the other end: the key that the pipe was opened with, the replica's id if it is one, and where."""
-
-    key: str | None
-    peer: str | None
-    address: str
-
-
-class Services(Protocol):
-    """What answers the calls."""
-
-    executions: Executions
-    lookups: Lookups
-    credentials: Credentials
-    lasting: LastingCalls
-    refusals: Refusals
-
-
 class Calls:
     """The open calls of one pipe."""
 
@@ -72,8 +50,10 @@ class Calls:
         # Calls that take more than one answer, or a look into Redis; and every task until it has ended.
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._spans = PipeSpans()
         # Events wait in line for room on the stream, so that one call looks for it and not two thousand.
         self._turn = asyncio.Lock()
+        self.unknown_frames = 0
 
     def handle(self, frames: Sequence[pb.CallerFrame]) -> None:
         if not self.is_trusted and self._stream.waiting_bytes > MAX_STRANGER_BYTES:
@@ -89,10 +69,10 @@ class Calls:
                         self._execute_stream(frame)
                 case "watch":
                     if self._admit(frame, streaming=True):
-                        self._run(frame.call_id, partial(self._watch, frame))
+                        self._run(frame, partial(self._watch, frame))
                 case "cancel":
                     if self._admit(frame, streaming=False):
-                        self._run(frame.call_id, partial(self._cancel, frame))
+                        self._run(frame, partial(self._cancel, frame))
                 case "abandon":
                     self._abandon(frame.call_id)
                 case "heartbeat":
@@ -101,13 +81,14 @@ class Calls:
                     self._stream.send(pb.ReplyFrame(heartbeat_ack=ack))
                 case "hello":
                     self._refuse(frame.call_id, Reason.PROTOCOL_VIOLATION, "a second hello")
-                case _:
-                    pass  # of a newer version of the contract, or credit, which events do not need
+                case None:  # of a newer version of the contract
+                    self.unknown_frames += 1
 
     async def close(self) -> None:
         """The pipe is gone, and with it everyone who waited on it."""
         for call_id in [*self._open, *self._tasks]:
             self._abandon(call_id)
+        self._spans.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _admit(self, frame: pb.CallerFrame, *, streaming: bool) -> bool:
@@ -122,8 +103,9 @@ class Calls:
             max(len(self._open), len(self._tasks)) >= MAX_OPEN_CALLS
         ):
             refusal = quotas.full(MAX_STREAMING_CALLS if streaming else MAX_OPEN_CALLS, "too many open calls here")
-            self._stream.send(pb.ReplyFrame(call_id=call_id, error=refusal))
+            self._reply(pb.ReplyFrame(call_id=call_id, error=refusal))
         else:
+            self._spans.asked(frame)
             return True
         return False
 
@@ -147,7 +129,7 @@ class Calls:
             frame.api_key or self._asker.key,
             lambda answer: self._answer(call_id, answer),
             forwarded=_forwarded(frame),
-            begun=lambda source: self._run(call_id, partial(self._show_begun, call_id, source, from_seq=from_seq)),
+            begun=lambda source: self._run(frame, partial(self._show_begun, call_id, source, from_seq=from_seq)),
         )
         if not execution.over:
             self.is_trusted = True
@@ -160,8 +142,8 @@ class Calls:
 
     async def _cancel(self, frame: pb.CallerFrame) -> None:
         caller = self._caller(frame, "CommandService.CancelCommand")
-        state = await self._services.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
-        self._stream.send(pb.ReplyFrame(call_id=frame.call_id, cancelled=pb.CancelCommandResponse(state=state)))
+        cancelled = await self._services.lookups.cancel(frame.cancel.command_id, caller, why=frame.cancel.why)
+        self._reply(pb.ReplyFrame(call_id=frame.call_id, cancelled=cancelled))
 
     async def _show_begun(self, call_id: int, source: Source, *, from_seq: int) -> None:
         """Shows what an execution has begun, which is over when this is."""
@@ -183,7 +165,7 @@ class Calls:
                         while self._stream.waiting_bytes > MAX_WAITING_BYTES:
                             await asyncio.sleep(LOOK_AGAIN_S)
                         # Behind each other, all of them: the result must not overtake output.
-                        self._stream.send(pb.ReplyFrame(call_id=call_id, event=event), output=True)
+                        self._reply(pb.ReplyFrame(call_id=call_id, event=event), output=True)
 
     def _caller(self, frame: pb.CallerFrame, method: str) -> Caller:
         """Who asks. Raises UNAUTHENTICATED, SCOPE_MISSING."""
@@ -194,8 +176,9 @@ class Calls:
         rule(method).check(caller)
         return caller
 
-    def _run(self, call_id: int, call: Callable[[], Awaitable[None]]) -> None:
+    def _run(self, frame: pb.CallerFrame, call: Callable[[], Awaitable[None]]) -> None:
         """Runs a call in a task of its own, until it ends, is abandoned, or the pipe is gone."""
+        call_id = frame.call_id
 
         async def run() -> None:
             try:
@@ -203,12 +186,13 @@ class Calls:
             except errors.OpenlineError as refusal:
                 self._fail(call_id, refusal.error)
             except Exception:
-                log.exception("pipe.call_failed")
+                log.exception("pipe.call_failed", **names(getattr(frame, str(frame.WhichOneof("frame")))))
                 self._refuse(call_id, Reason.INTERNAL, "internal error; see the broker's log", executed=UNKNOWN)
             finally:
                 # Its id may have been abandoned and be another call's by now.
                 if self._tasks.get(call_id) is task:
                     del self._tasks[call_id]
+                    self._spans.left(call_id)
 
         self._tasks[call_id] = task = asyncio.get_running_loop().create_task(run())
         self._ending.add(task)
@@ -219,6 +203,7 @@ class Calls:
             task.cancel()
         if (execution := self._open.pop(call_id, None)) is not None:
             execution.abandon()
+        self._spans.left(call_id)
 
     def _answer(self, call_id: int, answer: Answer) -> None:
         self._open.pop(call_id, None)
@@ -226,21 +211,27 @@ class Calls:
             self._fail(call_id, answer)
         else:
             self.is_trusted = True
-            self._stream.send(pb.ReplyFrame(call_id=call_id, response=answer))
+            self._reply(pb.ReplyFrame(call_id=call_id, response=answer))
 
     def _fail(self, call_id: int, error: command_pb2.Error) -> None:
         """Answers with the error, late if it says that the key is wrong."""
-        answer = partial(self._stream.send, pb.ReplyFrame(call_id=call_id, error=error))
+        frame = pb.ReplyFrame(call_id=call_id, error=error)
+        self._spans.told(frame)  # also if it is held back
+        answer = partial(self._stream.send, frame)
         if error.reason == Reason.UNAUTHENTICATED:
             self._services.refusals.hold_back(answer, Kind.API_KEY, peer=self._asker.address)
         else:  # keys are looked at before anything else, but for that Redis has not told of any
             self.is_trusted = self.is_trusted or error.reason != Reason.STORE_UNAVAILABLE
             answer()
 
+    def _reply(self, frame: pb.ReplyFrame, *, output: bool = False) -> None:
+        self._spans.told(frame)
+        self._stream.send(frame, output=output)
+
     def _refuse(
         self, call_id: int, reason: Reason, message: str, *, executed: command_pb2.Executed.ValueType = NO
     ) -> None:
-        self._stream.send(pb.ReplyFrame(call_id=call_id, error=errors.error(reason, message, executed=executed)))
+        self._reply(pb.ReplyFrame(call_id=call_id, error=errors.error(reason, message, executed=executed)))
 
 
 def _forwarded(frame: pb.CallerFrame) -> pb.Forwarded | None:

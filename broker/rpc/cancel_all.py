@@ -36,8 +36,7 @@ class CancelAllMethod:
             if whose.cluster_id:
                 self._registry.require(whose.cluster_id, action.caller)
             killed = await self._killing.everywhere(whose, why=why)
-            unreached = f", without {' '.join(killed.unreached)}" if killed.unreached else ""
-            action.detail = f"{whose}: {len(killed.command_ids)} commands{unreached}: {why}"
+            action.detail = killed.told(whose, why)
         return pb.CancelAllResponse(cancelled=len(killed.command_ids), unreached_replica_ids=killed.unreached)
 
 
@@ -46,11 +45,20 @@ def _whose(request: pb.CancelAllRequest, caller: Caller) -> Whose:
     within, clusters = check_patterns(request.clusters, usual=caller.clusters)
     is_good = {"session_id": is_token, "owner": is_name, "cluster_id": is_cluster_id}
     kind = request.WhichOneof("whose")
+    talk = request.conversation
     check(
-        ("whose", kind is not None, f"must be one of {', '.join(is_good)}"),
-        (kind or "whose", kind is None or is_good[kind](getattr(request, kind)), "is none that there can be"),
+        ("whose", kind is not None, f"must be one of {', '.join(is_good)}, conversation"),
+        (kind or "whose", kind not in is_good or is_good[kind](getattr(request, kind)), "is none that there can be"),
+        ("conversation", kind != "conversation" or _is_conversation(talk), "has no id, or what can be none"),
         clusters,
         check_reason(request.reason),
     )
     caller.require_cover(within)
+    if kind == "conversation":
+        return Whose(session_id=talk.session_id, correlation_id=talk.correlation_id, owner=talk.owner, within=within)
     return Whose(session_id=request.session_id, owner=request.owner, cluster_id=request.cluster_id, within=within)
+
+
+def _is_conversation(said: pb.Conversation) -> bool:
+    ids = [each for each in (said.session_id, said.correlation_id) if each]
+    return bool(ids) and all(map(is_token, ids)) and (not said.owner or is_name(said.owner))

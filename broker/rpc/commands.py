@@ -14,6 +14,7 @@ from broker.lasting import LastingCalls
 from broker.listings import Listings
 from broker.lookups import Lookups
 from broker.rpc.callers import admitted, is_replica
+from broker.rpc.cancel_commands import CancelCommandsMethod
 from broker.rpc.pipe import Pipes
 from broker.rpc.places import Places
 from broker.rpc.service import credential
@@ -39,6 +40,7 @@ class CommandService:
         lasting: LastingCalls,
         proof: Proof,
         pipes: Pipes,
+        killing: CancelCommandsMethod,
     ) -> None:
         self._executions = executions
         self._lookups = lookups
@@ -47,6 +49,7 @@ class CommandService:
         self._proof = proof
         self._credentials = credentials
         self._pipes = pipes
+        self.CancelCommands = killing.CancelCommands
         self._places = Places(MAX_WAITING_CALLS, full="too many calls wait")
 
     async def Pipe(self, _requests: Any, context: Context) -> None:  # noqa: N802
@@ -108,15 +111,17 @@ class CommandService:
         self, request: pb.CancelCommandRequest, context: Context
     ) -> pb.CancelCommandResponse:
         caller = self._caller(context, "CommandService.CancelCommand")
-        state = await self._lookups.cancel(request.command_id, caller, why=request.why)
-        return pb.CancelCommandResponse(state=state)
+        return await self._lookups.cancel(request.command_id, caller, why=request.why)
 
     async def ListCommands(  # noqa: N802
         self, request: pb.ListCommandsRequest, context: Context
     ) -> pb.ListCommandsResponse:
         caller = admitted(self._credentials, context, "CommandService.ListCommands")
         page = await self._listings.commands(request, caller)
-        return pb.ListCommandsResponse(commands=page.items, next_page_token=page.next_token)
+        order = request.order or pb.COMMAND_ORDER_NEWEST_FIRST
+        return pb.ListCommandsResponse(
+            commands=page.items, next_page_token=page.next_token, order=order, owner=request.owner
+        )
 
     def _caller(self, context: Context, method: str) -> Caller:
         return PEER if is_replica(self._proof, context) else admitted(self._credentials, context, method)

@@ -9,24 +9,24 @@ import grpc
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.core.checks import ask_of
 from broker.core.connections import Connection
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
-from broker.core.ledger import Held, Outdated
+from broker.core.ledger import Outdated
 from broker.core.proof import Proof
 from broker.core.suspicion import Kind
 from broker.core.tokens import Token
 from broker.dispatcher import Dispatcher, Replaced
 from broker.opening import Opening
 from broker.refusals import Refusals
+from broker.rivals import Rivals
 from broker.rpc.handshake import accept
 from broker.rpc.hello import MAX_DESCRIPTION_BYTES, hear
+from broker.rpc.holdings import Holdings
 from broker.rpc.identity import clusters_of
 from broker.rpc.service import abort_stream, credential
 from broker.streams import Stream
 from openline import errors, limits
-from openline.ids import is_command_id
 from openline.outbox import Overflow
 from openline.reasons import NO, Reason, reason_of
 from openline.stream import FrameStream, StreamFrozen, StreamGarbled
@@ -35,8 +35,6 @@ from openline.v1 import command_pb2, executor_service_pb2
 Context = grpc.aio.ServicerContext[executor_service_pb2.ConnectRequest, executor_service_pb2.ConnectResponse]
 BrokerFrame = executor_service_pb2.BrokerFrame
 
-# No command writes so many frames.
-MAX_SEQ = 1 << 48
 # No executor starts so many processes; what it says beyond this would only move the queue from here to there.
 MAX_CONCURRENCY = 4096
 # Among so many, heartbeats are answered together.
@@ -57,15 +55,17 @@ class ExecutorService:
         proof: Proof,
         opening: Opening,
         refusals: Refusals,
+        rivals: Rivals,
         *,
         replica_id: str,
     ) -> None:
         self._dispatcher = dispatcher
         self._directory = directory
-        self._proof = proof
+        self._holdings = Holdings(proof)
         self._credentials = credentials
         self._opening = opening
         self._refusals = refusals
+        self._rivals = rivals
         self._replica_id = replica_id
         # The replica is stopping, or was told to drain: its executors are moving to others, and none comes back.
         self.is_draining = False
@@ -93,29 +93,26 @@ class ExecutorService:
         await accept(context)
         # Again: a token that was revoked meanwhile has closed the streams that were known then; a drain moved those.
         connection = self._connection(hello, self._admit(hello, context))
-        lines = log.bind(
-            cluster_id=connection.cluster_id,
-            executor_id=connection.executor_id,
-            instance_id=connection.instance_id,
-            epoch=connection.epoch,
-        )
+        lines = log.bind(**connection.names)
         try:
             self._dispatcher.connected(
                 connection,
                 stream,
                 in_flight=hello.in_flight_ids,
                 unacked=hello.unacked_ids,
-                held=self._held(hello),
+                held=self._holdings.read(hello),
                 welcome=lambda verdicts: self._welcome(connection, verdicts),
             )
         except Outdated as refusal:
-            lines.warning("connection.refused", peer=context.peer(), why=str(refusal))
+            self._rivals.met(connection)
+            lines.info("connection.refused", peer=context.peer(), why=str(refusal))
             await abort_stream(context, str(refusal))
         self._dispatcher.tally.connected(again=hello.last_epoch > 0)
         lines.info(
             "connection.opened",
             peer=context.peer(),
             version=connection.versions.executor,
+            protocol=connection.versions.protocol,
             by="token" if connection.token else "certificate",
         )
         why = "the process stopped"
@@ -136,24 +133,14 @@ class ExecutorService:
             raise
         finally:
             self._dispatcher.disconnected(connection)
-            lines.info("connection.closed", why=why)
+            self._rivals.met(connection)
+            lines.info("connection.closed", why=why, unknown_frames=connection.unknown_frames)
         await abort_stream(context, why)
-
-    def _held(self, hello: executor_service_pb2.Hello) -> dict[str, Held]:
-        """What the executor holds, as far as a replica of ours has sent it."""
-        where = {"cluster_id": hello.cluster_id, "executor_id": hello.executor_id}
-        return {
-            each.execute.command_id: Held(ask_of(each.execute, hello.cluster_id), each.first_seq)
-            for each in hello.held
-            if is_command_id(each.execute.command_id)
-            and each.first_seq <= MAX_SEQ
-            and self._proof.is_sealed(each.execute, **where)
-        }
 
     def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
         """The token that lets the executor in, or None for a certificate that does.
 
-        Raises as `check_executor`, and BROKER_UNAVAILABLE while draining.
+        Raises as `check_executor` and `Holdings.check`, and BROKER_UNAVAILABLE while draining.
         """
         token = None
         if hello.cluster_id not in self._credentials.certified & clusters_of(context):
@@ -161,6 +148,7 @@ class ExecutorService:
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)
+        self._holdings.check(hello)
         return token
 
     def _check(self, cluster_id: str, token: str | None) -> Token:
@@ -180,12 +168,13 @@ class ExecutorService:
             capabilities=hello.capabilities,
             versions=hello.versions,
             connected_at=now,
+            attempt=hello.attempt,
             token=b"" if token is None else token.digest,
         )
 
     def _welcome(self, connection: Connection, verdicts: Sequence[executor_service_pb2.Verdict]) -> BrokerFrame:
         welcome = executor_service_pb2.Welcome(
-            protocol_version=limits.PROTOCOL_VERSION,
+            protocol_version=connection.versions.protocol,
             epoch=connection.epoch,
             replica_id=self._replica_id,
             heartbeat_interval_s=limits.IDLE_HEARTBEAT_INTERVAL_S,
@@ -205,8 +194,9 @@ class ExecutorService:
     ) -> None:
         for frame in frames:
             match frame.WhichOneof("frame"):
-                case None:
-                    pass  # of a newer version of the contract
+                case None:  # of a newer version of the contract
+                    connection.unknown_frames += 1
+                    self._dispatcher.tally.unknown_frames += 1
                 case "hello":
                     raise errors.OpenlineError(errors.error(Reason.PROTOCOL_VIOLATION, "a second Hello"))
                 case "heartbeat":
@@ -242,8 +232,7 @@ class ExecutorService:
             if refusal.reason is Reason.UNAUTHENTICATED:
                 self._refusals.count(Kind.EXECUTOR_TOKEN, peer=f"{connection.cluster_id}/{connection.executor_id}")
             if not connection.token_refused:  # one line, however often it is shown again
-                ids = {"cluster_id": connection.cluster_id, "executor_id": connection.executor_id}
-                log.warning("credential.refused", **ids, why=str(refusal))
+                log.warning("credential.refused", **connection.names, why=str(refusal))
             connection.token_refused = True
         else:
             connection.token_refused = False

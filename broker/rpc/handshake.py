@@ -1,4 +1,4 @@
-"""How both streams begin: with a Hello of their kind, in time, of a version that is spoken here."""
+"""How both streams begin: with a Hello of their kind, in time, and the version that both ends speak from then on."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import grpc
 
 from broker.opening import Opening
-from openline import errors, limits
+from openline import errors, versions
 from openline.outbox import Frame
 from openline.reasons import Reason
 from openline.stream import FrameStream
@@ -15,19 +15,26 @@ F = TypeVar("F", bound=Frame)
 
 
 async def first_frames(stream: FrameStream[F, Any], opening: Opening, *, name: str) -> Sequence[F]:
-    """The frames of the first message, of which the first is a hello.
-
-    Raises as `Opening.first`, and VERSION_UNSUPPORTED.
-    """
+    """The frames of the first message, of which the first is a hello. Raises as `Opening.first`."""
     frames = await opening.first(stream.receive(), name=name)
     first: Any = frames[0] if frames else None
     if not frames or first.WhichOneof("frame") != "hello":
         raise violation(f"a stream begins with {name}")
-    version = first.hello.protocol_version
-    if version != limits.PROTOCOL_VERSION:
-        message = f"protocol version {version} is not spoken here, only {limits.PROTOCOL_VERSION}"
-        raise errors.OpenlineError(errors.error(Reason.VERSION_UNSUPPORTED, message))
     return frames
+
+
+def version_for(hello: versions.Hello, opening: Opening, *, peer: str, who: str) -> int:
+    """The protocol version that both ends speak from now on.
+
+    `peer` is what the other end is, `who` which one, for the log. Raises VERSION_UNSUPPORTED.
+    """
+    theirs = versions.said(hello)
+    version = versions.agreed(versions.SPOKEN, theirs)
+    if version is None:
+        why = versions.disagreement(versions.SPOKEN, theirs, peer=peer)
+        opening.not_understood(who, why)
+        raise errors.OpenlineError(errors.error(Reason.VERSION_UNSUPPORTED, why))
+    return version
 
 
 async def accept(context: grpc.aio.ServicerContext[Any, Any]) -> None:

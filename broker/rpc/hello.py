@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from broker.opening import Opening
-from broker.rpc.handshake import first_frames, violation
+from broker.rpc.handshake import first_frames, version_for, violation
 from broker.streams import Stream
 from openline.ids import is_cluster_id, is_token
 from openline.v1 import executor_service_pb2
@@ -16,9 +16,13 @@ MAX_DESCRIPTION_BYTES = 16 << 10
 async def hear(
     stream: Stream, opening: Opening
 ) -> tuple[executor_service_pb2.Hello, Sequence[executor_service_pb2.ExecutorFrame]]:
-    """The first frame, which must be a valid Hello, and those that came with it. Raises as `first_frames`."""
+    """The first frame, which must be a valid Hello, and those that came with it.
+
+    Its `versions.protocol` is what is spoken from now on. Raises as `first_frames` and `version_for`.
+    """
     first, *rest = await first_frames(stream, opening, name="Hello")
     hello = first.hello
+    version = version_for(hello, opening, peer="executor", who=hello.cluster_id)
     wrong = [
         (name, description)
         for name, good, description in (
@@ -34,6 +38,7 @@ async def hear(
     ]
     if wrong:
         raise violation("Hello is not valid", violations=wrong)
+    hello.versions.protocol = version
     return hello, rest
 
 

@@ -34,6 +34,11 @@ class Health:
         # Set and replaced whenever something has changed.
         self._changed = asyncio.Event()
 
+    @property
+    def is_serving(self) -> bool:
+        """What is said of the server."""
+        return bool(self._status[""] == Status.SERVING)
+
     def serves(self, serving: bool) -> None:
         """From now on."""
         self._status = dict.fromkeys(self._status, Status.SERVING if serving else Status.NOT_SERVING)

@@ -45,6 +45,8 @@ class Peer:
             return await method(self.way.channel)(request, metadata=metadata, timeout=timeout_s)
         except grpc.RpcError as status:
             raise from_rpc_error(status) from status
+        except grpc.aio.UsageError:  # the channel is closed
+            raise broker_unavailable(f"replica {self.replica_id} is out of reach", executed=NO) from None
         except asyncio.CancelledError:
             # Also what grpc.aio raises when the channel is closed because the peer is not known any more.
             if (task := asyncio.current_task()) is None or task.cancelling():

@@ -77,7 +77,9 @@ class Peers:
 
     async def forgotten(self) -> set[str]:
         """Where replicas still listen that Redis has forgotten a while ago."""
-        addresses = list(self._vanished)
+        # With Redis away nobody else looks whether it was too long ago.
+        now = monotonic()
+        addresses = [address for address, until in self._vanished.items() if until > now]
         are_gone = await asyncio.gather(*map(is_gone, addresses))
         return {address for address, gone in zip(addresses, are_gone, strict=True) if not gone}
 
@@ -223,7 +225,7 @@ class Peers:
 
     async def _carry(self, peer: Peer, pipe: Pipe) -> None:
         """Offers an open pipe to the commands until it ends."""
-        log.info("peer.reached", peer=peer.replica_id, address=peer.address)
+        log.info("peer.reached", peer=peer.replica_id, address=peer.address, protocol=pipe.agreed.version)
         why = "the peer ended it"
         peer.pipe = pipe
         peer.has_left = False

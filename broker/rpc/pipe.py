@@ -13,8 +13,9 @@ from broker.lasting import LastingCalls
 from broker.lookups import Lookups
 from broker.opening import Opening
 from broker.refusals import Refusals
-from broker.rpc.calls import Asker, Calls, Stream
-from broker.rpc.handshake import accept, first_frames, violation
+from broker.rpc.calls import Calls, Stream
+from broker.rpc.handshake import accept, first_frames, version_for, violation
+from broker.rpc.parties import Asker
 from broker.rpc.service import abort_stream, credential, shown
 from openline import errors, limits
 from openline.outbox import Overflow
@@ -72,17 +73,18 @@ class Pipes:
             unpack=lambda message: message.frames,
         )
         first, *rest = await first_frames(stream, self._opening, name="PipeHello")
+        version = version_for(first.hello, self._opening, peer="caller", who=first.hello.client)
         if len(client := first.hello.client) > MAX_CLIENT_CHARACTERS or not (client.isascii() and client.isprintable()):
             raise violation(f"client must have at most {MAX_CLIENT_CHARACTERS} characters, of printable ASCII")
         await accept(context)
         proof = shown(context, METADATA_KEY) or ""
         peer = self._proof.check(proof, clock_s=time.time())
-        stream.send(pb.ReplyFrame(welcome=self._welcome(proof if peer else "")))
+        stream.send(pb.ReplyFrame(welcome=self._welcome(version, proof if peer else "")))
         if self._leaving is not None:
             stream.send(pb.ReplyFrame(go_away=self._leaving))
         calls = Calls(self, stream, Asker(key=credential(context), peer=peer, address=context.peer()))
         lines = log.bind(client=client, peer=context.peer())
-        lines.info("pipe.opened")
+        lines.info("pipe.opened", protocol=version)
         self._streams.add(stream)
         self._receive(stream, calls)
         why = "the connection was lost"
@@ -100,7 +102,7 @@ class Pipes:
             self._streams.discard(stream)
             self._strangers.pop(stream, None)
             await calls.close()
-            lines.info("pipe.closed", why=why)
+            lines.info("pipe.closed", why=why, unknown_frames=calls.unknown_frames)
         await abort_stream(context, why)
 
     def go_away(self, reason: str, *, reconnect_after_s: float = 0.0) -> None:
@@ -125,9 +127,9 @@ class Pipes:
             crowded = errors.error(Reason.BROKER_UNAVAILABLE, "too many pipes have shown no good key yet", executed=NO)
             oldest.break_off(errors.OpenlineError(crowded))
 
-    def _welcome(self, proof: str) -> pb.PipeWelcome:
+    def _welcome(self, version: int, proof: str) -> pb.PipeWelcome:
         return pb.PipeWelcome(
-            protocol_version=limits.PROTOCOL_VERSION,
+            protocol_version=version,
             replica_id=self._replica_id,
             heartbeat_interval_s=limits.HEARTBEAT_INTERVAL_S,
             heartbeat_timeout_s=limits.HEARTBEAT_TIMEOUT_S,

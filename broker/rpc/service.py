@@ -14,13 +14,19 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from broker.core.access import RULES
+from broker.core.proof import METADATA_KEY
 from broker.core.suspicion import Kind
 from broker.opening import Opening
 from broker.refusals import Refusals
+from broker.rpc.volume import Volume
 from openline import errors
+from openline.ids import is_token
+from openline.lookups import TRACEPARENT
 from openline.reasons import Reason, reason_of
 from openline.stream import StreamGarbled
-from openline.v1 import command_pb2
+from openline.tracing.calls import NO_CALL, Call, serving
+from openline.tracing.spans import are_recorded
+from openline.v1 import command_pb2, command_service_pb2
 
 Method = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
@@ -28,7 +34,13 @@ log = structlog.get_logger()
 
 
 def add_service(
-    server: grpc.aio.Server, descriptor: ServiceDescriptor, servicer: object, *, opening: Opening, refusals: Refusals
+    server: grpc.aio.Server,
+    descriptor: ServiceDescriptor,
+    servicer: object,
+    *,
+    opening: Opening,
+    refusals: Refusals,
+    volume: Volume,
 ) -> None:
     """Adds the servicer's methods, by name, under the descriptor's service.
 
@@ -37,7 +49,7 @@ def add_service(
     """
     if unruled := [method.full_name for method in descriptor.methods if method.full_name not in RULES]:
         raise LookupError(f"not in access.RULES: {', '.join(unruled)}")
-    handlers = {method.name: _handler(method, servicer, opening, refusals) for method in descriptor.methods}
+    handlers = {method.name: _handler(method, servicer, opening, refusals, volume) for method in descriptor.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
 
 
@@ -84,7 +96,7 @@ async def abort_stream(context: grpc.aio.ServicerContext[Any, Any], why: str) ->
 
 
 def _handler(
-    method: MethodDescriptor, servicer: object, opening: Opening, refusals: Refusals
+    method: MethodDescriptor, servicer: object, opening: Opening, refusals: Refusals, volume: Volume
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     # One request is a stream of one, which looks the same on the wire. But grpc.aio would wait for it without end, and
     # a stream is read here.
@@ -92,10 +104,13 @@ def _handler(
         grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     )
     built: Method | None = getattr(servicer, method.name, None)
+    name = f"{method.containing_service.name}.{method.name}"
+    parse = message_factory.GetMessageClass(method.input_type).FromString
+    render = message_factory.GetMessageClass(method.output_type).SerializeToString
     handler: grpc.RpcMethodHandler[Any, Any] = make(
         _guarded(method, built, opening, refusals),
-        request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
-        response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
+        request_deserializer=volume.reading(name, parse),
+        response_serializer=volume.writing(name, render),
     )
     return handler
 
@@ -111,15 +126,31 @@ async def _request(context: grpc.aio.ServicerContext[Any, Any], opening: Opening
     return request
 
 
+def _traced(method: MethodDescriptor, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    """The call as a span, if there are any. Probes have none, nor has what replicas ask each other by themselves."""
+    if not are_recorded() or RULES[method.full_name].is_open or shown(context, METADATA_KEY) is not None:
+        return NO_CALL
+    name = f"{method.containing_service.name}/{method.name}"
+    return serving(name, request, parent=shown(context, TRACEPARENT) or "")
+
+
 def _guarded(method: MethodDescriptor, built: Method | None, opening: Opening, refusals: Refusals) -> Method:
     """The method with our errors as statuses, and defects as INTERNAL that tells nothing of the inside."""
     is_stream = method.client_streaming
 
     async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        request = requests
         if built is None:
             await abort(context, errors.error(Reason.NOT_BUILT, f"{method.full_name} is not built in this version"))
         try:
-            return await built(requests if is_stream else await _request(context, opening), context)
+            if is_stream:
+                return await built(requests, context)
+            request = await _request(context, opening)
+            with _traced(method, request, context) as call:
+                answer = await built(request, context)
+                if isinstance(answer, command_service_pb2.ExecuteResponse):
+                    call.result(answer.result)
+            return answer
         except errors.OpenlineError as failure:
             error, result = failure.error, failure.result
         except StreamGarbled as garbled:
@@ -130,11 +161,19 @@ def _guarded(method: MethodDescriptor, built: Method | None, opening: Opening, r
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:
-            log.exception("rpc.failed", method=method.full_name)
+            log.exception("rpc.failed", method=method.full_name, **names(request))
             await abort(context, errors.error(Reason.INTERNAL, "internal error; see the broker's log"))
-        # Behind the handler, which keeps the failure and with it the request, that may have megabytes.
+        # Behind the handler, which keeps the failure; the request may have megabytes.
+        del request
         if reason_of(error) is Reason.UNAUTHENTICATED and not is_stream:
             await refusals.hold(Kind.API_KEY, peer=context.peer())
         return await abort(context, error, result=result)
 
     return guarded
+
+
+def names(request: Any) -> dict[str, str]:
+    """What of a request names what it concerns, for a line of the log."""
+    asked = getattr(request, "execute", request)  # within a request for a stream
+    named = {name: getattr(asked, name, "") for name in ("command_id", "correlation_id", "session_id", "cluster_id")}
+    return {name: text for name, text in named.items() if text and is_token(text)}

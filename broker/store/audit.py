@@ -32,6 +32,11 @@ class AuditTrail:
         self._gathering = Gathering[bytes](behind, self._render, name="audit", max_waiting=MAX_WAITING)
         self.flush = self._gathering.flush
 
+    @property
+    def lost(self) -> int:
+        """How many were never stored, since the start."""
+        return self._gathering.lost
+
     def append(self, entry: admin_service_pb2.AuditEntry) -> None:
         if self._max_entries:
             self._gathering.add(entry.SerializeToString())

@@ -17,6 +17,7 @@ from redis import exceptions
 from redis.exceptions import RedisError, ResponseError
 
 from broker.store.client import Client, send_folded
+from broker.store.eviction import warn_of_eviction
 from broker.store.single import RedisCommand
 from openline.tally import Histogram
 
@@ -70,6 +71,8 @@ class WriteBehind:
         self.degraded = False
         # Of whole batches, also such as Redis refuses.
         self.round_trips = Histogram()
+        # Writes that were given up: too much waited already, or Redis refused them for good.
+        self.lost = {"full": 0, "refused": 0}
         # Called when Redis takes writes again: what was only ever told to it directly has to be told again.
         self.on_recovered: Callable[[], None] | None = None
 
@@ -94,6 +97,7 @@ class WriteBehind:
         """
         size = sum(len(part) if isinstance(part, str | bytes) else 8 for part in command)
         if self._waiting_bytes + size > MAX_KEPT_BYTES:
+            self.lost["full"] += 1
             return False
         self._waiting.append(Write(command, size, done))
         self._waiting_bytes += size
@@ -144,6 +148,7 @@ class WriteBehind:
                 log.info("redis.recovered", waiting=len(self._waiting))
                 if self.on_recovered is not None:
                     self.on_recovered()
+                await warn_of_eviction(self._redis)  # it may be another one
 
     def _batch(self) -> list[Write]:
         """What leaves together: at least one write."""
@@ -167,6 +172,7 @@ class WriteBehind:
             self._waiting_bytes -= write.size
             refused = isinstance(answer, Exception)
             if refused:
+                self.lost["refused"] += 1
                 log.error("redis.write_refused", command=write.command[0], error=str(answer))
             if write.done is not None:
                 try:

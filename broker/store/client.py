@@ -89,6 +89,7 @@ async def ask(client: Client, *commands: RedisCommand) -> list[Any]:
             if isinstance(answer, Exception):
                 raise answer
     except (RedisError, OSError, TimeoutError) as failure:
-        unavailable = errors.error(Reason.STORE_UNAVAILABLE, "Redis is out of reach", retry_after_s=1.0)
+        why = "Redis is out of reach, or takes no writes"
+        unavailable = errors.error(Reason.STORE_UNAVAILABLE, why, retry_after_s=1.0)
         raise errors.OpenlineError(unavailable) from failure
     return answers

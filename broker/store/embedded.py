@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,7 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 # A Valkey whose broker was killed needs a moment to leave its directory to the next one.
 LOCK_TIMEOUT_S = 1.0
+POLL_S = 0.02
 # A child of the shell waits on a pipe whose other end only this process holds: when it dies, of whatever, Valkey, which
 # takes the place of the shell, is stopped. What it keeps is for its owner only: results, and the replicas' secret.
 LIFELINE = 'umask 077; exec 3<&0 </dev/null; { read -r _ <&3; kill $$; } & exec 3<&-; exec "$0" "$@"'
@@ -68,7 +70,7 @@ async def _acquire(lock: int, directory: Path) -> None:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(POLL_S)
                 else:
                     return
     except TimeoutError:
@@ -87,9 +89,11 @@ async def _process(socket: Path, directory: Path, *, lock: int, persist: bool) -
         "--logfile": str(directory / "valkey.log"),
     }
     arguments = [part for option in options.items() for part in option]
-    process = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", LIFELINE, str(get_binary_path()), *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    # Not by uvloop, whose child runs Python before it becomes the program: when a garbage collection fell into that and
+    # had one of gRPC's objects to end, neither process came back.
+    process = subprocess.Popen(  # noqa: ASYNC220, S603  (a millisecond; programs of our choice)
+        ["/bin/sh", "-c", LIFELINE, str(get_binary_path()), *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(lock,),  # it is released when both this process and Valkey are gone
     )  # fmt: skip
@@ -98,19 +102,24 @@ async def _process(socket: Path, directory: Path, *, lock: int, persist: bool) -
         log.info("valkey.started", data_dir=str(directory) if persist else None)
         yield
     finally:
-        if process.returncode is not None:
+        if process.poll() is not None:
             log.error("valkey.died", returncode=process.returncode, said=_last_words(directory))
         if process.stdin is not None:
             process.stdin.close()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await process.wait()
+                await _until_over(process)
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _until_over(process)
 
 
-async def _until_ready(process: asyncio.subprocess.Process, socket: Path, directory: Path) -> None:
+async def _until_over(process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        await asyncio.sleep(POLL_S)
+
+
+async def _until_ready(process: subprocess.Popen[bytes], socket: Path, directory: Path) -> None:
     redis = open_redis(f"unix://{socket}")
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -118,9 +127,9 @@ async def _until_ready(process: asyncio.subprocess.Process, socket: Path, direct
                 try:
                     await redis.ping()
                 except (RedisError, OSError):
-                    if process.returncode is not None:
+                    if process.poll() is not None:
                         raise EmbeddedFailed(f"the embedded Valkey did not start: {_last_words(directory)}") from None
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(POLL_S)
                 else:
                     return
     except TimeoutError:

@@ -42,6 +42,8 @@ class Gathering(Generic[T]):
         # Those that Redis has not confirmed.
         self._waiting = 0
         self._dropped = 0
+        # Since the start; whatever Redis has not all of.
+        self.lost = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -50,6 +52,7 @@ class Gathering(Generic[T]):
     def add(self, item: T) -> None:
         """Takes something to write; drops it when too much waits, and says so in the log."""
         if self._waiting >= self._max_waiting:
+            self.lost += 1
             self._drop(1)
             return
         self._waiting += 1
@@ -70,12 +73,14 @@ class Gathering(Generic[T]):
 
     def _hand_over(self, items: Sequence[T]) -> None:
         commands = list(self._render(items))
-        left = len(commands)
+        left, is_lost = len(commands), False
 
-        def written(_has_it: bool) -> None:
-            nonlocal left
+        def written(has_it: bool) -> None:
+            nonlocal left, is_lost
             left -= 1
+            is_lost = is_lost or not has_it
             if left == 0:
+                self.lost += len(items) * is_lost
                 self._settled(len(items))
 
         if not commands:

@@ -1,4 +1,4 @@
-"""Lists of commands in Redis, by owner, conversation and session: written behind the answer, read newest first."""
+"""Lists of commands in Redis, by owner, conversation and session: written behind the answer, read in either order."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from broker.store import keys
 from broker.store.behind import WriteBehind
 from broker.store.client import Client, ask
 from broker.store.gathering import Gathering
-from broker.store.lists import newest, put_on
+from broker.store.lists import newest, oldest, put_on
 from broker.store.single import RedisCommand
 from openline.v1 import command_pb2
 
@@ -37,6 +37,11 @@ class History:
         self._gathering = Gathering[Listed | Look](behind, self._render, name="history", max_waiting=MAX_WAITING)
         self.flush = self._gathering.flush
 
+    @property
+    def lost(self) -> int:
+        """How many were never stored, since the start."""
+        return self._gathering.lost
+
     def begun(self, look: Look) -> None:
         """A command has been dispatched. What it is is asked when it is written: most have ended by then."""
         self._gathering.add(look)
@@ -46,13 +51,19 @@ class History:
         self._gathering.add(_listed(done))
 
     async def page(
-        self, listing: str, *, before: str, since: str, count: int
+        self, listing: str, *, shown: str, since: str, count: int, oldest_first: bool = False
     ) -> list[tuple[str, command_pb2.Command | None]]:
-        """So many of a list, newest first, before an id (empty: from the newest on), back to what sorts as `since`.
+        """So many of a list, newest first, that come after the one with the id `shown` (empty: from the first one on),
+        and not from before what sorts as `since`.
 
-        A command that took its time is there twice, as it ended and behind that as it ran. Raises STORE_UNAVAILABLE.
+        A command that took its time is there twice: as it ended, and as it ran, which is the older one.
+        Raises STORE_UNAVAILABLE.
         """
-        [members] = await ask(self._redis, newest(listing, before=before, since=since, count=count))
+        if oldest_first:
+            read = oldest(listing, behind=shown, since=since, count=count)
+        else:
+            read = newest(listing, before=shown, since=since, count=count)
+        [members] = await ask(self._redis, read)
         return [(member[:ID_LENGTH].decode(errors="replace"), _read(member)) for member in members]
 
     def _render(self, items: Sequence[Listed | Look]) -> Iterable[RedisCommand]:

@@ -137,7 +137,7 @@ def session_commands(session_id: str) -> str:
 AUDIT = "openline:audit"
 
 
-# What a caller with a quota has used, as each replica counts it: see quotas.
+# What a caller with a quota has used, or a conversation that has one, as each replica counts it: see quotas.
 # hash, an id that each broker process makes up to: window, commands in it, commands in flight, until when those count;
 # two windows, begun anew whenever a replica tells of its counts, which is every 0.25 s while they change; by every
 # replica that was asked by that caller.

@@ -1,4 +1,4 @@
-"""Lists in Redis, newest first: sorted sets without scores, since UUIDv7s sort by when they were made."""
+"""Lists in Redis: sorted sets without scores, since UUIDv7s sort by when they were made."""
 
 from collections.abc import Sequence
 
@@ -19,3 +19,11 @@ def newest(listing: str, *, before: str, since: str = "", count: int) -> RedisCo
     """So many members of a list, before one (empty: from the newest on), back to what sorts as `since`."""
     upto, downto = f"({before}" if before else "+", f"[{since}" if since else "-"
     return ("ZREVRANGEBYLEX", listing, upto, downto, "LIMIT", 0, count)
+
+
+def oldest(listing: str, *, behind: str, since: str = "", count: int) -> RedisCommand:
+    """So many members of a list, the oldest first, behind all that begin with one id (empty: from the oldest on), and
+    from what sorts as `since` on."""
+    # What follows an id in a member sorts before this.
+    begin = f"{behind}~" if behind else ""
+    return ("ZRANGEBYLEX", listing, f"[{max(begin, since)}" if begin or since else "-", "+", "LIMIT", 0, count)

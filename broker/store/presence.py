@@ -92,8 +92,8 @@ class PresenceRecords:
         [records] = await ask(self._redis, epochs.reading(keys.REPLICAS))
         return _parse(Replica, records)
 
-    async def meet(self, mark: str, secret: bytes) -> tuple[str, bytes]:
-        """Proposes a mark and a peer secret; returns those that all replicas have.
+    async def meet(self, mark: str, secret: bytes | None) -> tuple[str, bytes]:
+        """Proposes a mark and, unless it was given to all in another way, a peer secret; returns those that all have.
 
         Another mark than last time tells that Redis came back empty, or that it is another one: nothing that was
         written before is in it.
@@ -101,14 +101,15 @@ class PresenceRecords:
         agreed = [
             ("EVAL", AGREE, 1, key, proposal, keys.AGREED_S)
             for key, proposal in ((keys.MARK, mark), (keys.PEER_SECRET, secret))
+            if proposal is not None
         ]
-        found_mark, found_secret = await ask(self._redis, *agreed)
-        if not found_mark or not found_secret:
+        found = await ask(self._redis, *agreed)
+        if not all(found):
             # Out of memory for new keys, in a Redis that evicts: nothing was agreed on.
             raise errors.OpenlineError(
                 errors.error(Reason.STORE_UNAVAILABLE, "Redis does not keep what it is given", retry_after_s=1.0)
             )
-        return found_mark.decode(errors="replace"), found_secret
+        return found[0].decode(errors="replace"), found[-1] if secret is not None else b""
 
     async def _ask(self, chunks: Iterable[Sequence[RedisCommand]]) -> list[list[Any]]:
         """One chunk after the other; that one fails is told when all were tried: in a Redis Cluster the others may not.

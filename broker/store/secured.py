@@ -26,6 +26,14 @@ class _Fresh:
         super().__init__(**options)
         self._certificates = certificates
 
+    async def connect(self) -> None:
+        """Asked for before each use, also of an open one: what becomes of the files is told while none is made.
+
+        A broker asks Redis for something every second.
+        """
+        self._certificates.current()
+        await super().connect()  # type: ignore[misc]  # it is the connection's
+
     async def connect_check_health(self, *how: Any, **named: Any) -> None:
         """By which all ways to connect go, also where a connection has broken between two commands."""
         if not self.is_connected:
@@ -49,6 +57,7 @@ def with_fresh_certificates(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("connection_class") is not SSLConnection:
         return dict(options)
     files = [Path(options[name]) for name in FILES if name in options]
+    shown = Path(options["ssl_certfile"]) if "ssl_certfile" in options else None
     own = {name: value for name, value in options.items() if name != "connection_class"}
 
     def make() -> ssl.SSLContext:
@@ -56,4 +65,4 @@ def with_fresh_certificates(options: Mapping[str, Any]) -> dict[str, Any]:
             file.open("rb").close()  # ssl does not say which one it cannot read
         return SSLConnection(**own).ssl_context.get()
 
-    return own | {"connection_class": FreshConnection, "certificates": Fresh(files, make, use="redis")}
+    return own | {"connection_class": FreshConnection, "certificates": Fresh(files, make, use="redis", shown=shown)}

@@ -14,6 +14,7 @@ from broker.store.behind import WriteBehind
 from broker.store.claims import Claims
 from broker.store.client import open_client
 from broker.store.clusters import Clusters
+from broker.store.eviction import warn_once_there
 from broker.store.history import History
 from broker.store.presence import PresenceRecords
 from broker.store.quotas import QuotaRecords
@@ -58,7 +59,10 @@ async def open_store(
     """
     redis = open_client(url)
     behind = WriteBehind(redis)
-    writer = asyncio.create_task(behind.run(), name="write-behind")
+    tasks = [
+        asyncio.create_task(behind.run(), name="write-behind"),
+        asyncio.create_task(warn_once_there(redis), name="eviction"),
+    ]
     try:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -84,6 +88,7 @@ async def open_store(
         if not await behind.drain(DRAIN_S):
             log.error("redis.unwritten", left=repr(behind))
     finally:
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await redis.aclose()

@@ -9,4 +9,4 @@ import os
 # when it is first imported, which every program does after this package. Who sets it keeps their own value.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -11,7 +11,13 @@ from structlog.typing import FilteringBoundLogger
 
 from openline.calls import broker_unavailable
 from openline.fresh import Fresh
-from openline.limits import HELLO_TIMEOUT_S, MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S, STREAM_CREDIT_BYTES
+from openline.limits import (
+    CONNECT_TIMEOUT_S,
+    HELLO_TIMEOUT_S,
+    MAX_TIMEOUT_S,
+    MAX_WAIT_FOR_CLUSTER_S,
+    STREAM_CREDIT_BYTES,
+)
 from openline.reasons import NO
 from openline.settings import Address
 from openline.tls import Pems, TlsFiles
@@ -44,8 +50,10 @@ CLIENT_OPTIONS: list[tuple[str, int | str]] = [
     *_BOTH,
     # The default backs off up to two minutes; full jitter above this is the caller's.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # No wait, whatever its name says, but how long an attempt may take: one that was refused is followed by another as
+    # above. As little as that wait would be less than a broker on another continent, or on a busy machine, needs.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT_S * 1000)),
     # A retry is decided by `executed`, never by the transport.
     ("grpc.enable_retries", 0),
     # Two channels of one process to one address must not share a connection that is going away.
@@ -80,7 +88,7 @@ class Dialer:
     def __init__(
         self, tls: TlsFiles, *, use: str = "client", insecure: bool = True, log: FilteringBoundLogger | None = None
     ) -> None:
-        self.files = Fresh(tls.paths, tls.read, use=use, log=log) if tls else None
+        self.files = Fresh(tls.paths, tls.read, use=use, shown=tls.cert, log=log) if tls else None
         self._insecure = insecure
 
     def pems(self) -> Pems | None:

@@ -10,6 +10,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from openline.next_steps import NEXT_STEPS
 from openline.reasons import EXECUTED_TEXT, MEANING, ExecutedText, Reason, reason_of
 from openline.v1 import command_pb2
 
@@ -20,6 +21,13 @@ MAX_RESULT_IN_STATUS_BYTES = 4096
 # Of all trailers together, with room for what gRPC adds; what does not fit is left out, the reason never.
 MAX_STATUS_BYTES = 6144
 MAX_DETAILS_CHARACTERS = 300
+# In an error's metadata: what to do about it, where that is not what its reason's always is; and see `hint`.
+NEXT_STEP = "next_step"
+HINT = "hint"
+# In the metadata of CANCELLED: of what more the command was one, all of which was meant. Brokers alone say it.
+CANCELLED_WITH = "cancelled_with"
+# Why a command is cancelled because of its call, which it is one of then.
+TAKEN_BACK = "its call was cancelled by the caller"
 
 _TEXT_TO_EXECUTED: dict[str, command_pb2.Executed.ValueType] = {
     text: executed for executed, text in EXECUTED_TEXT.items()
@@ -57,9 +65,24 @@ class OpenlineError(Exception):
         return self.error.metadata
 
     @property
+    def next_step(self) -> str:
+        """What to do about it, in a sentence or two for a person or a model."""
+        return next_step(self.error)
+
+    @property
+    def hint(self) -> str:
+        """That the same was asked for again and again, to the same end; empty where it was not."""
+        return self.error.metadata.get(HINT, "")
+
+    @property
     def command_id(self) -> str:
         """The command that this is about; empty for none."""
         return (self.result.command_id if self.result is not None else "") or self.error.metadata.get("command_id", "")
+
+
+def why_of_all(error: command_pb2.Error) -> str | None:
+    """Why more was meant than this command alone; None where it was not cancelled, or by itself."""
+    return error.message if error.reason == Reason.CANCELLED and CANCELLED_WITH in error.metadata else None
 
 
 def error(
@@ -82,6 +105,11 @@ def error(
     )
 
 
+def next_step(failure: command_pb2.Error) -> str:
+    """What whoever asked can do about it: as the one who raised it says, or else as it is for any of its reason."""
+    return failure.metadata.get(NEXT_STEP, "") or NEXT_STEPS[reason_of(failure)]
+
+
 def status_code(reason: Reason) -> grpc.StatusCode:
     return grpc.StatusCode[MEANING[reason].grpc]
 
@@ -94,6 +122,7 @@ def short(message: str) -> str:
 def to_status(failure: command_pb2.Error, *, result: command_pb2.CommandResult | None = None) -> status_pb2.Status:
     """The rich status of an error: ErrorInfo always, RetryInfo, BadRequest and the result where there is one."""
     info = error_details_pb2.ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=failure.metadata)
+    info.metadata[NEXT_STEP] = next_step(failure)
     info.metadata["executed"] = EXECUTED_TEXT.get(failure.executed, "unknown")
     details = [info]
     if failure.retry_after_s:
@@ -156,12 +185,19 @@ def from_rpc_error(failure: grpc.RpcError) -> OpenlineError:
             elif detail.Unpack(stored):
                 result = stored
         if info.domain == DOMAIN:
+            if received.metadata.get(NEXT_STEP) == NEXT_STEPS[reason_of(received)]:
+                del received.metadata[NEXT_STEP]
             return OpenlineError(received, result=result)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return OpenlineError(error(Reason.NOT_BUILT, text or "not built in this version"))
     return OpenlineError(
         error(Reason.BROKER_UNAVAILABLE, f"no usable answer from the broker: {code.name.lower()}: {text}")
     )
+
+
+def is_answer(failure: grpc.RpcError) -> bool:
+    """Whether a broker has said this, and not a connection to one, or the time that was up."""
+    return _rich_status(failure) is not None
 
 
 def _rich_status(failure: grpc.RpcError) -> status_pb2.Status | None:

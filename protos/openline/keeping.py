@@ -67,7 +67,7 @@ class Keeper:
 
     async def _carry(self, pipe: Pipe) -> None:
         """Offers an open pipe to callers until it ends."""
-        self._log.info("pipe.opened", broker=self._address, replica_id=pipe.replica_id)
+        self._log.info("pipe.opened", broker=self._address, replica_id=pipe.replica_id, protocol=pipe.agreed.version)
         why = "the broker ended it"
         self.pipe = pipe
         self._opened()
@@ -78,4 +78,10 @@ class Keeper:
         finally:
             if self.pipe is pipe:
                 self.pipe = None
-        self._log.info("pipe.closed", broker=self._address, replica_id=pipe.replica_id, why=why)
+        self._log.info(
+            "pipe.closed",
+            broker=self._address,
+            replica_id=pipe.replica_id,
+            why=why,
+            ignored_frames=pipe.ignored_frames,
+        )

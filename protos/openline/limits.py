@@ -1,5 +1,7 @@
 """Bounds on what travels: one table, so that both ends refuse the same things."""
 
+# The lowest and the highest version of the protocol that is spoken here: see `versions`.
+MIN_PROTOCOL_VERSION = 1
 PROTOCOL_VERSION = 1
 
 # argv: kubectl's real commands are far smaller; Linux bounds a single argument at 128 KiB.
@@ -10,6 +12,8 @@ MAX_ARGV_BYTES = 64 << 10
 DEFAULT_TIMEOUT_S = 10.0
 MAX_TIMEOUT_S = 3600.0
 MAX_WAIT_FOR_CLUSTER_S = 300.0
+# How old an answer may be, whatever is asked.
+MAX_ANSWER_AGE_S = 5.0
 
 MAX_FRAME_BYTES = 64 << 10
 DEFAULT_MAX_OUTPUT_BYTES = 1 << 20
@@ -19,6 +23,8 @@ DEFAULT_MAX_OUTPUT_BYTES = 1 << 20
 COMMAND_CREDIT_BYTES = 256 << 10
 STREAM_CREDIT_BYTES = 1 << 20
 
+# For TCP, TLS and HTTP/2 together: four round trips, of up to half a second each, and a lost packet.
+CONNECT_TIMEOUT_S = 3.0
 # A stream that was opened and has not said Hello is worth nothing to anybody after this.
 HELLO_TIMEOUT_S = 10.0
 # On pipes, of which there are few, and each has many callers.

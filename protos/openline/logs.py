@@ -15,8 +15,9 @@ from typing import Any, Literal, TextIO
 import orjson
 import structlog
 
+from openline.loudness import LOUDNESS, AdjustableLogger, LogLevel
+
 LogFormat = Literal["json", "console"]
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
@@ -31,12 +32,11 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
         # Plain tracebacks: the rich ones show local variables, and with them secrets and output.
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_escaped_traceback)
     )
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, render]
         if log_format == "json"
         else [*shared, _escape_values, render],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        wrapper_class=AdjustableLogger,
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -47,7 +47,8 @@ def set_up_logs(level: LogLevel, log_format: LogFormat) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
-    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    LOUDNESS.begin(level)
 
 
 class _Clock:

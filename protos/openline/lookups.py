@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc
 
 from openline.calls import broker_unavailable
-from openline.errors import OpenlineError, from_rpc_error
+from openline.errors import OpenlineError, from_rpc_error, is_answer
 from openline.pipes import Pipes
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.v1 import command_pb2
@@ -21,6 +21,8 @@ from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
 # All told: these calls are a look into Redis, so one that needs longer is not well.
 TIMEOUT_S = 3.0
+# For what a replica has all others do: it waits three seconds for one, and a second replica may have to be asked.
+CANCEL_ALL_S = 10.0
 # Between two rounds of asking, up to so long: for a replica that is just being restarted.
 PAUSE_S = 0.25
 # A broker waits no longer for a command's end, and is asked again.
@@ -29,6 +31,7 @@ MAX_WAIT_S = 60.0
 SHORTEST_WAIT_S = 0.5
 # Metadata of calls whose request has no field for it.
 CORRELATION_ID = "x-correlation-id"
+TRACEPARENT = "traceparent"
 # Of a thousand each.
 MAX_PAGES = 100
 
@@ -37,13 +40,15 @@ A = TypeVar("A")
 
 
 class Lookups:
-    """For one key, and one conversation, which the audit trail names. Every method raises OpenlineError."""
+    """For one key, conversation (which the audit trail names) and trace. Every method raises OpenlineError."""
 
-    def __init__(self, pipes: Pipes, *, api_key: str, correlation_id: str = "") -> None:
+    def __init__(self, pipes: Pipes, *, api_key: str, correlation_id: str = "", traceparent: str = "") -> None:
         self._pipes = pipes
         self._metadata = [("authorization", f"Bearer {api_key}")]
         if correlation_id:
             self._metadata.append((CORRELATION_ID, correlation_id))
+        if traceparent:
+            self._metadata.append((TRACEPARENT, traceparent))
 
     async def ask(
         self,
@@ -59,6 +64,30 @@ class Lookups:
             return await self._call(method(channel), request, timeout_s=self._patience_s(ends_at))
 
         return await first_answer(self._pipes, ask, ends_at=ends_at, executed=NO)
+
+    async def ask_each_once(
+        self,
+        method: Callable[[grpc.aio.Channel], grpc.aio.UnaryUnaryMultiCallable[Q, A]],
+        request: Q,
+        *,
+        timeout_s: float,
+    ) -> A:
+        """The same, for what a replica refuses as one that is not available: then it says why, and soon.
+
+        One that says that it may have been done is the last one: it has asked whoever was to do it, as all would.
+        """
+        ends_at = monotonic() + timeout_s
+        refusal = broker_unavailable("no broker replica answers", executed=NO)
+        for replica in self._pipes.in_order():
+            call = method(replica.channel)
+            try:
+                return await call(request, metadata=self._metadata, timeout=self._patience_s(ends_at))
+            except grpc.RpcError as status:
+                refusal = from_rpc_error(status)
+                may_be_done = is_answer(status) and refusal.error.executed != NO
+                if refusal.reason is not Reason.BROKER_UNAVAILABLE or may_be_done:
+                    raise refusal from status
+        raise refusal
 
     async def get_command(
         self, command_id: str, *, wait_s: float = 0.0, timeout_s: float = TIMEOUT_S

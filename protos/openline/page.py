@@ -1,12 +1,12 @@
-"""One page over HTTP, for whoever watches a process: its health, its metrics.
+"""A page or two over HTTP, for whoever watches a process: its health, its metrics.
 
 Not a web server: one request a connection, whose head must arrive within a second and in 4 KiB, and whose answer must
 be taken within five.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from openline.settings import Address
@@ -28,9 +28,14 @@ NOT_FOUND = Page(b'{"status":"not found"}', b"404 Not Found")
 NOT_ALLOWED = Page(b'{"status":"method not allowed"}', b"405 Method Not Allowed")
 
 
+def serve_page(address: Address, path: bytes, page: Callable[[], Page]) -> AbstractAsyncContextManager[int]:
+    """Answers `GET` of one path while the block runs; gives the port. Raises OSError if the address cannot be had."""
+    return serve_pages(address, {path: page})
+
+
 @asynccontextmanager
-async def serve_page(address: Address, path: bytes, page: Callable[[], Page]) -> AsyncIterator[int]:
-    """Answers `GET` of the path while the block runs; gives the port. Raises OSError if the address cannot be had."""
+async def serve_pages(address: Address, pages: Mapping[bytes, Callable[[], Page]]) -> AsyncIterator[int]:
+    """The same of several paths."""
     answering: set[asyncio.StreamWriter] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +47,7 @@ async def serve_page(address: Address, path: bytes, page: Callable[[], Page]) ->
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                writer.write(_response(head, path, page))
+                writer.write(_response(head, pages))
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
@@ -62,10 +67,10 @@ async def serve_page(address: Address, path: bytes, page: Callable[[], Page]) ->
         await server.wait_closed()
 
 
-def _response(head: bytes, path: bytes, page: Callable[[], Page]) -> bytes:
+def _response(head: bytes, pages: Mapping[bytes, Callable[[], Page]]) -> bytes:
     method, _, rest = head.partition(b" ")
-    asked = rest.partition(b" ")[0].partition(b"?")[0]
-    shown = NOT_FOUND if asked != path else page() if method in (b"GET", b"HEAD") else NOT_ALLOWED
+    page = pages.get(rest.partition(b" ")[0].partition(b"?")[0])
+    shown = NOT_FOUND if page is None else page() if method in (b"GET", b"HEAD") else NOT_ALLOWED
     lines = (
         b"HTTP/1.1 " + shown.status,
         b"Content-Type: " + shown.content_type,

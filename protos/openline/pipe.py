@@ -42,7 +42,7 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self._calls = Calls()
         self._space = Space()
-        self._agreed = Agreed()
+        self.agreed = Agreed()
         self._state = PipeState.OPENING
         # No new call is taken any more: the replica said GoAway, or the stream has ended.
         self.left = asyncio.Event()
@@ -59,7 +59,7 @@ class Pipe:
 
     @property
     def replica_id(self) -> str:
-        return self._agreed.replica_id
+        return self.agreed.replica_id
 
     @property
     def ignored_frames(self) -> int:
@@ -68,7 +68,7 @@ class Pipe:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has come from the replica for longer than its heartbeat answers take."""
-        return monotonic() - self._stream.received_at > QUIET_AFTER_HEARTBEATS * self._agreed.heartbeat_s
+        return monotonic() - self._stream.received_at > QUIET_AFTER_HEARTBEATS * self.agreed.heartbeat_s
 
     @classmethod
     async def open(
@@ -87,7 +87,7 @@ class Pipe:
         pipe = cls(channel, metadata)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                pipe._agreed, rest = await greet(pipe._stream, client=client, check_welcome=check_welcome)
+                pipe.agreed, rest = await greet(pipe._stream, client=client, check_welcome=check_welcome)
             pipe._move(PipeState.OPEN)
             pipe._handle(rest)
         except TimeoutError:
@@ -107,7 +107,7 @@ class Pipe:
         """
         heartbeat = self._loop.create_task(self._beat(), name="pipe-heartbeat")
         try:
-            await self._stream.run(self._handle, silence_s=self._agreed.silence_s)
+            await self._stream.run(self._handle, silence_s=self.agreed.silence_s)
         except _BREAKS as ended:
             raise _told(ended, executed=UNKNOWN) from ended
         finally:
@@ -197,7 +197,7 @@ class Pipe:
     async def _beat(self) -> None:
         seq = 0
         while True:
-            await asyncio.sleep(self._agreed.heartbeat_s)
+            await asyncio.sleep(self.agreed.heartbeat_s)
             seq += 1
             self._stream.send(pb.CallerFrame(heartbeat=Heartbeat(seq=seq, running=len(self._calls))))
 

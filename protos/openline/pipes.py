@@ -19,14 +19,14 @@ from openline.asking import Asking, check_answered
 from openline.calls import broker_unavailable
 from openline.channels import Dialer, FreshChannel
 from openline.errors import OpenlineError
+from openline.fresh import Fresh
 from openline.keeping import Keeper
 from openline.pipe import Pipe
 from openline.pipe_state import PipeState
 from openline.reasons import UNKNOWN, Reason
 from openline.settings import Address
-from openline.tls import TlsFiles
+from openline.tls import Pems, TlsFiles
 from openline.turns import News, Turns
-from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 
 
@@ -73,12 +73,19 @@ class Pipes:
         # In the order given, which is the order of preference.
         self._dialer = Dialer(TlsFiles(ca, cert, key), use="brokers", log=log)
         self.replicas = tuple(map(self._replica, dict.fromkeys(addresses)))
+        # Of all of them together, as a span has it.
+        self.addresses = ",".join(replica.address for replica in self.replicas)
         # A defect in a keeper ends whoever is inside `async with`: a gateway that silently lost a replica helps nobody.
         self._keeping = asyncio.TaskGroup()
         self._kept: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
         return f"<Pipes {' '.join(f'{r.address}={r.pipe!r}' for r in self.replicas)}>"
+
+    @property
+    def certificates(self) -> Fresh[Pems] | None:
+        """What the brokers are shown, and whom they are believed by; None for plaintext."""
+        return self._dialer.files
 
     async def __aenter__(self) -> Self:
         await self._keeping.__aenter__()
@@ -132,8 +139,8 @@ class Pipes:
 
     async def cancel(
         self, request: pb.CancelCommandRequest, *, api_key: str, timeout_s: float
-    ) -> command_pb2.CommandState.ValueType:
-        """Asks for a command to be stopped; the state in which it was found. May be asked of several replicas.
+    ) -> pb.CancelCommandResponse:
+        """Asks for a command to be stopped; says the state in which it was found. May be asked of several replicas.
 
         Raises OpenlineError: what a replica answered, or BROKER_UNAVAILABLE when the time is up.
         """
@@ -144,7 +151,7 @@ class Pipes:
             # One that does not answer may be frozen: then there is time to ask another one.
             patience_s = left_s if len(self.replicas) == 1 else left_s / 2
             try:
-                return (await pipe.cancel(request, api_key=api_key, timeout_s=patience_s)).state
+                return await pipe.cancel(request, api_key=api_key, timeout_s=patience_s)
             except OpenlineError as failure:
                 if failure.reason is not Reason.BROKER_UNAVAILABLE:
                     raise

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 import structlog
-from pydantic import AfterValidator, BeforeValidator, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, model_validator
 from pydantic_core import core_schema
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 from openline import __version__
-from openline.logs import LogFormat, LogLevel
+from openline.logs import LogFormat
+from openline.loudness import LogLevel
 from openline.tls import Unusable, check_certificates, server_context
 
 log = structlog.get_logger()
@@ -95,6 +96,26 @@ def _certificates(file: Path) -> Path:
     except Unusable as problem:
         raise ValueError(str(problem)) from None
     return file
+
+
+MAX_KEY_CHARACTERS = 4096
+
+
+def read_key(flag: str, key: SecretStr | None, file: Path | None) -> str:
+    """An API key from a flag, or from the file of `flag`-file. Raises ValueError, which does not show it."""
+    if (key is None) == (file is None):
+        raise ValueError(f"{flag}: give a key with {flag} or {flag}-file")
+    if file is None:
+        text = key.get_secret_value() if key else ""
+    else:
+        flag = f"{flag}-file"
+        try:
+            text = file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise ValueError(f"{flag}: cannot read {file}") from None
+    if not 1 <= len(text) <= MAX_KEY_CHARACTERS or not all("!" <= character <= "~" for character in text):
+        raise ValueError(f"{flag}: expected a key of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters")
+    return text
 
 
 ReadableFile = Annotated[Path, AfterValidator(_readable)]

@@ -25,6 +25,15 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    @property
+    def bounds(self) -> Sequence[float]:
+        return self._bounds
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many values were at most each bound, and above the one before; the last is of those above all."""
+        return self._counts
+
     def buckets(self) -> Iterator[tuple[str, int]]:
         """Each bound and how many values were not above it; the last is `+Inf` and counts all."""
         return zip([*map(str, self._bounds), "+Inf"], accumulate(self._counts), strict=True)

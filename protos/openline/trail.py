@@ -23,11 +23,12 @@ FIND_FIRST_S = FIND_AGAIN_S + HEARTBEAT_TIMEOUT_S
 class Trail:
     """How far a caller has followed a command, and what the next replica is asked; `asking` for one that is to run."""
 
-    def __init__(self, cursor: Cursor, *, asking: Asking | None, deadline: float) -> None:
+    def __init__(self, cursor: Cursor, *, asking: Asking | None, deadline: float, traceparent: str) -> None:
         self.cursor = cursor
         self.is_seen = False
         self._asking = asking
         self._deadline = deadline
+        self._traceparent = traceparent
         # Whether the next replica is asked to run it, or to attach where it may have it already; or else to find it.
         self._runs = asking is not None
         self._given_up_at = monotonic() + FIND_FIRST_S
@@ -45,7 +46,8 @@ class Trail:
         """What the next replica is asked: to run it, or to attach to it where it may be; or only to show it."""
         if self._asking is not None and self._runs:
             return self._asking.request(now)
-        return WatchCommandRequest(command_id=self.cursor.command_id, from_seq=self.cursor.next_seq)
+        command_id, from_seq = self.cursor.command_id, self.cursor.next_seq
+        return WatchCommandRequest(command_id=command_id, from_seq=from_seq, traceparent=self._traceparent)
 
     def show(self, event: CommandEvent) -> list[CommandEvent]:
         """What the caller is to see of an event. Raises what a replica says of a command that it could not reach."""
@@ -87,9 +89,11 @@ class Trail:
 def run_trail(request: ExecuteRequest, *, timeout_s: float) -> Trail:
     """The trail of a command that is to run; the request must bring its id."""
     asking = Asking(request, now=monotonic(), timeout_s=timeout_s)
-    return Trail(Cursor(request.command_id), asking=asking, deadline=asking.deadline)
+    cursor, traceparent = Cursor(request.command_id), request.traceparent
+    return Trail(cursor, asking=asking, deadline=asking.deadline, traceparent=traceparent)
 
 
-def watch_trail(command_id: str, *, from_seq: int, timeout_s: float) -> Trail:
+def watch_trail(command_id: str, *, from_seq: int, timeout_s: float, traceparent: str = "") -> Trail:
     """The trail of a command that was asked for before."""
-    return Trail(Cursor(command_id, next_seq=from_seq), asking=None, deadline=monotonic() + timeout_s)
+    cursor, deadline = Cursor(command_id, next_seq=from_seq), monotonic() + timeout_s
+    return Trail(cursor, asking=None, deadline=deadline, traceparent=traceparent)

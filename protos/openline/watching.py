@@ -25,9 +25,12 @@ def execute_stream(pipes: Pipes, request: ExecuteRequest, *, api_key: str, timeo
     return _followed(pipes, run_trail(request, timeout_s=timeout_s), api_key=api_key)
 
 
-def watch(pipes: Pipes, command_id: str, *, from_seq: int, api_key: str, timeout_s: float) -> CommandEvents:
+def watch(
+    pipes: Pipes, command_id: str, *, from_seq: int, api_key: str, timeout_s: float, traceparent: str = ""
+) -> CommandEvents:
     """Attaches to a command, running or done, and gives its events from an output seq on, as above."""
-    return _followed(pipes, watch_trail(command_id, from_seq=from_seq, timeout_s=timeout_s), api_key=api_key)
+    trail = watch_trail(command_id, from_seq=from_seq, timeout_s=timeout_s, traceparent=traceparent)
+    return _followed(pipes, trail, api_key=api_key)
 
 
 async def _followed(pipes: Pipes, trail: Trail, *, api_key: str) -> CommandEvents:

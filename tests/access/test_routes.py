@@ -5,6 +5,7 @@ new route is to be given the method whose rule it is held to, and a new name in 
 import json
 import re
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from fastapi.routing import iter_route_contexts
 from broker.core.access import rule
 from gateway.app import build_app
 from openline.pipes import Pipes
+from openline.reasons import Reason
 
 # By operation: the method whose rule decides.
 METHODS = {
@@ -28,6 +30,7 @@ METHODS = {
     "get_output": "CommandService.GetCommand",
     "watch_command": "CommandService.WatchCommand",
     "cancel_command": "CommandService.CancelCommand",
+    "cancel_commands": "CommandService.CancelCommands",
     "list_commands": "CommandService.ListCommands",
     "list_session_commands": "CommandService.ListCommands",
     "create_session": "SessionService.CreateSession",
@@ -51,23 +54,36 @@ METHODS = {
     "list_agents": "AdminService.ListExecutorTokens",
     "get_agent_status": "AdminService.ListExecutorTokens",
     "cancel_all": "AdminService.CancelAll",
+    "get_overview": "AdminService.GetOverview",
+    "watch_overview": "AdminService.WatchOverview",
+    "drain": "AdminService.Drain",
     "create_key": "AdminService.CreateApiKey",
     "list_keys": "AdminService.ListApiKeys",
     "revoke_key": "AdminService.RevokeApiKey",
     "list_audit_entries": "AdminService.ListAuditEntries",
+    "set_log_level": "AdminService.SetLogLevel",
 }
 # Not to be asked for a key: probes, and pages about the interface.
 OPEN = {"health", "healthz", "metrics"}
-PAGES = {("GET", "/docs"), ("GET", "/openapi.json"), ("HEAD", "/openapi.json")}
+PAGES = {("GET", "/docs"), ("GET", "/openapi.json"), ("HEAD", "/openapi.json")} | {
+    *(("GET", f"/ui{rest}") for rest in ("", "/", "/{name}")),
+    *((verb, "/.well-known/agent-card.json") for verb in ("GET", "HEAD")),
+}
+# What can be asked there is in the matrices of `test_tools` and `test_tasks`.
+TOOLS = {("POST", "/mcp"), ("POST", "/a2a")}
 # Who may not is told so, whether there is such a cluster or not.
-NEED_EVERY = {"create_key"}
+NEED_EVERY = {"create_key", "drain", "set_log_level"}
+# Events that go on until the caller leaves.
+ENDLESS = {"watch_overview"}
+# What a good key is told on this stage, if it is not an answer: there is no such replica.
+ALONE = {"drain": (Reason.INVALID_COMMAND, "422")}
 
 # What texts in requests are: names of what belongs to a cluster, and what no access depends on.
 NAMES = {"cluster_id", "session_id", "command_id", "key_id", "token_id", "clusters"}
 FREE = {
-    "argv", "args", "command", "correlation_id", "cursor", "extra_args", "grep", "jsonpath", "key",
-    "namespace", "owner", "page_token", "reason", "scopes", "selector", "service_identity", "since", "source",
-    "unchanged_since", "until", "user_id",
+    "argv", "args", "command", "correlation_id", "cursor", "extra_args", "grep", "jsonpath", "key", "level",
+    "namespace", "order", "owner", "page_token", "reason", "replica_id", "scopes", "selector", "service_identity",
+    "since", "source", "unchanged_since", "until", "user_id",
 }  # fmt: skip
 EVENTS = "text/event-stream"
 # A fan-out tells of the id that it made up for each command, also of those that were refused.
@@ -128,7 +144,7 @@ class Operation:
         if not (schema := self.body):
             return None
         if "oneOf" in schema:
-            about = about or "cluster_id"
+            about = about or ("cluster_id" if "cluster_id" in schema["properties"] else "session_id")
             return {about: names[about]}
         content = {name: value for name, value in schema["examples"][0].items() if name not in NAMES}
         for name in NAMES & schema["properties"].keys():
@@ -160,6 +176,14 @@ class Answers(NamedTuple):
     document: Json
 
 
+async def first_event(answer: httpx.Response) -> str:
+    async with aclosing(answer.aiter_lines()) as lines:
+        async for line in lines:
+            if line.startswith("data: "):
+                return line
+    raise AssertionError("no event")
+
+
 @pytest.fixture(scope="module")
 def answers(play: Any, row: Any, told: Any) -> Answers:
 
@@ -170,15 +194,22 @@ def answers(play: Any, row: Any, told: Any) -> Answers:
         headers = {"X-Request-ID": "this", "X-Correlation-ID": "this"} | ({} if key is None else {"X-API-Key": key})
         if form == "events":
             headers["Accept"] = EVENTS
-        answer = await api.request(
+        request = api.build_request(
             operation.verb,
             operation.path.format_map(names),
             params={name: names[name] for name in operation.asked},
             json=operation.content(names, about),
             headers=headers,
         )
+        answer = await api.send(request, stream=True)
+        if operation.name in ENDLESS and answer.is_success:
+            text = await first_event(answer)
+        else:
+            await answer.aread()
+            text = answer.text
+        await answer.aclose()
         reason = "" if answer.is_success else answer.json()["reason"]
-        body = MADE_UP.sub("made-up", answer.text) if operation.name == "fan_out" else answer.text
+        body = MADE_UP.sub("made-up", text) if operation.name == "fan_out" else text
         return told(reason, f"{answer.status_code} {answer.headers.get('Content-Type')} {body}")
 
     async def ask(stage: Any) -> Answers:
@@ -190,7 +221,7 @@ def answers(play: Any, row: Any, told: Any) -> Answers:
                     rule(METHODS[name]),
                     partial(call, api, OPERATIONS[name], form, about=""),
                     is_list=not OPERATIONS[name].names,
-                    is_last=name == "cancel_all",
+                    is_last=name in ("cancel_all", "cancel_commands"),
                 )
                 for name, form in ROWS
                 if name in METHODS  # a new one fails by itself
@@ -211,14 +242,21 @@ def test_what_is_served_is_in_the_matrix(answers: Answers) -> None:
     assert set(KEYED) == METHODS.keys()
     assert OPERATIONS.keys() - METHODS.keys() == OPEN
     served = {(verb, route.path) for route in iter_route_contexts(API.routes) for verb in route.methods}
-    assert served == {(each.verb, each.path) for each in OPERATIONS.values()} | PAGES
+    assert served == {(each.verb, each.path) for each in OPERATIONS.values()} | PAGES | TOOLS
     assert {name for operation in OPERATIONS.values() for name in operation.texts} == NAMES | FREE
 
 
 @pytest.mark.parametrize(("name", "form"), ROWS)
 def test_route(answers: Answers, judge: Any, name: str, form: str, kind: str) -> None:
-    judge(answers.cells[f"{name} {form}"], kind, needs_every=name in NEED_EVERY)
-    status = {"wrong scope": "403", "wrong cluster": "", "good key": "20"}.get(kind, "401")
+    reason, good = ALONE.get(name, ("", "20"))
+    judge(
+        answers.cells[f"{name} {form}"],
+        kind,
+        needs_every=name in NEED_EVERY,
+        good=reason,
+        tells_of=name != "cancel_commands",
+    )
+    status = {"wrong scope": "403", "wrong cluster": "", "good key": good}.get(kind, "401")
     assert answers.cells[f"{name} {form}"][kind].told.text.startswith(status)
 
 

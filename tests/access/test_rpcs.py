@@ -30,9 +30,12 @@ OPEN_METHODS = {
     for service in OPEN_SERVICES
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
-# A key makes keys for the clusters that it sees, and a replica is drained for all of them: who may not is told so,
-# whether there is such a cluster or not.
-NEED_EVERY = {"openline.v1.AdminService.CreateApiKey", "openline.v1.AdminService.Drain"}
+# A key makes keys for the clusters that it sees, asks for an overview of those, and a replica is drained, and logs,
+# for all of them: who may not is told so, whether there is such a cluster or not.
+NEED_EVERY = {
+    f"openline.v1.AdminService.{name}"
+    for name in ("CreateApiKey", "Drain", "GetOverview", "SetLogLevel", "WatchOverview")
+}
 # What a good key is told on this stage, if it is not an answer: there is no other replica.
 ALONE = {"openline.v1.AdminService.Drain": Reason.BROKER_UNAVAILABLE}
 
@@ -46,16 +49,18 @@ WHERE = ("frame", "pipe")
 NAMES = {"cluster_id", "session_id", "command_id", "key_id", "token_id", "clusters"}
 NEEDED: Mapping[str, Any] = {"argv": ["get", "pods"], "owner": "yves", "scopes": ["read"]}
 FREE = {
-    "correlation_id", "idempotency_key", "key", "page_token", "reason", "service_identity", "token", "traceparent",
-    "user_id", "why",
+    "correlation_id", "idempotency_key", "key", "page_token", "reason", "replica_id", "service_identity", "token",
+    "traceparent", "user_id", "why",
 }  # fmt: skip
+# What need not be there, and would leave out what is looked for.
+FILTERS = {("ListAuditEntriesRequest", "owner"), ("ListCommandsRequest", "owner")}
 
 
 def texts(message: Descriptor) -> list[FieldDescriptor]:
     """Of a request, and of the request in it."""
     fields: list[FieldDescriptor] = []
     for field in message.fields:
-        if field.name == "execute":
+        if field.name in ("execute", "conversation"):
             fields += texts(field.message_type)
         elif field.type == FieldDescriptor.TYPE_STRING:
             fields.append(field)
@@ -63,11 +68,13 @@ def texts(message: Descriptor) -> list[FieldDescriptor]:
 
 
 def names_in(message: Descriptor) -> list[str]:
-    """Which of the names it takes; not the id that a caller makes up for a new command."""
+    """Which of the names it takes; not the id that a caller makes up for a new command, nor a session once more."""
     return [
         field.name
         for field in texts(message)
-        if field.name in NAMES and (field.containing_type.name, field.name) != ("ExecuteRequest", "command_id")
+        if field.name in NAMES
+        and (field.containing_type.name, field.name) != ("ExecuteRequest", "command_id")
+        and field.containing_type.name != "Conversation"
     ]
 
 
@@ -80,7 +87,7 @@ def request_for(message: Descriptor, names: Mapping[str, str], *, about: str = "
     taken = names_in(message)
     for field in message.fields:
         choice = [] if field.containing_oneof is None else [other.name for other in field.containing_oneof.fields]
-        if about in choice and field.name != about:
+        if (about in choice and field.name != about) or (message.name, field.name) in FILTERS:
             continue
         if field.name == "clusters" and (about == "clusters" or "cluster_id" not in taken):
             request.clusters.append(names["clusters"])
@@ -145,7 +152,7 @@ def answers(play: Any, row: Any, told: Any) -> Answers:
                 RULES[name],
                 partial(call, stage, METHODS[name], about=""),
                 is_list=not names_in(METHODS[name].input_type),
-                is_last=name.endswith(".CancelAll"),
+                is_last=name.endswith((".CancelAll", ".CancelCommands")),
             )
             for name in CALLS
         } | {
@@ -175,7 +182,13 @@ def test_what_is_served_is_in_the_matrix(answers: Answers) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_method(answers: Answers, judge: Any, name: str, kind: str) -> None:
-    judge(answers.cells[name], kind, needs_every=name in NEED_EVERY, good=ALONE.get(name, ""))
+    judge(
+        answers.cells[name],
+        kind,
+        needs_every=name in NEED_EVERY,
+        good=ALONE.get(name, ""),
+        tells_of=name != "openline.v1.CommandService.CancelCommands",
+    )
 
 
 @pytest.mark.parametrize("where", WHERE)

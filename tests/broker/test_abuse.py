@@ -377,6 +377,7 @@ async def test_calls_on_one_connection_are_bounded(start_broker: Any, options: A
     options(**{"grpc.max_concurrent_streams": 10})
     async with start_broker() as broker, good_people(broker) as good:
         channel = broker.channel()
+        await channel.channel_ready()  # before that it does not know how many it may open
         for _ in range(100):
             health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         with pytest.raises(grpc.aio.AioRpcError) as late:

@@ -150,3 +150,74 @@ async def test_without_redis_each_replica_goes_on_with_what_it_knows(start_broke
         await stack.enter_async_context(serving(await broker.executor()))
         assert [(await broker.execute()).quotas[0].remaining for _ in range(3)] == [2, 1, 0]
         assert (await broker.refused()).reason is Reason.QUOTA_EXCEEDED
+
+
+# Conversations
+
+
+async def test_a_conversation_has_a_quota_of_its_own(start_broker: Any) -> None:
+    """By its correlation id or its session, and its owner; what belongs to none is not counted in any."""
+    async with start_broker(quota_conversation_commands_per_minute=2) as broker, serving(await broker.executor()):
+        for left in (1, 0):
+            [state] = (await broker.execute(correlation_id="c-1")).quotas
+            assert (state.name, state.limit, state.remaining) == ("conversation-commands", 2, left)
+        refused = await broker.refused(correlation_id="c-1")
+        assert (refused.reason, refused.error.executed) == (Reason.QUOTA_EXCEEDED, NO)
+        assert refused.metadata["quota"] == "conversation-commands"
+        assert 0 < refused.retry_after_s <= 60
+        assert (await broker.execute(correlation_id="c-2")).quotas[0].remaining == 1
+        assert (await broker.execute(correlation_id="c-1", key="the-key-of-bob")).quotas[0].remaining == 1
+        for _ in range(3):
+            assert list((await broker.execute()).quotas) == []
+
+
+async def test_the_owner_s_quota_holds_over_all_conversations(start_broker: Any) -> None:
+    """Whoever makes up one for each command comes no further; and one that its conversation refuses costs nothing."""
+    limits = {"quota_commands_per_minute": 3, "quota_conversation_commands_per_minute": 1}
+    async with start_broker(**limits) as broker, serving(await broker.executor()):
+        assert [state.name for state in (await broker.execute(correlation_id="c-0")).quotas] == [
+            "commands",
+            "conversation-commands",
+        ]
+        for _ in range(5):
+            assert (await broker.refused(correlation_id="c-0")).metadata["quota"] == "conversation-commands"
+        for name in ("c-1", "c-2"):
+            await broker.execute(correlation_id=name)
+        for number in range(3, 9):
+            assert (await broker.refused(correlation_id=f"c-{number}")).metadata["quota"] == "commands"
+        [admission] = broker.inside.parts["Executions"]
+        assert len(admission._admission._conversations) == 3
+
+
+async def test_a_conversation_s_place_is_free_when_its_command_ends(start_broker: Any) -> None:
+    async with start_broker(quota_conversation_in_flight=1) as broker:
+        executor = await broker.executor()
+        asked = broker.execute(correlation_id="c-1")
+        name = await executor.begin_one()
+        refused = await broker.refused(correlation_id="c-1")
+        assert (refused.metadata["quota"], refused.retry_after_s) == ("conversation-in-flight", 1)
+        other = broker.execute(correlation_id="c-2")
+        await executor.run_one()
+        await other
+        await executor.send(executor._say.finished(name))
+        assert (await asked).quotas[0].remaining == 1
+
+
+async def test_replicas_hold_a_conversation_s_limit_together(start_broker: Any, redis: Any) -> None:
+    """In one hash of Redis; and of a thousand that were made up there is none."""
+    limits = {"quota_conversation_commands_per_minute": 20}
+    async with contextlib.AsyncExitStack() as stack:
+        one = await stack.enter_async_context(start_broker(replica_id="r1", **limits))
+        other = await stack.enter_async_context(start_broker(replica_id="r2", **limits))
+        await stack.enter_async_context(serving(await one.executor()))
+        await stack.enter_async_context(serving(await other.executor(executor_id="exec-2")))
+        for number in range(20):
+            await one.execute(correlation_id=f"made-up-{number}")
+        admitted = 0
+        for _ in range(4):
+            asked = [replica.execute(correlation_id="c-1") for replica in (one, other) for _ in range(5)]
+            admitted += sum([await outcome(task) is None for task in asked])
+            await asyncio.sleep(1.5 * sharing.TELL_EVERY_S)
+    assert 20 <= admitted <= 30  # of 40 that were asked
+    [key] = await redis.keys("openline:quota:*")
+    assert 0 < await redis.ttl(key) <= 120

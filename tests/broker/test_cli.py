@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from broker import cli
+from openline.loudness import LOUDNESS
 from openline.reasons import Reason
 
 PROGRAM = str(Path(sys.executable).with_name("openline-broker"))
@@ -128,12 +129,28 @@ async def test_keys_are_a_table(broker: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert made.json["quota"] == {"commands_per_minute": 0, "in_flight": 0}
     assert len(made.json["key"]) >= 43
     listed = await ask(broker, "key", "list")
+    assert listed.code == 0, listed.err
     assert listed.out.splitlines()[0].split()[:4] == ["KEY", "ID", "OWNER", "SCOPES"]
     rows = {row[1]: row[2:] for row in listed.rows[1:]}
     assert set(rows) == {"agent", "alice", "bob", "carol", "root", "auditor", "chief"}
     assert rows["agent"][:2] == ["read", "*"]
     assert rows["agent"][-5:] == ["never", "no", "limit", "no", "limit"]
     assert rows["alice"] == ["execute+session+read", "*", "at", "start", "never", "usual", "usual"]
+
+
+# The log
+
+
+async def test_the_log_level_is_changed_and_put_back(broker: Any) -> None:
+    """A line for each replica that has done it."""
+    try:
+        changed = await ask(broker, "log-level", "debug", "--for", "60")
+        assert (changed.code, changed.out, changed.err) == (0, "replica-1 logs debug for 60 s\n", "")
+        assert LOUDNESS.level == "debug"
+    finally:
+        usual = await ask(broker, "log-level", "usual", "--json")
+    assert usual.json == {"replica_ids": ["replica-1"], "unreached_replica_ids": []}
+    assert LOUDNESS.level == LOUDNESS.usual
 
 
 # What goes wrong
@@ -144,6 +161,11 @@ async def test_keys_are_a_table(broker: Any, monkeypatch: pytest.MonkeyPatch) ->
     [
         (["token", "list"], "wrong", "UNAUTHENTICATED: Invalid API key"),
         (["key", "list"], "the-key-of-alice", "SCOPE_MISSING: the key lacks the scope 'admin'"),
+        (
+            ["log-level", "debug", "--replica-id", "nobody"],
+            ROOT,
+            "INVALID_COMMAND: the request is not valid: replica_id",
+        ),
         (["key", "revoke", "--key-id", "x"], ROOT, "KEY_UNKNOWN: no API key has this id"),
         (["token", "create", "--cluster-id", "X"], ROOT, "INVALID_COMMAND: the request is not valid: cluster_id must"),
         (
@@ -152,7 +174,7 @@ async def test_keys_are_a_table(broker: Any, monkeypatch: pytest.MonkeyPatch) ->
             "SCOPE_MISSING: the key lacks the scope 'audit'",
         ),
     ],
-    ids=["a wrong key", "no admin", "no such key", "no cluster", "beyond the admin"],
+    ids=["a wrong key", "no admin", "no such replica", "no such key", "no cluster", "beyond the admin"],
 )
 async def test_what_is_refused_is_one_line(broker: Any, words: Sequence[str], key: str, said: str) -> None:
     """Exit code 1, with the broker's reason, and nothing on stdout that could be taken for a secret."""
@@ -215,6 +237,9 @@ async def test_the_key_may_be_in_a_file_and_the_broker_behind_tls(start_broker: 
         (["key", "list", "--admin-key-file", "/nowhere"], "--admin-key-file: "),
         (["key", "list", "--admin-key", "two words"], "--admin-key: expected a key of 1 to 4096"),
         (["key", "list", "--nothing"], "unrecognized arguments"),
+        (["log-level", "loud"], "openline-broker log-level: loud: expected one of debug, info, warning, error, usual"),
+        (["log-level", "debug", "--for", "0"], "--for: "),
+        (["log-level", "debug", "--for", "nan"], "--for: "),
     ],
 )
 def test_bad_usage_is_one_line(

@@ -98,6 +98,7 @@ def until_dead(pids: list[int]) -> None:
         ("--listen", "nowhere"),
         ("--listen", "127.0.0.1:99999"),
         ("--metrics-listen", "nowhere"),
+        ("--health-listen", "nowhere"),
         ("--quota-in-flight", "-1"),
         ("--result-ttl", "0"),
         ("--result-ttl", "soon"),

@@ -190,7 +190,7 @@ class Stage:
         credentials = Credentials(api_keys=[], executor_tokens=tokens)
         here: Any = type("Nobody", (), {"executors": lambda _self, _cluster_id: []})()
         presence: Presence = here
-        self.overview = Overview(store.clusters, Registry(credentials, store), presence)
+        self.overview = Overview(store.clusters, Registry(credentials, store), presence, lambda _: [])
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker.server import CannotListen
 from broker.store.store import open_store
+from openline import __version__
 from openline.errors import OpenlineError, error
 from openline.metrics import BROKER
 from openline.reasons import Reason
+from openline.v1 import executor_service_pb2 as wire
 
 PATIENCE_S = 20.0
 PREFIX = "openline_broker_"
@@ -189,6 +191,147 @@ async def test_labels_are_not_for_others_to_choose(broker: Any, metrics: Metrics
         await broker.refused(key=f"key-{n}", cluster_id=f"cluster-{n}", correlation_id=f"c-{n}")
         seen.append((await metrics.scrape()).series())
     assert seen[0] == seen[1] == seen[2]
+
+
+async def test_what_the_policy_denies_is_counted_by_its_rule(broker: Any, metrics: Metrics) -> None:
+    """A rule that this version does not know is another one."""
+    executor = await broker.executor()
+    for rule in ("verb", "verb", "of-tomorrow", ""):
+        asked = broker.execute()
+        command_id = (await executor.expect("execute")).command_id
+        denied = error(Reason.POLICY_DENIED, "no", metadata={"rule": rule})
+        await executor.send(executor._say.rejected(command_id, denied))
+        with pytest.raises(OpenlineError):
+            await asked
+        await executor.expect("result_ack")
+    found = await metrics.scrape()
+    assert found("policy_denials_total", rule="verb") == 2
+    assert found("policy_denials_total", rule="other") == 2
+    assert found("policy_denials_total", rule="flag") == 0
+
+
+async def test_what_commands_wait_for_is_told_apart(broker: Any, metrics: Metrics) -> None:
+    """A place on an executor, or a cluster that is not there."""
+    executor = await broker.executor(max_concurrency=1)
+    running = [broker.execute() for _ in range(3)]
+    absent = broker.execute(cluster_id="staging", wait_for_cluster_s=30)
+    await executor.begin_one()
+    await broker.inside.until_called(4)
+    found = await metrics.until("commands_waiting", 1, waits_for="cluster")
+    assert found("commands_waiting", waits_for="place") == 1  # one is on its way, behind the one that runs
+    assert found("commands_waiting", waits_for="redis") == 0
+    assert found("commands_in_flight", state="queued") == 2
+    for task in (*running, absent):
+        task.cancel()
+
+
+async def test_clusters_and_executors_come_and_go(broker: Any, metrics: Metrics) -> None:
+    """A cluster without an executor is offline; an executor that left with a command is away, for the grace."""
+    found = await metrics.until("clusters", 2, state="offline")
+    executor = await broker.executor()
+    found = await metrics.until("clusters", 1, state="connected")
+    assert found("clusters", state="offline") == 1
+    assert found("executors_away") == 0
+    asked = broker.execute()
+    await executor.begin_one()
+    executor.call.cancel()
+    found = await metrics.until("executors_away", 1)
+    assert found("clusters", state="connected") == 0
+    asked.cancel()
+
+
+async def test_clusters_on_another_replica_are_connected(start_broker: Any) -> None:
+    """Whichever replica is scraped."""
+    pages = [Metrics(free_port()) for _ in range(2)]
+    async with contextlib.AsyncExitStack() as stack:
+        here, there = [
+            await stack.enter_async_context(start_broker(replica_id=f"r{number}", **page.settings))
+            for number, page in enumerate(pages)
+        ]
+        await there.executor()
+        for page in pages:
+            await page.until("clusters", 1, state="connected")
+        found = await pages[0].scrape()
+        assert found("executor_connections") == 0
+        assert found("build_info", version=__version__, replica_id="r0") == 1
+        assert here.address != there.address
+
+
+async def test_bytes_are_counted_by_method(broker: Any, metrics: Metrics) -> None:
+    """Of streams as well, both ways."""
+    executor = await broker.executor()
+    before = await metrics.scrape()
+    asked = broker.execute(argv=["get", *(f"{n:0>1000}" for n in range(20))])
+    await executor.run_one(b"y" * 30_000)
+    await asked
+    await executor.expect("result_ack")
+    found = await metrics.scrape()
+
+    def grew(direction: str, method: str) -> float:
+        name = f"{direction}_bytes_total"
+        return found(name, method=method) - before(name, method=method)
+
+    assert 20_000 < grew("received", "CommandService.Execute") < 21_000
+    assert 30_000 < grew("sent", "CommandService.Execute") < 31_000
+    assert 30_000 < grew("received", "ExecutorService.Connect") < 31_000
+    assert 20_000 < grew("sent", "ExecutorService.Connect") < 21_000
+    assert grew("sent", "CommandService.Pipe") == 0
+
+
+async def test_frames_of_a_newer_contract_are_counted(broker: Any, metrics: Metrics) -> None:
+    executor = await broker.executor()
+    await executor.send(wire.ExecutorFrame(), wire.ExecutorFrame())
+    await executor.sync()
+    assert (await metrics.scrape())("unknown_frames_total") == 2
+
+
+async def test_a_replica_that_drains_says_so(broker: Any, metrics: Metrics) -> None:
+    assert (await metrics.scrape())("draining") == 0
+    broker.inside.dispatcher._presence.is_draining = True
+    assert (await metrics.scrape())("draining") == 1
+
+
+async def test_calls_that_made_room_are_counted(broker: Any, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.opening.MAX_SILENT", 2)
+    silent = [broker.open_pipe() for _ in range(5)]
+    await metrics.until("calls_crowded_out_total", 3)
+    for each in silent:
+        each.call.cancel()
+
+
+async def test_what_is_never_stored_is_counted(
+    broker: Any, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
+) -> None:
+    """A result for which there is no room; its caller has it all the same. The line says whose conversation it was."""
+    executor = await broker.executor()
+    monkeypatch.setattr("broker.store.behind.MAX_KEPT_BYTES", 0)
+    asked = broker.execute(correlation_id="lost")
+    await executor.run_one(b"hello")
+    assert (await asked).result.stdout == b"hello"
+    found = await metrics.until("records_lost_total", 1, record="result")
+    await metrics.until("records_lost_total", 1, record="audit")
+    assert found("redis_writes_lost_total", why="full") > 0
+    [line] = [line for line in log_lines if line["event"] == "result.dropped"]
+    assert (line["correlation_id"], line["why"]) == ("lost", "too much waits for Redis")
+
+
+async def test_what_redis_takes_for_wrong_is_counted(
+    broker: Any, metrics: Metrics, redis: Any, log_lines: list[dict[str, Any]]
+) -> None:
+    """It answers that it will not have it, and is not asked again."""
+    executor = await broker.executor()
+    await metrics.until("redis_writes_waiting", 0)
+    await redis.execute_command("ACL", "SETUSER", "default", "-set", "-evalsha", "-eval")
+    try:
+        asked = broker.execute(correlation_id="lost")
+        await executor.run_one(b"hello")
+        await asked
+        found = await metrics.until("records_lost_total", 1, record="result")
+    finally:
+        await redis.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert found("redis_writes_lost_total", why="refused") > 0
+    [line] = [line for line in log_lines if line["event"] == "result.dropped"]
+    assert (line["correlation_id"], line["why"]) == ("lost", "Redis refused it")
 
 
 async def test_redis_away_shows(start_broker: Any, metrics: Metrics) -> None:

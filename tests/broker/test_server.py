@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from broker.opening import Opening
 from broker.refusals import Refusals
 from broker.rpc.service import add_service
+from broker.rpc.volume import Volume
 from broker.server import DESCRIPTORS, CannotListen
 from broker.settings import BrokerSettings
 from openline.errors import OpenlineError, from_rpc_error
@@ -78,7 +79,7 @@ async def test_a_method_that_is_not_built_says_so() -> None:
     """UNIMPLEMENTED with reason NOT_BUILT."""
     server = grpc.aio.server()
     admin_service = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
-    add_service(server, admin_service, object(), opening=Opening(), refusals=Refusals())
+    add_service(server, admin_service, object(), opening=Opening(), refusals=Refusals(), volume=Volume())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -12,6 +12,7 @@ from broker.core.whose import Whose
 from broker.execution import Answer, Execution
 from broker.waiting import Waiting
 from openline import ids
+from openline.errors import CANCELLED_WITH
 from openline.reasons import NO, UNKNOWN
 from openline.v1 import command_pb2
 
@@ -71,6 +72,7 @@ async def test_whoever_waits_is_told_whether_it_may_have_run(
         [told] = asked.told
         assert isinstance(told, command_pb2.Error)
         assert (told.reason, told.message, told.executed) == ("CANCELLED", "stop", executed)
+        assert told.metadata[CANCELLED_WITH] == "owner"
         assert asked.execution.over
 
 

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import TypeVar
 
-from lines import Line
 from processes import Process
 from stage import Stage
+
+from tests.lines import Line
 
 # How long after one fault the next one comes, on average; each goes on for seconds, so that they overlap.
 EVERY_S = 1.3

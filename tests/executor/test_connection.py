@@ -3,12 +3,22 @@
 import asyncio
 from typing import Any
 
-from openline import ids
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from openline import ids, versions
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 
 KEEP, DROP, STORED = wire.VERDICT_ACTION_KEEP, wire.VERDICT_ACTION_DROP, wire.VERDICT_ACTION_STORED
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs() -> None:
+    """Lines can be captured, whatever other tests have set up."""
+    structlog.reset_defaults()
 
 
 def cancel(command_id: str) -> wire.BrokerFrame:
@@ -304,8 +314,15 @@ async def test_go_away_has_a_deadline(broker: Any, dial: Any, stub_kubectl: Any,
 
 
 async def test_unknown_and_strange_frames_cost_nothing(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
-    """A frame of a newer contract, frames about unknown commands, a second Welcome: the line stays."""
-    async with dial(stub_kubectl("echo out")):
+    """A frame of a newer contract, frames about unknown commands, a second Welcome: the line stays, and the first are
+    counted."""
+    with capture_logs() as lines:
+        await _be_strange(broker, dial(stub_kubectl("echo out")), execute)
+    assert [line["unknown_frames"] for line in lines if line["event"] == "connection.closed"] == [2]
+
+
+async def _be_strange(broker: Any, dialing: Any, execute: Any) -> None:
+    async with dialing:
         connection = await broker.connection()
         await connection.welcome()
         frame = execute()
@@ -320,6 +337,39 @@ async def test_unknown_and_strange_frames_cost_nothing(broker: Any, dial: Any, s
             wire.BrokerFrame(welcome=wire.Welcome()),
             frame,
         )
+        _, stdout, _ = await connection.result(frame.execute.command_id)
+        assert stdout == b"out\n"
+
+
+@pytest.mark.parametrize("chosen", [1, 2])
+async def test_the_broker_chooses_among_the_versions_that_are_spoken(
+    broker: Any, dial: Any, stub_kubectl: Any, monkeypatch: pytest.MonkeyPatch, chosen: int
+) -> None:
+    """Hello says the lowest in the field that 0.1.0 knows, and the highest; what was chosen is in the log."""
+    monkeypatch.setattr(versions, "SPOKEN", versions.Spoken(1, 2))
+    with capture_logs() as lines:
+        async with dial(stub_kubectl("exit")):
+            connection = await broker.connection()
+            hello = (await connection.expect("hello")).hello
+            assert (hello.protocol_version, hello.max_protocol_version) == (1, 2)
+            await connection.send(wire.BrokerFrame(welcome=wire.Welcome(protocol_version=chosen)))
+            await connection.expect("heartbeat")
+    assert [line["protocol"] for line in lines if line["event"] == "connection.opened"] == [chosen]
+
+
+async def test_a_verdict_of_a_newer_contract_keeps_the_command(
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any
+) -> None:
+    """What it asks for is not known here; the result is handed over, which is never wrong."""
+    async with dial(stub_kubectl("sleep 0.3; echo out")):
+        connection = await broker.connection()
+        await connection.welcome()
+        frame = execute()
+        await connection.send(frame)
+        await connection.expect("accepted")
+        connection.end()
+        connection = await broker.connection()
+        await connection.welcome(verdict=99)
         _, stdout, _ = await connection.result(frame.execute.command_id)
         assert stdout == b"out\n"
 

@@ -529,6 +529,7 @@ def test_what_was_allowed_runs_and_not_what_was_asked() -> None:
     frame = execute("a", "-nshop", "get", "pods")
     frame.execute.output_limits.max_bytes = 1 << 30
     [spawn] = [action for action in core.received(frame, 0.0) if isinstance(action, Spawn)]
-    assert spawn == Spawn("a", ("get", "pods", "--namespace=shop"), max_bytes=2000, masking=UNMASKED)
+    argv = ("get", "pods", "--namespace=shop")
+    assert spawn == Spawn("a", argv, max_bytes=2000, masking=UNMASKED, names={"command_id": "a", "owner": ""})
     # Another broker hears what was asked, under its seal.
     assert core.hello(1.0).held[0].execute.argv == ["-nshop", "get", "pods"]

@@ -70,6 +70,26 @@ async def test_brokers_are_dialed_in_turn(broker: Any, dial: Any, stub_kubectl: 
             connection.end()
 
 
+async def test_streams_are_counted(
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a broker knows which is the latest. What becomes of one that was given up, such as that its Hello is
+    refused late, concerns nobody."""
+    monkeypatch.setattr("openline.limits.HELLO_TIMEOUT_S", 0.5)
+    async with dial(stub_kubectl("exit")) as link:
+        given_up = await broker.connection()
+        assert (await given_up.expect("hello")).hello.attempt == 1
+        monkeypatch.undo()
+        live = await broker.connection()
+        assert (await live.welcome()).attempt == 2
+        given_up.end()
+        await live.send(execute())
+        await live.expect("accepted")
+        assert link.connected
+        live.end()
+        assert (await (await broker.connection()).welcome()).attempt == 3
+
+
 async def test_a_token_is_read_anew_for_each_connection(
     broker: Any, dial: Any, stub_kubectl: Any, tmp_path: Path
 ) -> None:

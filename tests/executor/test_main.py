@@ -94,6 +94,27 @@ async def test_what_runs_may_finish_before_the_end(broker: Any, stub_kubectl: An
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(("number", "finishes"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+async def test_a_command_of_eight_seconds(
+    broker: Any, stub_kubectl: Any, execute: Any, number: signal.Signals, finishes: bool
+) -> None:
+    """TERM lets it end, as in a rolling update; a person who presses Ctrl-C does not wait for it."""
+    process = await start(kubectl=stub_kubectl(ANSWERS_VERSION + "sleep 8; echo out"), broker=broker.address)
+    connection = await broker.connection()
+    await connection.welcome()
+    frame = execute("get", "pods", timeout_s=60.0)
+    await connection.send(frame)
+    await connection.expect("accepted")
+    await connection.expect("started")
+    process.send_signal(number)
+    await connection.expect("draining")
+    finished, stdout, _ = await connection.result(frame.execute.command_id)
+    assert (finished.error.reason, stdout) == (("", b"out\n") if finishes else ("CANCELLED", b""))
+    await connection.send(ack(frame.execute.command_id))
+    await ended(process)
+    assert process.returncode == 0
+
+
 async def test_a_second_signal_does_not_wait(broker: Any, stub_kubectl: Any, execute: Any) -> None:
     """Ctrl-C twice: what runs is killed, its caller is told, and no process is left."""
     kubectl = stub_kubectl(ANSWERS_VERSION + "echo $$ >$LOG; trap '' TERM; while :; do sleep 1; done")
@@ -104,6 +125,10 @@ async def test_a_second_signal_does_not_wait(broker: Any, stub_kubectl: Any, exe
     await connection.send(frame)
     await connection.expect("accepted")
     await connection.expect("started")
+    # The process is there, and may not have come so far.
+    async with asyncio.timeout(15):
+        while not exists(str(kubectl.with_name("log"))) or not logged(kubectl):
+            await asyncio.sleep(0.01)
     process.send_signal(signal.SIGINT)
     await connection.expect("draining")
     process.send_signal(signal.SIGINT)

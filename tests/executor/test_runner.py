@@ -40,7 +40,7 @@ async def run(kubectl: Kubectl, *argv: str, max_bytes: int = 1 << 20, kill_after
     process = Run(kubectl, argv, max_bytes=max_bytes)
     if kill_after_s is not None:
         asyncio.get_running_loop().call_later(kill_after_s, process.kill)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         end = await process.run()
     assert isinstance(end, Ended)
     return end

@@ -10,8 +10,9 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pytest_asyncio
 
 from gateway.app import build_app
 from gateway.serving import listen, make_server
+from gateway.traffic import Traffic
 from openline import errors
 from openline.channels import SERVER_OPTIONS
 from openline.pipes import Pipes
@@ -37,7 +39,8 @@ from openline.v1.executor_service_pb2 import HeartbeatAck
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_S = 60.0
 
-# Answers by its second word; otherwise it says what it was asked, but for the bounds that every command is given.
+# Answers by its second word, `held` when there is a file with its own name and `.go`; otherwise it says what it was
+# asked, but for the bounds that every command is given.
 KUBECTL = r"""#!/bin/sh
 case "$2" in
   fail) echo 'Error from server (NotFound): pods "fail" not found' >&2; echo 'second line' >&2; exit 1 ;;
@@ -46,8 +49,10 @@ case "$2" in
   binary) printf 'a\377b' ;;
   slow) echo 'so far'; sleep 30 ;;
   pause) sleep 1; echo done ;;
+  held) echo one; until [ -e "$0.go" ]; do sleep 0.05; done; echo oh >&2; echo two ;;
   drip) echo one; sleep 0.3; echo oh >&2; sleep 0.3; echo two; sleep 0.3 ;;
   unique) echo "$$ $(date +%s%N)" ;;
+  trace) echo "${TRACEPARENT-none}" ;;
   *) for word; do
        case "$word" in --request-timeout=* | --timeout=* | --limit-bytes=* | --tail=*) ;; *) echo "$word" ;; esac
      done ;;
@@ -112,6 +117,65 @@ def run_program() -> Any:
     return running
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Where to ask, and where the script writes."""
+
+    urls: tuple[str, str]
+    here: Path
+    # The broker's, for more programs than there are.
+    broker: str
+
+    def marks(self, name: str) -> list[str]:
+        """What became of the command of this name."""
+        file = self.here / name
+        return file.read_text().split() if file.exists() else []
+
+    def is_running(self, name: str) -> bool:
+        """Whether there is its process, of a script that writes down which that is."""
+        return Path("/proc", (self.here / f"{name}.pid").read_text().strip()).exists()
+
+
+@pytest.fixture(scope="session")
+def start_stage(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`with start_stage(script, keys, *flags, others=…) as stage`: two gateways of one broker.
+
+    The executor of the cluster `script` has these flags, and for its kubectl this script, which knows the stage's
+    `here`. The others are registered, and nobody is connected for them.
+    """
+
+    @contextmanager
+    def starting(script: str, keys: str, *flags: str, others: Sequence[str]) -> Iterator[Stage]:
+        here = tmp_path_factory.mktemp("runs")
+        kubectl = here / "kubectl"
+        kubectl.write_text(script % {"here": here})
+        kubectl.chmod(0o755)
+        tokens = ",".join(f"{cluster_id}:the-token-of-{cluster_id}" for cluster_id in ("script", *others))
+        with ExitStack() as stages:
+
+            def start(name: str, *flags: str) -> Program:
+                return stages.enter_context(running(name, *flags))
+
+            listen = ("--listen", "127.0.0.1:0")
+            broker = start("openline-broker", *listen, "--api-keys", keys, "--executor-tokens", tokens)
+            address = str(broker.until("broker.started")["listen"])
+            executor = start(
+                "openline-executor", "--broker", address, "--cluster-id", "script", "--token", "the-token-of-script",
+                "--kubectl", str(kubectl), "--max-concurrency", "64", *flags,
+            )  # fmt: skip
+            executor.until("connection.opened")
+            gateways = [start("openline-gateway", *listen, "--broker", address) for _ in range(2)]
+            first, second = (f"http://{each.until('gateway.listening')['address']}" for each in gateways)
+            for url in (first, second):
+                until = time.monotonic() + PATIENCE_S
+                while not httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success:
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+            yield Stage((first, second), here, address)
+
+    return starting
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Address]:
     """A broker that knows the clusters local, east and west."""
@@ -123,11 +187,16 @@ def broker() -> Iterator[Address]:
 
 
 @pytest.fixture(scope="session")
-def cluster(broker: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("kubectl") / "kubectl"
+    path.write_text(KUBECTL)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cluster(broker: Address, kubectl: Path) -> Iterator[str]:
     """The cluster `local`, with an executor connected to the broker."""
-    kubectl = tmp_path_factory.mktemp("kubectl") / "kubectl"
-    kubectl.write_text(KUBECTL)
-    kubectl.chmod(0o755)
     flags = ("--broker", broker, "--cluster-id", "local", "--token", "the-token-of-local", "--kubectl", str(kubectl))
     with running("openline-executor", *flags) as program:
         program.until("connection.opened")
@@ -139,7 +208,8 @@ async def serving(*brokers: Address, ping_s: float = 15.0) -> AsyncIterator[tupl
     """A gateway served by uvicorn in this loop, for as long as it is wanted."""
     with listen("127.0.0.1", 0) as listener:
         async with Pipes(brokers, client="test") as pipes:
-            server = make_server(build_app(pipes, ping_s=ping_s))
+            traffic = Traffic()
+            server = make_server(build_app(pipes, traffic=traffic, ping_s=ping_s), traffic)
             serve = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 async with asyncio.timeout(10):
@@ -149,6 +219,12 @@ async def serving(*brokers: Address, ping_s: float = 15.0) -> AsyncIterator[tupl
             finally:
                 server.should_exit = True
                 await serve
+
+
+@pytest.fixture(scope="session")
+def serve_gateway() -> Any:
+    """`async with serve_gateway(*brokers) as (address, pipes)`: one of its own."""
+    return serving
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -225,6 +301,12 @@ class ScriptedBroker(CommandServiceServicer):
         # What GetCommand finds.
         self.commands: dict[str, command_pb2.Command] = {}
         self.looked_up: list[pb.GetCommandRequest] = []
+        # What ListCommands finds, one look after the other; the last one from then on.
+        self.lists: list[list[command_pb2.Command]] = [[]]
+        self.list_requests: list[pb.ListCommandsRequest] = []
+        # As long as it is not set, ListCommands does not answer.
+        self.may_list = asyncio.Event()
+        self.may_list.set()
         # GetCommand finds nothing and does not say so.
         self.is_frozen = False
         self.fleet = ScriptedClusters()
@@ -252,7 +334,9 @@ class ScriptedBroker(CommandServiceServicer):
     async def Pipe(self, _requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         self._context = context
         await context.read()
-        welcome = pb.PipeWelcome(replica_id=self.replica_id, heartbeat_interval_s=0.1, heartbeat_timeout_s=5.0)
+        welcome = pb.PipeWelcome(
+            protocol_version=1, replica_id=self.replica_id, heartbeat_interval_s=10.0, heartbeat_timeout_s=30.0
+        )
         await self.write(pb.ReplyFrame(welcome=welcome))
         scripts: list[asyncio.Task[None]] = []
         try:
@@ -280,6 +364,12 @@ class ScriptedBroker(CommandServiceServicer):
             trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such command", trailers)
         return pb.GetCommandResponse(command=command)
+
+    async def ListCommands(self, request: pb.ListCommandsRequest, _context: Any) -> pb.ListCommandsResponse:  # type: ignore[override]  # noqa: N802
+        self.list_requests.append(request)
+        await self.may_list.wait()
+        found = self.lists[min(len(self.list_requests), len(self.lists)) - 1]
+        return pb.ListCommandsResponse(commands=found)
 
     async def _play(self, frame: pb.CallerFrame) -> None:
         await self.script(frame, Say(self, frame.call_id))

@@ -123,20 +123,38 @@ async def test_250_of_500_streams_break_off(stage: Any) -> None:
 
 
 @needs_proc
-async def test_500_watch_a_real_command(run_program: Any, broker: Address, cluster: str) -> None:
+async def test_500_watch_a_real_command(run_program: Any, broker: Address, cluster: str, kubectl: Path) -> None:
     """One command, 500 who attach to it while it runs: all see all of it, and then the gateway's sockets are closed."""
+    attached = 0
+
+    async def watch(api: httpx.AsyncClient, path: str) -> list[tuple[str, dict[str, Any]]]:
+        async def lines(answer: httpx.Response) -> AsyncIterator[str]:
+            nonlocal attached
+            async for line in answer.aiter_lines():
+                attached += line.startswith("event: output")
+                yield line
+
+        async with api.stream("GET", path, headers=EVENTS) as answer:
+            return await events_of(lines(answer))
+
     with run_program("openline-gateway", "--listen", "127.0.0.1:0", "--broker", broker) as gateway:
         address = gateway.until("gateway.listening")["address"]
         gateway.until("pipe.opened")
         async with client(address) as api, asyncio.timeout(PATIENCE_S):
             files = open_files(gateway.process.pid)
-            # Five hundred attach before it is over, on whatever machine.
-            body = {"cluster_id": cluster, "args": ["drip"], "timeout_seconds": 60}
+            body = {"cluster_id": cluster, "args": ["held"], "timeout_seconds": 80}
             begun = (await api.post("/debug/execute/async", json=body, headers=EVENTS)).json()
             path = f"/v1/commands/{begun['operation_id']}/events"
-            told = await asyncio.gather(*(follow(api, "GET", path) for _ in range(STREAMS)))
+            watching = [asyncio.create_task(watch(api, path)) for _ in range(STREAMS)]
+            # Each has heard the one piece of output that there is.
+            while attached < STREAMS:
+                await asyncio.sleep(0.02)
+            Path(f"{kubectl}.go").touch()  # noqa: ASYNC240  (in a directory of the test's)
+            told = await asyncio.gather(*watching)
         for events in told:
-            assert (events[-1][0], events[-1][1]["stdout"], events[-1][1]["stderr"]) == ("result", "one\ntwo\n", "oh\n")
+            name, data = events[-1]
+            assert name == "result", events
+            assert (data["stdout"], data["stderr"]) == ("one\ntwo\n", "oh\n")
             output = [data for name, data in events if name == "output"]
             assert "".join(data["text"] for data in output if data["source"] == "stdout") == "one\ntwo\n"
         await until(lambda: open_files(gateway.process.pid) <= files)

@@ -10,10 +10,12 @@ from pydantic import BaseModel
 from gateway import (
     admin_models,
     audit_models,
+    cancel_models,
     cluster_models,
     command_models,
     fanout_models,
     key_models,
+    log_level,
     models,
     validating,
 )
@@ -29,6 +31,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "FanoutAnswer": fanout_models.FanoutAnswer,
     "ClusterShown": cluster_models.ClusterShown,
     "ClusterPage": cluster_models.ClusterPage,
+    "LogLevelAnswer": log_level.LogLevelAnswer,
     "ClustersAnswer": models.ClustersAnswer,
     "ClusterAnswer": models.ClusterAnswer,
     "ClusterStatusAnswer": models.ClusterStatusAnswer,
@@ -41,7 +44,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "TokensAnswer": admin_models.TokensAnswer,
     "KeyAnswer": key_models.KeyAnswer,
     "KeyPage": key_models.KeyPage,
-    "CancelAllAnswer": admin_models.CancelAllAnswer,
+    "CancelAllAnswer": cancel_models.CancelAllAnswer,
+    "CancelCommandsAnswer": cancel_models.CancelCommandsAnswer,
     "AgentsAnswer": admin_models.AgentsAnswer,
     "AgentStatusAnswer": admin_models.AgentStatusAnswer,
     "CommandPage": command_models.CommandPage,
@@ -70,8 +74,10 @@ async def test_bodies_have_examples_that_are_taken(api: httpx.AsyncClient) -> No
         "ExecuteBody": models.ExecuteBody,
         "SessionBody": models.SessionBody,
         "TokenBody": admin_models.TokenBody,
-        "CancelAllBody": admin_models.CancelAllBody,
+        "CancelAllBody": cancel_models.CancelAllBody,
+        "CancelCommandsBody": cancel_models.CancelCommandsBody,
         "KeyBody": key_models.KeyBody,
+        "LogLevelBody": log_level.LogLevelBody,
     }
     for name, model in bodies.items():
         assert schemas[name]["examples"]

@@ -38,7 +38,7 @@ Kind = type | tuple[type, ...]
 
 PROBLEM: dict[str, Kind] = {
     "type": str, "title": str, "status": int, "detail": str, "instance": str, "reason": str, "executed": str,
-    "retryable": bool, "request_id": str, "correlation_id": str,
+    "retryable": bool, "next_step": (str, NULL), "request_id": str, "correlation_id": str,
 }  # fmt: skip
 TIMINGS: dict[str, Kind] = dict.fromkeys(
     ("queue_ms", "route_ms", "deliver_ms", "run_ms", "return_ms", "total_ms"), float
@@ -49,7 +49,7 @@ EXECUTED: dict[str, Kind] = {
     "output": str, "error": (str, NULL), "execution_time_ms": int, "executed_at": Instant,
     "stdout": str, "stderr": str, "exit_code": (int, NULL), "success": bool, "truncated": bool, "total_bytes": int,
     "encoding_replaced": bool, "masked_values": int, "bounded": list, "timings": dict, "executor_id": (str, NULL),
-    "observed_at": (Instant, NULL),
+    "observed_at": (Instant, NULL), "hint": (str, NULL), "served_from": str, "age_s": float,
 }  # fmt: skip
 SESSION: dict[str, Kind] = {
     "session_id": str, "cluster_id": str, "status": str, "created_at": Instant, "expires_at": Instant,
@@ -632,7 +632,7 @@ async def audit(api: httpx.AsyncClient, *, action: str = "", **query: str | int)
 
 
 async def test_audit(api: httpx.AsyncClient) -> None:
-    """200, a command with who, what, where and how it ended; chosen by cluster, session and time."""
+    """200, a command with who, what, where and how it ended; chosen by owner, cluster, session and time."""
     session_id = await session_of(api)
     before = datetime.now(UTC) - timedelta(seconds=1)
     ran = (await execute(api, {"args": ["fail"], "session_id": session_id, "correlation_id": "c-1"})).json()
@@ -645,8 +645,9 @@ async def test_audit(api: httpx.AsyncClient) -> None:
     assert (entry["executed"], entry["reason"], entry["execution_time_ms"]) == ("yes", None, ran["execution_time_ms"])
     until = datetime.now(UTC) + timedelta(minutes=1)
     when = {"since": before.isoformat(), "until": until.isoformat()}
-    assert await audit(api, session_id=session_id, cluster_id="local", limit=1, **when) == [entry]
-    for query in ({"cluster_id": "west"}, {"since": until.isoformat()}, {"until": before.isoformat()}):
+    assert await audit(api, session_id=session_id, cluster_id="local", owner="me", limit=1, **when) == [entry]
+    out_of_time = ({"since": until.isoformat()}, {"until": before.isoformat()})
+    for query in ({"cluster_id": "west"}, {"owner": "you"}, *out_of_time):
         answer = await api.get("/audit", params={"session_id": session_id, **query})
         assert answer.json()["entries"] == []
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
 import structlog
 
 from gateway import edge, serving
+from gateway.traffic import Traffic
 from openline.ids import is_command_id
 from openline.settings import Address
 
@@ -195,8 +197,8 @@ async def test_the_documentation_describes_the_routes(api: httpx.AsyncClient) ->
         "get_cluster_v1", "create_session_v1", "get_session_v1", "delete_session_v1", "get_capabilities",
         "list_commands", "list_session_commands", "list_sessions", "list_audit_entries",
         "create_token", "revoke_token", "list_agents", "get_agent_status",
-        "list_tokens", "create_key", "list_keys", "revoke_key", "cancel_all",
-        "validate_command",
+        "list_tokens", "create_key", "list_keys", "revoke_key", "cancel_all", "set_log_level",
+        "validate_command", "cancel_commands", "drain", "get_overview", "watch_overview",
     }  # fmt: skip
     execute = operations["execute"]
     assert execute["security"] == [{"ApiKey": []}, {"Bearer": []}]
@@ -370,3 +372,20 @@ async def test_head_works_where_get_does(api: httpx.AsyncClient, path: str) -> N
 async def test_a_slash_too_many_is_404(api: httpx.AsyncClient) -> None:
     """Nobody is sent elsewhere: many clients leave their key behind on the way."""
     assert (await api.get("/debug/clusters/")).status_code == 404
+
+
+async def test_a_defect_is_told_with_its_request() -> None:
+    """The server's own traceback says nothing of whose it was."""
+
+    async def broken(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise LookupError("a defect")
+
+    transport = httpx.ASGITransport(app=edge.Edge(broken, Traffic()))  # type: ignore[arg-type]
+    ids = {"X-Request-ID": "r", "X-Correlation-ID": "c", "X-API-Key": "k"}
+    with structlog.testing.capture_logs() as lines, pytest.raises(LookupError):
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            await client.get("/v1/clusters", headers=ids)
+    assert [(line["event"], line["request_id"], line["correlation_id"]) for line in lines] == [
+        ("request.failed", "r", "c"),
+        ("request.answered", "r", "c"),
+    ]

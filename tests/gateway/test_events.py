@@ -307,6 +307,19 @@ async def test_a_command_that_is_stopped_is_a_result(stage: Any) -> None:
     assert (told[-1].name, told[-1].data["outcome"]) == ("result", "timed_out")
 
 
+async def test_an_outcome_of_a_newer_broker_ends_the_stream_with_an_error(stage: Any) -> None:
+    """Nothing better is known here of how the command ended."""
+
+    async def script(_frame: pb.CallerFrame, say: Any) -> None:
+        await say.output(0, b"half")
+        await say.event(result=command_pb2.CommandResult(outcome=99, stdout=b"half"))  # type: ignore[arg-type]
+
+    async with stage(script) as scene:
+        told = await heard(scene.api, "GET", f"/v1/commands/{new_id()}/events")
+    assert [event.name for event in told] == ["output", "error"]
+    assert told[-1].data["reason"] == "INTERNAL"
+
+
 async def test_an_unknown_command_is_404(stage: Any) -> None:
     """Also where no command can have such an id, without asking anybody."""
 
@@ -404,7 +417,8 @@ async def test_200_streams_at_once(stage: Any) -> None:
         await say.result()
 
     async with stage(script) as scene:
-        told = await asyncio.gather(*(heard(scene.api, json={"argv": ["get", str(number)]}) for number in range(200)))
+        bodies = [{"argv": ["get", str(number)], "timeout_seconds": 60} for number in range(200)]
+        told = await asyncio.gather(*(heard(scene.api, json=body) for body in bodies))
         await until(lambda: scene.open_calls == 0 and not left_behind())
     for number, events in enumerate(told):
         assert text_of(events, "stdout") == "".join(f"{number}.{seq}\n" for seq in range(20))

@@ -13,7 +13,8 @@ Json = dict[str, Any]
 KEYS = {
     "command_id", "session_id", "cluster_id", "status", "correlation_id", "output", "error", "execution_time_ms",
     "executed_at", "stdout", "stderr", "exit_code", "success", "truncated", "total_bytes", "encoding_replaced",
-    "timings", "executor_id", "observed_at", "masked_values", "bounded",
+    "timings", "executor_id", "observed_at", "masked_values", "bounded", "hint",
+    "served_from", "age_s",
 }  # fmt: skip
 
 

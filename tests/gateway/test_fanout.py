@@ -274,3 +274,107 @@ async def test_a_wrong_key_is_401(api: httpx.AsyncClient) -> None:
     """Not a 200 in which everything failed."""
     response = await api.post(POST, json={"clusters": ["local"], "argv": ARGV}, headers={"X-API-Key": "nope"})
     assert (response.status_code, response.json()["detail"]) == (401, "Invalid API key")
+
+
+# The kill switch
+
+
+@pytest.mark.parametrize("headers", [{}, ACCEPT], ids=["together", "events"])
+async def test_the_end_of_a_conversation_is_that_of_its_fan_outs(
+    broker: Any, cluster: str, serve_gateway: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """What runs is stopped, and what waits for its turn is not begun. Asked for again, it is: nothing is forbidden."""
+    monkeypatch.setattr(fanning, "AT_A_TIME", 1)
+    told = new_id()
+    body = {"clusters": [cluster, "west", "east"], "argv": ["get", "slow"], "correlation_id": told}
+    headers = headers | {"Idempotency-Key": new_id()}
+    async with serve_gateway(broker) as (address, _), client_of(address) as api:
+        asked = asyncio.create_task(api.post(POST, json=body, headers=headers))
+        await kill(api, "/v1/commands:cancel", {"correlation_id": told, "reason": "nobody waits"})
+        problems = problems_of(await asked)
+        assert {name: (each["status"], each["executed"], each["detail"]) for name, each in problems.items()} == {
+            cluster: (499, "yes", "nobody waits"),
+            "west": (499, "no", "nobody waits"),
+            "east": (499, "no", "nobody waits"),
+        }
+        assert problems[cluster]["cancelled_with"] == "conversation"
+        again = problems_of(await api.post(POST, json=body, headers=headers))
+        assert {name: each["reason"] for name, each in again.items()} == {
+            cluster: "CANCELLED", "west": "CLUSTER_OFFLINE", "east": "CLUSTER_OFFLINE",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["alone", "cluster"])
+async def test_the_end_of_less_is_nothing_to_the_others(
+    broker: Any, cluster: str, serve_gateway: Any, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Of one command, or of all that runs in its cluster."""
+    monkeypatch.setattr(fanning, "AT_A_TIME", 1)
+    told = new_id()
+    body = {"clusters": [cluster, "west"], "argv": ["get", "slow"], "correlation_id": told}
+    async with serve_gateway(broker) as (address, _), client_of(address) as api:
+        asked = asyncio.create_task(api.post(POST, json=body, headers={"Cache-Control": "no-cache"}))
+        if way == "alone":
+            [command] = await running(api, told)
+            await api.delete(f"/v1/commands/{command['command_id']}")
+        else:
+            await running(api, told)
+            await kill(api, "/admin/cancel", {"cluster_id": cluster})
+        reasons = {name: each["reason"] for name, each in problems_of(await asked).items()}
+        assert reasons == {cluster: "CANCELLED", "west": "CLUSTER_OFFLINE"}
+
+
+async def test_what_the_kill_switch_did_not_meet_is_cancelled(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was begun a moment later: whoever runs the fan-out cancels it, for the same reason."""
+    monkeypatch.setattr(fanning, "AT_A_TIME", 2)
+    stopped = asyncio.Event()
+
+    async def script(frame: pb.CallerFrame, say: Any) -> None:
+        if frame.HasField("cancel"):
+            stopped.set()
+            await say.reply(cancelled={"state": command_pb2.COMMAND_STATE_RUNNING})
+            return
+        more = {"cancelled_with": "owner"}
+        if frame.execute.cluster_id == "later":
+            await stopped.wait()
+            more = {}
+        why = error(Reason.CANCELLED, "it ran away", metadata=more)
+        await say.reply(response={"result": {"outcome": command_pb2.OUTCOME_CANCELLED, "error": why}})
+
+    async with stage(script) as scene:
+        await scene.api.post(POST, json={"clusters": ["later", "killed", "never"], "argv": ARGV})
+        asked = [frame.execute for frame in scene.broker.asked if frame.HasField("execute")]
+        assert [each.cluster_id for each in asked] == ["later", "killed"]
+        cancels = [frame.cancel for frame in scene.broker.asked if frame.HasField("cancel")]
+        assert [(each.command_id, each.why) for each in cancels] == [
+            (asked[0].command_id, "with its fan-out: it ran away")
+        ]
+
+
+def client_of(address: str) -> httpx.AsyncClient:
+    headers = {"X-API-Key": "test-key"}
+    return httpx.AsyncClient(base_url=f"http://{address}", headers=headers, timeout=60, trust_env=False)
+
+
+def problems_of(answer: httpx.Response) -> dict[str, dict[str, Any]]:
+    """By cluster."""
+    if answer.headers["Content-Type"].startswith("text/event-stream"):
+        return {data["cluster_id"]: data for name, data in events_of(answer.text) if name == "error"}
+    return {each["cluster_id"]: each for each in answer.json()["problems"]}
+
+
+async def running(api: httpx.AsyncClient, told: str) -> list[dict[str, Any]]:
+    """The commands of the conversation, once one of them runs."""
+    async with asyncio.timeout(20):
+        while True:
+            listed = (await api.get("/v1/commands", params={"correlation_id": told})).json()["commands"]
+            if any(each["state"] == "running" for each in listed):
+                return list(listed)
+            await asyncio.sleep(0.02)
+
+
+async def kill(api: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    """Once there is something to be stopped, and it runs."""
+    if "correlation_id" in body:
+        await running(api, body["correlation_id"])
+    assert (await api.post(path, json=body)).json()["cancelled"] == 1

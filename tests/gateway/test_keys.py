@@ -186,8 +186,9 @@ async def test_everything_of_an_owner_is_stopped(api: httpx.AsyncClient, owner: 
     mine = {"X-API-Key": key}
     session = await api.post("/debug/session", json={"cluster_id": "local"}, headers=mine)
     asked: dict[str, Any] = {"argv": ["logs", "slow"], "timeout_seconds": 60}
+    own = {**mine, "Cache-Control": "no-cache"}
     calls = [
-        asyncio.create_task(api.post("/v1/clusters/local/commands", json={**asked, **more}, headers=mine))
+        asyncio.create_task(api.post("/v1/clusters/local/commands", json={**asked, **more}, headers=own))
         for more in ({}, {"session_id": session.json()["session_id"]})
     ]
     async with asyncio.timeout(20):
@@ -216,6 +217,9 @@ async def commands(api: httpx.AsyncClient, mine: dict[str, str]) -> list[dict[st
         {"owner": ""},
         {"owner": "x\ny"},
         {"session_id": "a b"},
+        {"correlation_id": "c", "session_id": "s"},
+        {"correlation_id": "c", "cluster_id": "local"},
+        {"correlation_id": ""},
         {"cluster_id": "LOCAL"},
         {"owner": "x", "reason": "y" * 201},
         {"owner": "x", "reason": "\ud800"},

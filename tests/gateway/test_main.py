@@ -46,6 +46,8 @@ def one_line(*flags: str) -> tuple[int, str]:
         (["--listen", "0.0.0.0:0"], "--listen: plaintext at 0.0.0.0:0"),
         (["--broker", "127.0.0.1:1,192.0.2.1:1"], "--broker: plaintext at 192.0.2.1:1"),
         (["--listen-key", __file__], "--listen-cert and --listen-key go together"),
+        (["--public-url", "openline.example.com"], "--public-url: expected http"),
+        (["--public-url", "https://me:word@openline.example.com"], "--public-url: has no room for credentials"),
         (["--listen-cert", __file__], "--listen-cert"),
         (["--listen-client-ca", certifi.where()], "--listen-client-ca: has no effect without --listen-cert"),
     ],

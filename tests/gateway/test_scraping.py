@@ -7,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from openline import __version__
 from openline.metrics import GATEWAY
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
@@ -109,3 +110,38 @@ async def test_every_metric_is_there_with_its_help(api: httpx.AsyncClient) -> No
     assert {name for name in families if not name.startswith("process_")} == set(named)
     for name, each in named.items():
         assert (families[name].documentation, families[name].type) == (each.help, each.kind)
+
+
+@pytest.mark.asyncio
+async def test_what_is_turned_away_is_counted(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a connection is closed without an answer, which nothing else tells of."""
+    monkeypatch.setattr("gateway.serving.HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("gateway.edge.BODY_TIMEOUT_S", 0.2)
+    asked = b"POST /v1/clusters/a/commands HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\n"
+    async with stage(done) as scene:
+        for sent in (
+            b"no http\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nX-Long: %b\r\n\r\n" % (b"x" * (70 << 10)),
+            b"GET /healthz HTTP/1.1\r\nHost: ",
+            asked + b"Content-Length: 100\r\n\r\n{",
+            asked + b"Content-Length: 2000000\r\n\r\n",
+            b"",  # says nothing at all, as browsers do that open connections in advance
+        ):
+            reader, writer = await asyncio.open_connection(*scene.gateway.rsplit(":", 1))
+            writer.write(sent)
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.read()
+            writer.close()
+        await scene.api.get("/v1/clusters", headers={"X-API-Key": ""})
+        with monkeypatch.context() as patch:
+            patch.setattr("gateway.serving.MAX_CONNECTIONS", 0)
+            await scene.api.get("/v1/clusters")
+            patch.setattr("gateway.serving.MOST_CONNECTIONS", 0)
+            reader, writer = await asyncio.open_connection(*scene.gateway.rsplit(":", 1))
+            assert await reader.read() == b""
+            writer.close()
+        found = await until(scene.api, "refused_total", 1, why="unheard")
+    for why in ("no_key", "crowded", "large_head", "large_body", "slow_body", "malformed", "slow_head"):
+        assert value(found, "refused_total", why=why) == 1, why
+    assert value(found, "connections_open") >= 1
+    assert value(found, "build_info", version=__version__) == 1

@@ -42,6 +42,7 @@ async def test_a_cluster_is_shown(api: httpx.AsyncClient) -> None:
     assert executor["max_concurrency"] >= 1
     assert cluster["replicas"] == [executor["replica_id"]]
     assert executor["versions"]["executor"]
+    assert executor["versions"]["protocol"] == 1
 
 
 async def test_labels_are_those_of_all_executors(stage: Any) -> None:

@@ -36,6 +36,8 @@ async def test_what_would_run_is_shown(api: httpx.AsyncClient) -> None:
                 "rule": None,
                 "detail": None,
                 "instead": None,
+                "nearest": None,
+                "next_step": None,
                 "argv": ["get", "pods", "--namespace=shop", "--request-timeout=10s"],
                 "policy": "cluster",
             },

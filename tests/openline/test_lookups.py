@@ -19,7 +19,11 @@ from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1.cluster_service_pb2 import ListClustersRequest
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
-from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
+from openline.v1.command_service_pb2_grpc import (
+    CommandServiceServicer,
+    CommandServiceStub,
+    add_CommandServiceServicer_to_server,
+)
 
 Look = Callable[[pb.GetCommandRequest, Any], Awaitable[pb.GetCommandResponse]]
 
@@ -145,3 +149,42 @@ async def test_nobody_who_answers_is_told_in_time() -> None:
             await found.ask(lambda channel: ClusterServiceStub(channel).ListClusters, ListClustersRequest())
     assert (looked.value.reason, looked.value.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
     assert (listed.value.reason, listed.value.error.executed) == (Reason.NOT_BUILT, NO)
+
+
+async def test_each_replica_once_and_then_what_the_last_one_said() -> None:
+    """Not again and again: a refusal of all of them is told as it was, and soon. One who has asked in vain whoever was
+    meant is the last one."""
+
+    async def refuse(_request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
+        failure = errors.error(Reason.BROKER_UNAVAILABLE, "nowhere to go", executed=NO)
+        trailers = ((errors.STATUS_TRAILER, errors.to_status(failure).SerializeToString()),)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "nowhere to go", trailers)
+        raise AssertionError
+
+    async def silent(_request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
+        failure = errors.error(Reason.BROKER_UNAVAILABLE, "replica b does not answer", executed=UNKNOWN)
+        trailers = ((errors.STATUS_TRAILER, errors.to_status(failure).SerializeToString()),)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "it does not answer", trailers)
+        raise AssertionError
+
+    def ask(asked: Lookups, *, timeout_s: float = 20.0) -> Any:
+        request = pb.GetCommandRequest(command_id="x")
+        return asked.ask_each_once(lambda c: CommandServiceStub(c).GetCommand, request, timeout_s=timeout_s)
+
+    async with asking(broken, done) as (asked, _):
+        assert await ask(asked) == DONE
+    async with asking(broken, refuse) as (asked, replicas):
+        with pytest.raises(OpenlineError, match="nowhere to go"):
+            await ask(asked)
+        assert [len(replica.asked) for replica in replicas] == [1, 1]
+    async with asking(frozen, done) as (asked, _):
+        assert await ask(asked, timeout_s=0.5) == DONE
+    async with asking(broken, silent, done) as (asked, replicas):
+        with pytest.raises(OpenlineError, match="replica b does not answer"):
+            await ask(asked)
+        assert not replicas[2].asked
+    async with asking(broken, unknown, done) as (asked, replicas):
+        with pytest.raises(OpenlineError) as refused:
+            await ask(asked)
+        assert refused.value.reason is Reason.COMMAND_UNKNOWN
+        assert not replicas[2].asked

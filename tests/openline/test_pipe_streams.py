@@ -80,7 +80,8 @@ class StreamingBroker(CommandServiceServicer):
     async def Pipe(self, _requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         self._context = context
         await context.read()
-        await self.write(pb.ReplyFrame(welcome=pb.PipeWelcome(heartbeat_interval_s=0.1, heartbeat_timeout_s=5.0)))
+        welcome = pb.PipeWelcome(protocol_version=1, heartbeat_interval_s=10.0, heartbeat_timeout_s=30.0)
+        await self.write(pb.ReplyFrame(welcome=welcome))
         scripts: list[asyncio.Task[None]] = []
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
@@ -546,7 +547,7 @@ async def test_a_cancel_reaches_another_replica(how: str) -> None:
     first, second = StreamingBroker(script), StreamingBroker(cancelled)
     wish = pb.CancelCommandRequest(command_id=new_id(), why="enough")
     async with pipes_to(first, second) as pipes, asyncio.timeout(5):
-        assert await pipes.cancel(wish, api_key="k", timeout_s=2) == RUNNING
+        assert (await pipes.cancel(wish, api_key="k", timeout_s=2)).state == RUNNING
     assert [frame.cancel for frame in second.asked] == [wish]
     await asyncio.gather(*killing)
 

@@ -73,6 +73,7 @@ class Executor:
     def start(self) -> None:
         """A new process, which has not dialed yet."""
         self.instances += 1
+        self.attempts = 0
         self.processes: dict[str, Process] = {}
         self.link: Link | None = None
         self.core = Core(max_concurrency=self.places, judge=_judge)
@@ -128,6 +129,7 @@ class Executor:
                 case core_does.Spawn(command_id, live=live):
                     world.say(f"{self.name} spawns {command_id}")
                     world.runs[command_id] += 1
+                    world.spawned_at[command_id] = world.now
                     processes[command_id] = Process(live=live)
                 case core_does.Kill(command_id):
                     world.say(f"{self.name} kills {command_id}")
@@ -161,6 +163,9 @@ class World:
         self.began: set[str] = set()
         self.asked: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
+        self.spawned_at: dict[str, float] = {}
+        # What was told before the end of those that ran on for others.
+        self.told: dict[str, command_pb2.CommandResult] = {}
         self._epochs = itertools.count(1)
         self._names: Counter[str] = Counter()
         self._states: dict[str, State] = {}
@@ -199,6 +204,7 @@ class World:
     def dial(self, executor: Executor) -> Link:
         """The executor opens a connection; Hello is on its way. Of an older one it knows nothing any more."""
         executor.lose_link()
+        executor.attempts += 1
         held = executor.core.held()
         hello = wire.Hello(
             cluster_id=executor.cluster_id,
@@ -207,6 +213,7 @@ class World:
             max_concurrency=executor.places,
             in_flight_ids=held.in_flight_ids,
             unacked_ids=held.unacked_ids,
+            attempt=executor.attempts,
         )
         executor.link = self.link(hello, executor)
         executor.link.up.append(wire.ExecutorFrame(hello=hello))
@@ -271,7 +278,12 @@ class World:
                     self._send(self._carrying(connection), frame)
                 case does.Close(connection, why):
                     self.say(f"{self._carrying(connection).name}: close: {why}")
+                case does.Tell(command):
+                    assert command.result is not None
+                    self.told[command.command_id] = command.result
+                    self.say(conclusion(command).replace("conclude", "tell", 1))
                 case does.Conclude(command):
+                    assert self.told.get(command.command_id, command.result) == command.result
                     self.ends[command.command_id] += 1
                     self.unsettled.append(command)
                     self.say(conclusion(command))
@@ -288,6 +300,7 @@ class World:
             capabilities=hello.capabilities,
             versions=hello.versions,
             connected_at=Timestamp(),
+            attempt=hello.attempt,
         )
         listed = {"in_flight": hello.in_flight_ids, "unacked": hello.unacked_ids}
         try:
@@ -383,6 +396,9 @@ def conclusion(command: Command) -> str:
     else:
         told.append(f"code={result.exit_code}")
     told += [_data(data) for data in (result.stdout, result.stderr) if data]
+    if result.served_from:
+        how = command_pb2.ServedFrom.Name(result.served_from).removeprefix("SERVED_FROM_").lower()
+        told.append(f"{how}={result.run_by_command_id} age={result.age_s:g}")
     told += [f"({result.error.message})"] if result.outcome == command_pb2.OUTCOME_LOST else []
     return " ".join(told)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,7 +33,9 @@ STEPS = 60
 PICK = st.integers(0, 11)
 # The last two are more than the credit of a command, so that output waits for the broker.
 SIZES = st.sampled_from([0, 0, 3, 70_000, 300_000, 600_000])
+DISTURBANCES = ["dial", "dial", "dial twice", "restart", "restart and dial", "executor", "broker"]
 LONG_S = 5000.0
+TIMEOUTS = st.sampled_from([30.0, 30.0, 5.0, 1.0])
 STDOUT, STDERR = command_pb2.OUTPUT_SOURCE_STDOUT, command_pb2.OUTPUT_SOURCE_STDERR
 
 
@@ -48,6 +51,9 @@ class LossyLink(RuleBasedStateMachine):
         # Commands whose process ended by itself: their exit code, and what they wrote.
         self.exits: dict[str, tuple[int, dict[int, bytes]]] = {}
         self.told_not_executed: set[str] = set()
+        self.cancelled: set[str] = set()
+        # How old answers may be.
+        self.share_s = 0.0
 
     @initialize(names=st.sampled_from([["e1"], ["e2"], ["e1", "e2", "e3"]]))
     def begin(self, names: list[str]) -> None:
@@ -62,7 +68,7 @@ class LossyLink(RuleBasedStateMachine):
 
     @rule(
         cluster_id=st.sampled_from(["prod", "prod", "prod", "west"]),
-        timeout_s=st.sampled_from([30.0, 30.0, 5.0, 1.0]),
+        timeout_s=TIMEOUTS,
         wait_s=st.sampled_from([0.0, 0.0, 20.0]),
         live=st.booleans(),
         owner=st.sampled_from(["alice", "bob"]),
@@ -78,6 +84,7 @@ class LossyLink(RuleBasedStateMachine):
     def cancel(self, pick: int) -> None:
         command_id = self.pick(self.world.commands, pick)
         self.step(f"cancel {command_id}")
+        self.cancelled.add(command_id)
         self.world.cancel(command_id, "not needed")
 
     @precondition(lambda self: self.world.unsettled)
@@ -108,27 +115,31 @@ class LossyLink(RuleBasedStateMachine):
         """Fair weather: whatever is on its way arrives, and the ends of broken streams are noticed."""
         self.step("deliver all")
         for link in self.world.links:
-            while link.open_at_broker and (link.up or link.down):
-                if link.up:
-                    self.arrive_at_broker(link)
-                elif link.open_at_executor:
-                    self.arrive_at_executor(link)
-                else:
-                    link.down.clear()
+            self.deliver(link)
             if link.open_at_broker != link.open_at_executor:
                 self.break_link(link)
 
-    @rule(pick=PICK, what=st.sampled_from(["dial", "dial", "restart", "restart and dial", "executor", "broker"]))
+    @rule()
+    def deliver_newest(self) -> None:
+        """Fair weather on the streams that executors have now; what they sent on those before is still on its way."""
+        self.step("deliver newest")
+        for executor in self.world.executors.values():
+            if executor.link is not None:
+                self.deliver(executor.link)
+
+    @rule(pick=PICK, what=st.sampled_from(DISTURBANCES))
     def disturb(self, pick: int, what: str) -> None:
         """One end of a connection is lost, with what is on its way there; the other end learns of it later, if at all.
 
-        A new connection is dialed whether or not there is one.
+        A new connection is dialed whether or not there is one, and may be given up at once.
         """
         executor = self.pick(self.world.executors.values(), pick)
         self.step(f"disturb {executor.name}: {what}")
         if "restart" in what:
             self.restart(executor)
         if "dial" in what:
+            self.world.dial(executor)
+        if "dial twice" in what:
             self.world.dial(executor)
         if what == "executor":
             executor.lose_link()
@@ -230,8 +241,15 @@ class LossyLink(RuleBasedStateMachine):
         assert command.state is State.DONE
         assert result is not None
         began = command_id in self.world.began
+        ran_id = result.run_by_command_id or command_id
+        if result.served_from:
+            assert command_id not in self.world.runs
+            assert self.world.commands[ran_id].ask.owner == command.ask.owner
+            # It may have been lost on the way, and then nobody has seen anything.
+            seen_s = command.created_at - self.world.spawned_at.get(ran_id, command.created_at)
+            assert seen_s <= result.age_s + 1e-9 <= self.share_s + 2e-9
         if result.outcome == command_pb2.OUTCOME_EXITED:
-            exit_code, written = self.exits[command_id]
+            exit_code, written = self.exits[ran_id]
             assert result.exit_code == exit_code
             assert (result.stdout, result.stderr) == (written[STDOUT], written[STDERR])
             assert not result.stdout_summary.cut_bytes
@@ -242,14 +260,14 @@ class LossyLink(RuleBasedStateMachine):
             assert not began, f"{command_id} was run, its caller was told that it was not"
             self.told_not_executed.add(command_id)
         if result.error.executed == YES:
-            assert began
+            assert ran_id in self.world.began
         if "restarted" in result.error.message:
             # Not always while it was there: the Hello of the process before may arrive after that of the next one.
             assert self.world.executors[command.executor_id].instances > 1
         if "no memory" in result.error.message:
             raise AssertionError("an executor has forgotten what it had accepted")
         if result.error.reason == Reason.CANCELLED:
-            assert command.cancel_why or not began
+            assert command_id in self.cancelled
 
     def restart(self, executor: Any) -> None:
         executor.lose_link()
@@ -274,6 +292,15 @@ class LossyLink(RuleBasedStateMachine):
         if not process.killed:
             self.exits[command_id] = exit_code, process.written
         executor.ended(command_id, exit_code)
+
+    def deliver(self, link: Any) -> None:
+        while link.open_at_broker and (link.up or link.down):
+            if link.up:
+                self.arrive_at_broker(link)
+            elif link.open_at_executor:
+                self.arrive_at_executor(link)
+            else:
+                link.down.clear()
 
     def arrive_at_broker(self, link: Any) -> None:
         frame = link.up.popleft()
@@ -303,9 +330,36 @@ class LossyLink(RuleBasedStateMachine):
         note(f"> {told}")
 
 
-def test_lossy_link(new_world: Any, new_executor: Any, words: Callable[[Any], str]) -> None:
+class Crowd(LossyLink):
+    """All that is asked for is the same, and is shared."""
+
+    @rule(share_s=st.sampled_from([1.0, 5.0]))
+    def agree(self, share_s: float) -> None:
+        self.share_s = max(share_s, self.share_s)
+
+    @rule(timeouts_s=st.lists(TIMEOUTS, min_size=1, max_size=4), wait_s=st.sampled_from([0.0, 0.0, 20.0]))
+    def submit(self, timeouts_s: list[float], wait_s: float) -> None:  # type: ignore[override]
+        for timeout_s in timeouts_s:
+            name = f"c{len(self.world.commands) + 1}"
+            self.step(f"submit {name} timeout={timeout_s} wait={wait_s} share={self.share_s}")
+            ask = {"timeout_s": timeout_s, "wait_for_cluster_s": wait_s}
+            self.world.submit(name, share_s=self.share_s, cache_s=self.share_s, **ask)
+
+    @rule(exit_code=st.sampled_from([0, 0, 3]))
+    def finish_all(self, exit_code: int) -> None:
+        """Whatever runs comes to its end, and is heard of."""
+        self.deliver_all()
+        for executor, command_id, process in self.processes():
+            if not process.started and not process.killed:
+                executor.started(command_id)
+            self.end(executor, command_id, exit_code=exit_code)
+        self.deliver_all()
+
+
+@pytest.mark.parametrize("stories", [LossyLink, Crowd])
+def test_lossy_link(new_world: Any, new_executor: Any, words: Callable[[Any], str], stories: type[LossyLink]) -> None:
     """Holds whatever the links and the clock do."""
-    play: Any = partial(LossyLink, new_world, new_executor, words)
+    play: Any = partial(stories, new_world, new_executor, words)
     run_state_machine_as_test(
         play,
         settings=settings(

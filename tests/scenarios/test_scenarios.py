@@ -66,9 +66,12 @@ class Stage:
         wait: str = "0",
         session: str = "",
         live: str = "no",
+        share: str = "0",
+        cache: str = "0",
     ) -> None:
-        """> submit c1 get pods timeout=10"""
+        """> submit c1 get pods timeout=10 share=1 -- with the result of one that was written a second ago at most"""
         ask = {"cluster_id": cluster, "owner": owner, "session_id": session, "live": live == "yes"}
+        ask |= {"share_s": float(share), "cache_s": float(cache)}
         times = {"timeout_s": float(timeout), "wait_for_cluster_s": float(wait)}
         self.world.submit(command_id, argv or ("get", "pods"), **ask, **times)
 
@@ -79,6 +82,10 @@ class Stage:
             self.submit(f"{prefix}{number}", **options)
             if number < int(count):  # the last one speaks for all
                 del self.lines[before:]
+
+    def announces(self, name: str) -> None:
+        """> announces e1 -- the policy of this executor has changed"""
+        self._link(name).connection.capabilities = wire.Capabilities()
 
     def cancel(self, command_id: str, why: str = "not needed") -> None:
         """> cancel c1"""

@@ -36,15 +36,15 @@ from executor.link import Link
 from executor.pace import Pace
 from executor.settings import ExecutorSettings
 from gateway.app import build_app
-from gateway.securing import make_tls_server
+from gateway.securing import certificates_of, make_tls_server
 from gateway.serving import listen, make_server
+from gateway.traffic import Traffic
 from loadtest.answering import Answering
 from openline import ids, limits
 from openline.client import AsyncClient
-from openline.fresh import Fresh
 from openline.pipes import Pipes
 from openline.settings import Address
-from openline.tls import TlsFiles, server_context
+from openline.tls import TlsFiles
 from openline.v1 import executor_service_pb2 as wire
 
 PATIENCE_S = 20.0
@@ -263,13 +263,13 @@ def start_gateway() -> Callable[..., AbstractAsyncContextManager[str]]:
     ) -> AsyncIterator[str]:
         with listen("127.0.0.1", 0) as listener:
             async with Pipes(brokers, client="test", ca=tls.ca, cert=tls.cert, key=tls.key) as pipes:
-                app = build_app(pipes)
+                traffic = Traffic()
+                app = build_app(pipes, traffic=traffic)
                 if shown:
-                    client_ca = shown.ca if mutual else None
-                    make = lambda: server_context(shown.cert, shown.key, client_ca)  # noqa: E731
-                    server = make_tls_server(app, Fresh(shown.paths, make, use="listen"))
+                    files = certificates_of(shown.cert, shown.key, shown.ca if mutual else None)
+                    server = make_tls_server(app, files, traffic)
                 else:
-                    server = make_server(app)
+                    server = make_server(app, traffic)
                 serving = asyncio.create_task(server.serve(sockets=[listener]))
                 try:
                     await waiting(lambda: server.started)

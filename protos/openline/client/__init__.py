@@ -42,7 +42,8 @@ from openline.client.errors import (
     VersionUnsupported,
 )
 from openline.client.events import Event, Gap, Output, Source, State
-from openline.client.results import Command, CommandFailed, CommandState, Outcome, OutputSummary, Result, Timings
+from openline.client.kinds import CommandState, Outcome, ServedFrom
+from openline.client.results import Command, CommandFailed, OutputSummary, Result, Timings
 from openline.client.sync_client import Client
 from openline.client.sync_session import Session
 from openline.errors import OpenlineError
@@ -55,6 +56,7 @@ __all__ = [
     "AsyncSession",
     "BrokerUnavailable",
     "Cancelled",
+    "CancelledCommands",
     "Client",
     "Cluster",
     "ClusterBusy",
@@ -93,6 +95,7 @@ __all__ = [
     "Result",
     "ResultExpired",
     "ScopeMissing",
+    "ServedFrom",
     "Session",
     "SessionMismatch",
     "SessionUnknown",

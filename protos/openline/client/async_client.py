@@ -9,27 +9,28 @@ from typing import Self, Unpack
 from openline import __version__, watching
 from openline.client.async_session import AsyncSession
 from openline.client.clusters import Cluster, read_cluster
+from openline.client.conversations import CancelledCommands, Reading, cancel_request
 from openline.client.errors import typed_errors
 from openline.client.events import Event, EventReader
 from openline.client.fan_out import DEFAULT_CONCURRENCY, FanOut
+from openline.client.kinds import CommandState
 from openline.client.logs import log
 from openline.client.requests import (
     LONGEST_WATCH_S,
-    USUAL_LIST,
     Access,
     CommandOptions,
+    HasSessionId,
     Options,
     Wanted,
     execute_request,
     for_each_cluster,
-    list_request,
     patience_s,
     session_request,
 )
-from openline.client.results import Command, CommandState, Result, read_answer, read_command, read_state
+from openline.client.results import Command, Result, read_answer, read_command, read_state
 from openline.events import CommandEvents
 from openline.limits import DEFAULT_TIMEOUT_S
-from openline.lookups import MAX_PAGES, TIMEOUT_S, Lookups
+from openline.lookups import CANCEL_ALL_S, MAX_PAGES, TIMEOUT_S, Lookups
 from openline.pipes import Pipes
 from openline.v1.cluster_service_pb2 import ListClustersRequest
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
@@ -128,23 +129,38 @@ class AsyncClient:
             return read_command(await self._lookups.get_command(command_id, wait_s=wait_s))
 
     async def commands(self, **wanted: Unpack[Wanted]) -> list[Command]:
-        """Commands of the key's owner, newest first, that run or whose results have not expired; without output."""
-        request, limit = list_request(wanted), wanted.get("limit", USUAL_LIST)
-        commands: list[Command] = []
+        """Commands of the key's owner that run or whose results have not expired, newest first unless `oldest_first`.
+
+        Without output.
+        """
+        reading = Reading(wanted)
         with typed_errors():
-            for _ in range(MAX_PAGES):
-                page = await self._lookups.ask(lambda channel: CommandServiceStub(channel).ListCommands, request)
-                commands += map(read_command, page.commands)
-                request.page_token = page.next_page_token
-                if not request.page_token or len(commands) >= limit:
-                    break
-        return commands[:limit]
+            while reading.take(
+                await self._lookups.ask(lambda channel: CommandServiceStub(channel).ListCommands, reading.request)
+            ):
+                pass
+        return reading.commands
 
     async def cancel(self, command_id: str, *, why: str = "cancelled by its caller") -> CommandState:
         """Asks for a command to be stopped; the state it was found in. One that is done stays as it is."""
         request = CancelCommandRequest(command_id=command_id, why=why)
         with typed_errors(command_id):
-            return read_state(await self._open.cancel(request, api_key=self._access.api_key, timeout_s=TIMEOUT_S))
+            cancelled = await self._open.cancel(request, api_key=self._access.api_key, timeout_s=TIMEOUT_S)
+            return read_state(cancelled.state)
+
+    async def cancel_commands(
+        self, *, session: str | HasSessionId = "", correlation_id: str = "", why: str = "cancelled by its caller"
+    ) -> CancelledCommands:
+        """Stops all that runs or waits in a session or a conversation of the key's owner, on every replica.
+
+        Nothing is forbidden by it: what is asked for afterwards runs.
+        """
+        request = cancel_request(session=session, correlation_id=correlation_id, why=why)
+        with typed_errors():
+            answer = await self._lookups.ask(
+                lambda channel: CommandServiceStub(channel).CancelCommands, request, timeout_s=CANCEL_ALL_S
+            )
+        return CancelledCommands.of(answer)
 
     def fan_out(
         self,
@@ -155,7 +171,8 @@ class AsyncClient:
     ) -> FanOut:
         """Runs one command on many clusters, `concurrency` at a time: await it, or take the answers as they come.
 
-        Every cluster has the whole `timeout_s`, and its own answer: a Result or an OpenlineError.
+        Every cluster has the whole `timeout_s`, and its own answer: a Result or an OpenlineError. Where a kill switch
+        ended one with all of its session, conversation or owner, no more are begun: those are Cancelled.
         """
         return FanOut(
             lambda cluster_id: self.execute(cluster_id, *words, **for_each_cluster(options, cluster_id)),

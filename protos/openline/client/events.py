@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from openline.client.errors import typed_errors
-from openline.client.results import CommandState, Result, exited, read_result, read_state
+from openline.client.kinds import CommandState
+from openline.client.results import Result, exited, read_result, read_state
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
 

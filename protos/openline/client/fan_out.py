@@ -5,17 +5,37 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from typing import Any
 
 from openline.client.answers import Answer, Answers
+from openline.client.errors import typed
 from openline.client.results import Result
-from openline.errors import OpenlineError
+from openline.errors import OpenlineError, error, why_of_all
+from openline.reasons import NO, Reason
 
 DEFAULT_CONCURRENCY = 32
+
+
+class Course:
+    """Whether a fan-out begins more commands: not after one that was ended with all of its owner's, say."""
+
+    def __init__(self) -> None:
+        self._called_off: str | None = None
+
+    def check(self) -> None:
+        """Before a command is begun. Raises Cancelled."""
+        if self._called_off is not None:
+            raise typed(OpenlineError(error(Reason.CANCELLED, self._called_off, executed=NO)))
+
+    def failed(self, failure: OpenlineError) -> None:
+        """What became of one."""
+        if self._called_off is None:
+            self._called_off = why_of_all(failure.error)
 
 
 class FanOut:
     """`await` it for all answers, or take them by `async for cluster_id, answer in` it as they come.
 
-    A cluster that fails is an answer as well and holds up nobody. Whoever stops before the end stops waiting for the
-    rest, which runs on unless it was to be cancelled with its caller.
+    A cluster that fails is an answer as well and holds up nobody; but where one was ended with all of its session,
+    conversation or owner, no more are begun, and those are Cancelled. Whoever stops before the end stops waiting for
+    the rest, which runs on unless it was to be cancelled with its caller.
     """
 
     def __init__(
@@ -40,10 +60,12 @@ class FanOut:
     async def _each(self) -> AsyncGenerator[tuple[str, Answer], None]:
         waiting = iter(self._cluster_ids)
         running: dict[asyncio.Task[Answer], str] = {}
+        course = Course()
 
         def start() -> None:
             while len(running) < self._concurrency and (cluster_id := next(waiting, None)) is not None:
-                running[asyncio.create_task(self._answer(cluster_id), name=f"fan out {cluster_id}")] = cluster_id
+                answering = self._answer(cluster_id, course)
+                running[asyncio.create_task(answering, name=f"fan out {cluster_id}")] = cluster_id
 
         try:
             start()
@@ -59,8 +81,10 @@ class FanOut:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _answer(self, cluster_id: str) -> Answer:
+    async def _answer(self, cluster_id: str, course: Course) -> Answer:
         try:
+            course.check()
             return await self._run(cluster_id)
         except OpenlineError as failure:
+            course.failed(failure)
             return failure

@@ -15,19 +15,19 @@ import grpc
 from openline.calls import broker_unavailable
 from openline.channels import Dialer
 from openline.errors import OpenlineError, from_rpc_error
-from openline.lookups import TIMEOUT_S, patience_s
-from openline.reasons import NO, Reason
+from openline.lookups import MAX_WAIT_S, TIMEOUT_S, patience_s
+from openline.reasons import NO, UNKNOWN, Reason
 from openline.settings import Address
 from openline.tls import Pems
 from openline.trail import Trail
 from openline.turns import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from openline.v1 import command_pb2
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
-from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteStreamRequest
+from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteStreamRequest, GetCommandRequest
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-# For one replica to be reached; then there is time for another one.
+# For one replica to be reached, at most; its channel goes on connecting, for when its turn comes again.
 CONNECT_S = 2.0
 
 Q = TypeVar("Q")
@@ -91,7 +91,7 @@ class Line:
             return
         self._renew()
         try:
-            self._knock(b"", timeout=max(0.001, min(timeout_s, CONNECT_S)))
+            self._knock(b"", timeout=max(0.001, timeout_s))
         except grpc.RpcError as status:
             # With any other status it is there; whether it is well, its answer to the question itself will tell.
             if not isinstance(status, grpc.Call) or status.code() in _UNREACHED:
@@ -167,6 +167,10 @@ class Lines:
             self._closed.wait(max(0.0, min(left_s, random.uniform(0, pause_s))))  # noqa: S311  (jitter)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
+    def reach(self, line: Line, left_s: float) -> None:
+        """As `Line.reach`, with time left for all others: one that is frozen takes connections, and is silent."""
+        line.reach(min(CONNECT_S, left_s / len(self._lines)))
+
     def first_answer(
         self,
         ask: Callable[[Line, float], A],
@@ -178,7 +182,7 @@ class Lines:
         ends_at = monotonic() + wait_s + TIMEOUT_S
         for line in self.turns(lambda: ends_at):
             try:
-                line.reach(ends_at - monotonic())
+                self.reach(line, ends_at - monotonic())
                 left_s = min(TIMEOUT_S, ends_at - monotonic())
                 return ask(line, patience_s(left_s, replicas=len(self._lines)))
             except OpenlineError as failure:
@@ -186,11 +190,34 @@ class Lines:
                     raise
         raise broker_unavailable("no broker replica answers", executed=executed)
 
+    def ask(
+        self, method: "Callable[[Line], grpc.UnaryUnaryMultiCallable[Q, A]]", request: Q, *, more_s: float = 0.0
+    ) -> A:
+        """The answer to a call that runs nothing; each replica has `more_s` longer for it than for a look."""
+        return self.first_answer(
+            lambda line, timeout_s: line.ask(method(line), request, timeout_s=timeout_s + more_s), wait_s=more_s
+        )
+
+    def look_up(self, command_id: str, *, wait_s: float) -> command_pb2.Command:
+        """A command, running or done; waits so long for its end."""
+        wait_until = monotonic() + wait_s
+
+        def look(line: Line, timeout_s: float) -> command_pb2.Command:
+            left_s = min(MAX_WAIT_S, max(0.0, wait_until - monotonic()))
+            request = GetCommandRequest(command_id=command_id, wait_s=left_s)
+            return line.ask(line.commands.GetCommand, request, timeout_s=left_s + timeout_s).command
+
+        while True:
+            left_s = max(0.0, wait_until - monotonic())
+            command = self.first_answer(look, wait_s=left_s, executed=UNKNOWN)
+            if command.HasField("result") or monotonic() >= wait_until:
+                return command
+
     def follow(self, trail: Trail) -> Generator[command_pb2.CommandEvent, None, None]:
         """A command's events, over as many streams as it takes; the result is the last."""
         for line in self.turns(lambda: trail.ends_at):
             try:
-                line.reach(trail.ends_at - monotonic())
+                self.reach(line, trail.ends_at - monotonic())
                 with closing(line.events(trail)) as events:
                     for event in events:
                         yield from trail.show(event)

@@ -15,7 +15,12 @@ from openline.reasons import Reason
 from openline.settings import Address
 from openline.tls import TlsFiles
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import ExecuteRequest, ListCommandsRequest
+from openline.v1.command_service_pb2 import (
+    COMMAND_ORDER_NEWEST_FIRST,
+    COMMAND_ORDER_OLDEST_FIRST,
+    ExecuteRequest,
+    ListCommandsRequest,
+)
 from openline.v1.session_service_pb2 import CreateSessionRequest
 from openline.words import Unacceptable, check_size, split_command
 
@@ -52,6 +57,9 @@ class Options(TypedDict, total=False):
     cancel_on_disconnect: bool
     # Of each output stream; the broker's limit bounds larger wishes.
     max_output_bytes: int
+    # How old the answer may be: that of an identical command will do which was sent to its cluster no longer ago, and
+    # runs or has succeeded. 0 has a run of its own; else as the broker is set. 5 is the most that counts.
+    max_age_s: float
     # W3C trace context.
     traceparent: str
 
@@ -75,6 +83,8 @@ class Wanted(TypedDict, total=False):
     since: datetime
     # How many at most, else 100.
     limit: int
+    # As a conversation is read; else the newest come first.
+    oldest_first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,10 @@ def execute_request(
     session = options.get("session", "")
     max_bytes = options.get("max_output_bytes", 0)
     if max_bytes < 0:
-        raise _invalid("max_output_bytes", "must not be negative")
+        raise invalid("max_output_bytes", "must not be negative")
+    max_age_s = options.get("max_age_s")
+    if max_age_s is not None and not max_age_s >= 0:
+        raise invalid("max_age_s", "must not be negative")
     return ExecuteRequest(
         cluster_id=cluster_id,
         argv=argv,
@@ -144,6 +157,7 @@ def execute_request(
         cancel_on_disconnect=options.get("cancel_on_disconnect", False),
         output_limits=command_pb2.OutputLimits(max_bytes=max_bytes) if max_bytes else None,
         traceparent=options.get("traceparent", ""),
+        max_age_s=max_age_s,
     )
 
 
@@ -162,19 +176,20 @@ def for_each_cluster(options: Options, cluster_id: str) -> CommandOptions:
 
 def session_request(cluster_id: str, *, ttl_s: int, user_id: str, correlation_id: str) -> CreateSessionRequest:
     if not 0 <= ttl_s < 1 << 32:
-        raise _invalid("ttl_s", "must be 60..3600")
+        raise invalid("ttl_s", "must be 60..3600")
     return CreateSessionRequest(cluster_id=cluster_id, ttl_s=ttl_s, user_id=user_id, correlation_id=correlation_id)
 
 
 def list_request(wanted: Wanted) -> ListCommandsRequest:
     """The first page of the list; `page_size` is no more than is wanted."""
     if (limit := wanted.get("limit", USUAL_LIST)) < 1:
-        raise _invalid("limit", "must be at least 1")
+        raise invalid("limit", "must be at least 1")
     request = ListCommandsRequest(
         cluster_id=wanted.get("cluster_id", ""),
         session_id=wanted.get("session_id", ""),
         correlation_id=wanted.get("correlation_id", ""),
         page_size=min(limit, MAX_PAGE),
+        order=COMMAND_ORDER_OLDEST_FIRST if wanted.get("oldest_first") else COMMAND_ORDER_NEWEST_FIRST,
     )
     if (since := wanted.get("since")) is not None:
         request.since.FromDatetime(since if since.tzinfo else since.replace(tzinfo=UTC))
@@ -183,24 +198,24 @@ def list_request(wanted: Wanted) -> ListCommandsRequest:
 
 def _argv(words: Sequence[str], command: str | None) -> list[str]:
     if bool(words) == (command is not None):
-        raise _invalid("argv", "give either words or command")
+        raise invalid("argv", "give either words or command")
     try:
         if command is not None:
             return split_command(command)
         check_size(words, "argv")
     except Unacceptable as wrong:
-        raise _invalid(wrong.field, str(wrong)) from None
+        raise invalid(wrong.field, str(wrong)) from None
     return list(words)
 
 
 def _seconds(value: float, name: str, most: float) -> float:
     # Written so that NaN is refused as well.
     if not 0 <= value <= most:
-        raise _invalid(name, f"must be 0..{most:g}")
+        raise invalid(name, f"must be 0..{most:g}")
     return value
 
 
-def _invalid(field: str, why: str) -> OpenlineError:
+def invalid(field: str, why: str) -> OpenlineError:
     return typed(OpenlineError(error(Reason.INVALID_COMMAND, f"{field} {why}", violations=[(field, why)])))
 
 

@@ -2,54 +2,16 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from openline.client.errors import typed
+from openline.client.kinds import OUTCOMES, SERVED_FROM, STATES, CommandState, Outcome, ServedFrom
 from openline.errors import OpenlineError, error
 from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
-
-
-class Outcome(StrEnum):
-    """How a command ended."""
-
-    EXITED = "exited"  # by itself; the exit code says how
-    TIMED_OUT = "timed_out"  # the deadline passed and it was killed
-    CANCELLED = "cancelled"  # on request
-    LOST = "lost"  # its executor is gone: it may or may not have run
-    REJECTED = "rejected"  # it was never started
-
-
-class CommandState(StrEnum):
-    """Where a command is."""
-
-    QUEUED = "queued"  # waits for its cluster, or for a free place
-    FORWARDED = "forwarded"  # with the replica that has the executor
-    WRITTEN = "written"  # on its way to the executor
-    ACCEPTED = "accepted"  # the executor has it
-    RUNNING = "running"
-    DONE = "done"
-
-
-OUTCOMES: dict[command_pb2.Outcome.ValueType, Outcome] = {
-    command_pb2.OUTCOME_EXITED: Outcome.EXITED,
-    command_pb2.OUTCOME_TIMED_OUT: Outcome.TIMED_OUT,
-    command_pb2.OUTCOME_CANCELLED: Outcome.CANCELLED,
-    command_pb2.OUTCOME_LOST: Outcome.LOST,
-    command_pb2.OUTCOME_REJECTED: Outcome.REJECTED,
-}
-STATES: dict[command_pb2.CommandState.ValueType, CommandState] = {
-    command_pb2.COMMAND_STATE_QUEUED: CommandState.QUEUED,
-    command_pb2.COMMAND_STATE_FORWARDED: CommandState.FORWARDED,
-    command_pb2.COMMAND_STATE_WRITTEN: CommandState.WRITTEN,
-    command_pb2.COMMAND_STATE_ACCEPTED: CommandState.ACCEPTED,
-    command_pb2.COMMAND_STATE_RUNNING: CommandState.RUNNING,
-    command_pb2.COMMAND_STATE_DONE: CommandState.DONE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +58,16 @@ class Result:
     correlation_id: str = ""
     masked_values: int = 0  # how many the executor has masked: data of Secrets, and what looks like a credential
     bounded: tuple[str, ...] = ()  # flags by which its policy made the command smaller, as they ran: "--tail=20000"
+    hint: str = ""  # what else to do, where the same was run again and again and came out the same
+    # Of one that is another command's run: that one, and how many seconds before this was asked for it was sent to its
+    # executor. What it saw is older by as much at most. Of the timings only `total_s` is this command's then.
+    served_from: ServedFrom = ServedFrom.RUN
+    run_by_command_id: str = ""
+    age_s: float = 0.0
     # The answer is an earlier one, given again for the same idempotency key.
     replayed: bool = False
     degraded: bool = False  # Redis was out of reach: the broker keeps the result in memory until it is back
-    # Why there is no exit code.
-    error: OpenlineError | None = field(default=None, compare=False)
+    error: OpenlineError | None = field(default=None, compare=False)  # why there is no exit code
 
     def __str__(self) -> str:
         how = self.outcome.value if self.exit_code is None else f"exit code {self.exit_code}"
@@ -198,6 +165,11 @@ def read_result(
         correlation_id=result.correlation_id,
         masked_values=result.masked_values,
         bounded=tuple(result.bounded),
+        hint=result.hint,
+        # Of one that this version does not know it is only known that it is another's.
+        served_from=SERVED_FROM.get(result.served_from, ServedFrom.SHARED),
+        run_by_command_id=result.run_by_command_id,
+        age_s=result.age_s,
         replayed=replayed,
         degraded=degraded,
         error=failure,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -12,33 +13,34 @@ from openline.asking import Asking, check_answered
 from openline.channels import Dialer
 from openline.client.answers import Answer, Answers
 from openline.client.clusters import Cluster, read_cluster
+from openline.client.conversations import CancelledCommands, Reading, cancel_request
 from openline.client.errors import typed_errors
 from openline.client.events import Event, EventReader
+from openline.client.fan_out import Course
+from openline.client.kinds import CommandState
 from openline.client.lines import Line, Lines
 from openline.client.logs import log
 from openline.client.requests import (
     LONGEST_WATCH_S,
-    USUAL_LIST,
     Access,
     CommandOptions,
+    HasSessionId,
     Options,
     Wanted,
     execute_request,
     for_each_cluster,
-    list_request,
     patience_s,
     session_request,
 )
-from openline.client.results import Command, CommandState, Result, read_answer, read_command, read_state
+from openline.client.results import Command, Result, read_answer, read_command, read_state
 from openline.client.sync_session import Session
 from openline.errors import OpenlineError
 from openline.limits import DEFAULT_TIMEOUT_S
-from openline.lookups import MAX_PAGES, MAX_WAIT_S
+from openline.lookups import CANCEL_ALL_S, MAX_PAGES
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.trail import Trail, run_trail, watch_trail
-from openline.v1 import command_pb2
 from openline.v1.cluster_service_pb2 import ListClustersRequest
-from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest, ExecuteResponse, GetCommandRequest
+from openline.v1.command_service_pb2 import CancelCommandRequest, ExecuteRequest, ExecuteResponse
 
 # Of threads, one for each cluster that is being asked.
 DEFAULT_CONCURRENCY = 16
@@ -123,22 +125,19 @@ class Client:
     def get(self, command_id: str, *, wait_s: float = 0.0) -> Command:
         """Looks a command up, running or done, until its result expires; waits up to `wait_s` for its end."""
         with typed_errors(command_id):
-            return read_command(self._look_up(command_id, wait_s=wait_s))
+            return read_command(self._lines.look_up(command_id, wait_s=wait_s))
 
     def commands(self, **wanted: Unpack[Wanted]) -> list[Command]:
-        """Commands of the key's owner, newest first, that run or whose results have not expired; without output."""
-        request, limit = list_request(wanted), wanted.get("limit", USUAL_LIST)
-        commands: list[Command] = []
+        """Commands of the key's owner that run or whose results have not expired, newest first unless `oldest_first`.
+
+        Without output.
+        """
+        reading = Reading(wanted)
+        ask = partial(self._lines.ask, lambda line: line.commands.ListCommands, reading.request)
         with typed_errors():
-            for _ in range(MAX_PAGES):
-                page = self._lines.first_answer(
-                    lambda line, timeout_s: line.ask(line.commands.ListCommands, request, timeout_s=timeout_s)
-                )
-                commands += map(read_command, page.commands)
-                request.page_token = page.next_page_token
-                if not request.page_token or len(commands) >= limit:
-                    break
-        return commands[:limit]
+            while reading.take(ask()):
+                pass
+        return reading.commands
 
     def cancel(self, command_id: str, *, why: str = "cancelled by its caller") -> CommandState:
         """Asks for a command to be stopped; the state it was found in. One that is done stays as it is."""
@@ -150,6 +149,18 @@ class Client:
             )
         return read_state(answer.state)
 
+    def cancel_commands(
+        self, *, session: str | HasSessionId = "", correlation_id: str = "", why: str = "cancelled by its caller"
+    ) -> CancelledCommands:
+        """Stops all that runs or waits in a session or a conversation of the key's owner, on every replica.
+
+        Nothing is forbidden by it: what is asked for afterwards runs.
+        """
+        request = cancel_request(session=session, correlation_id=correlation_id, why=why)
+        with typed_errors():
+            answer = self._lines.ask(lambda line: line.commands.CancelCommands, request, more_s=CANCEL_ALL_S / 2)
+        return CancelledCommands.of(answer)
+
     def fan_out(
         self,
         cluster_ids: Iterable[str],
@@ -159,13 +170,17 @@ class Client:
     ) -> Answers:
         """Runs one command on many clusters, `concurrency` at a time, and waits for them all.
 
-        Every cluster has the whole `timeout_s`, and its own answer: a Result or an OpenlineError.
+        Every cluster has the whole `timeout_s`, and its own answer: a Result or an OpenlineError. Where a kill switch
+        ended one with all of its session, conversation or owner, no more are begun: those are Cancelled.
         """
+        course = Course()
 
         def run(cluster_id: str) -> Answer:
             try:
+                course.check()
                 return self.execute(cluster_id, *words, **for_each_cluster(options, cluster_id))
             except OpenlineError as failure:
+                course.failed(failure)
                 return failure
 
         ids = list(dict.fromkeys(cluster_ids))
@@ -188,12 +203,7 @@ class Client:
         token = ""
         with typed_errors():
             for _ in range(MAX_PAGES):
-                request = ListClustersRequest(page_token=token)
-                page = self._lines.first_answer(
-                    lambda line, timeout_s, request=request: line.ask(  # type: ignore[misc]
-                        line.clusters.ListClusters, request, timeout_s=timeout_s
-                    )
-                )
+                page = self._lines.ask(lambda line: line.clusters.ListClusters, ListClustersRequest(page_token=token))
                 clusters += [read_cluster(cluster) for cluster in page.clusters]
                 if not (token := page.next_page_token):
                     break
@@ -204,7 +214,7 @@ class Client:
         asking = Asking(request, now=monotonic(), timeout_s=patience_s(request))
         for line in self._lines.turns(lambda: asking.ends_at):
             try:
-                line.reach(asking.ends_at - monotonic())
+                self._lines.reach(line, asking.ends_at - monotonic())
                 now = monotonic()
                 left_s = max(0.001, asking.deadline - now)
                 response = line.ask(line.commands.Execute, asking.request(now), timeout_s=left_s)
@@ -222,26 +232,12 @@ class Client:
                 if (shown := reader.read(event)) is not None:
                     yield shown
 
-    def _look_up(self, command_id: str, *, wait_s: float) -> command_pb2.Command:
-        wait_until = monotonic() + wait_s
-
-        def look(line: Line, timeout_s: float) -> command_pb2.Command:
-            left_s = min(MAX_WAIT_S, max(0.0, wait_until - monotonic()))
-            request = GetCommandRequest(command_id=command_id, wait_s=left_s)
-            return line.ask(line.commands.GetCommand, request, timeout_s=left_s + timeout_s).command
-
-        while True:
-            left_s = max(0.0, wait_until - monotonic())
-            command = self._lines.first_answer(look, wait_s=left_s, executed=UNKNOWN)
-            if command.HasField("result") or monotonic() >= wait_until:
-                return command
-
     def _fetch_output(self, failure: OpenlineError, request: ExecuteRequest) -> None:
         """The output so far, where the status had no room for it and the key may look."""
         if failure.result is not None or failure.reason not in _STOPPED or failure.error.executed == NO:
             return
         try:
-            command = self._look_up(failure.command_id or request.command_id, wait_s=0.0)
+            command = self._lines.look_up(failure.command_id or request.command_id, wait_s=0.0)
         except OpenlineError:
             return
         if command.HasField("result"):

@@ -7,7 +7,9 @@ here is pure. docs/policy.md is the model in words.
 from openline.policy.denial import Denied as Denied
 from openline.policy.denial import Rule as Rule
 from openline.policy.judge import Allowed as Allowed
+from openline.policy.judge import Reading as Reading
 from openline.policy.judge import judge as judge
+from openline.policy.judge import read as read
 from openline.policy.policy import Masking as Masking
 from openline.policy.policy import Output as Output
 from openline.policy.policy import Policy as Policy

@@ -13,6 +13,7 @@ class Rule(StrEnum):
     """What a refusal rests on; docs/policy.md explains each."""
 
     FORM = "form"  # too much, empty, or characters that no command has
+    SHELL = "shell"  # there is none
     VERB = "verb"
     SUB_VERB = "sub-verb"
     FLAG = "flag"
@@ -32,16 +33,23 @@ class Denied:
     rule: Rule
     message: str
     allowed: str
+    # The word that was probably meant, as it would be written; empty where that cannot be told.
+    nearest: str = ""
+    # What to do about it, where that is not plain from the rest.
+    next_step: str = ""
 
 
 class Refused(Exception):
     """Carries a denial out of the parser; `judge` lets none escape."""
 
-    def __init__(self, rule: Rule, message: str, *, allowed: str) -> None:
+    def __init__(self, rule: Rule, message: str, *, allowed: str, nearest: str = "", next_step: str = "") -> None:
+        if nearest:
+            message = f"{message}; did you mean {nearest}?"
+            next_step = next_step or f"Ask again with {nearest}."
         super().__init__(message)
         if len(allowed) > MAX_ALLOWED_CHARACTERS:
             allowed = allowed[: MAX_ALLOWED_CHARACTERS - 1] + "…"
-        self.denied = Denied(rule, message, allowed)
+        self.denied = Denied(rule, message, allowed, nearest, next_step)
 
 
 def shown(text: str) -> str:

@@ -8,10 +8,12 @@ argument begins with `-` and every flag has its `=`, so that nothing is left to 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from openline.limits import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS, MAX_ARGV_BYTES
 from openline.policy import resources
 from openline.policy.denial import Denied, Refused, Rule, shown
+from openline.policy.instead import OF_A_SHELL, WITHOUT_A_SHELL
 from openline.policy.lexer import Lexed, kinds, lex
 from openline.policy.policy import Policy
 from openline.policy.questions import check_field, check_question
@@ -30,6 +32,28 @@ class Allowed:
     argv: tuple[str, ...]
     policy: Policy
     bounded: tuple[str, ...] = field(default=(), compare=False)
+
+
+class Reading(NamedTuple):
+    """What arguments say, however they are spelled."""
+
+    verb: str
+    arguments: tuple[str, ...]
+    # By name, each as it is written from here on.
+    flags: tuple[tuple[str, str], ...]
+
+
+def read(argv: Sequence[str]) -> Reading | None:
+    """How kubectl reads these arguments; None for what no policy allows to be read. Never raises.
+
+    `judge` looks at nothing else, so arguments with the same reading run as the same.
+    """
+    try:
+        _check_form(argv)
+        lexed = lex(argv)
+        return Reading(lexed.verb, lexed.positionals, tuple(sorted(_read(lexed).items())))
+    except Refused:
+        return None
 
 
 def judge(argv: Sequence[str], policy: Policy, *, streamed: bool, remaining_s: float) -> Allowed | Denied:
@@ -74,6 +98,9 @@ def _check_form(argv: Sequence[str]) -> None:
         if not argument.isprintable():
             message = f"argument {index} has a character that cannot be printed: {shown(argument)}"
             raise Refused(Rule.FORM, message, allowed='printable characters; in a template write {"\\n"}')
+        if OF_A_SHELL.fullmatch(argument):
+            message = f"there is no shell here, and {shown(argument)} is nothing to kubectl"
+            raise Refused(Rule.SHELL, message, allowed=WITHOUT_A_SHELL, next_step=f"Ask for {WITHOUT_A_SHELL}.")
         size = len(argument.encode())
         whole += size
         if size > MAX_ARGUMENT_BYTES or whole > MAX_ARGV_BYTES:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from openline.policy.denial import Refused, Rule, nearest, shown
-from openline.policy.tables import BEFORE, BOOL, DENIED, GLOBAL, INSTEAD, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
+from openline.policy.instead import VERBS_INSTEAD
+from openline.policy.tables import BEFORE, BOOL, DENIED, GLOBAL, SHORT, SHORT_IN, SUB_VERB_ALIASES, VERBS, Kind
 
 # Switches in one word, such as the two in -Aw: far more than there are.
 MAX_LETTERS = 16
@@ -110,10 +111,10 @@ def _allowed(name: str, written: str, verb: str) -> Kind:
         message = f"the flag {shown(written)} must come after the whole of the verb"
         raise Refused(Rule.FLAG, message, allowed="the verb first, then its flags")
     why = f": {DENIED[name]}" if name in DENIED else f" for {verb}" if verb else ""
-    guess = nearest(name, known)
-    meant = f"; did you mean --{guess}?" if guess and name not in DENIED else ""
+    guess = "" if name in DENIED else nearest(name, known)
     allowed = " ".join(f"--{each}" for each in sorted(known))
-    raise Refused(Rule.FLAG, f"the flag {shown(written)} is not allowed{why}{meant}", allowed=allowed)
+    message = f"the flag {shown(written)} is not allowed{why}"
+    raise Refused(Rule.FLAG, message, allowed=allowed, nearest=guess and f"--{guess}")
 
 
 def _next(words: Iterator[str], flag: str) -> str:
@@ -124,17 +125,18 @@ def _next(words: Iterator[str], flag: str) -> str:
 
 
 def _no_such_verb(before: str, word: str) -> Refused:
-    if before:
-        second = sorted(name.partition(" ")[2] for name in VERBS if name.startswith(f"{before} "))
-        guess = nearest(word, second)
-        said = f"{before} {shown(word)} is not allowed" if word else f"{before} needs a second word"
-        meant = f"; did you mean `{before} {guess}`?" if guess else ""
-        return Refused(Rule.SUB_VERB, said + meant, allowed=", ".join(f"{before} {each}" for each in second))
+    rule, known, begin = Rule.VERB, _FIRST_WORDS, ""
     allowed = ", ".join(sorted(VERBS))
-    guess = nearest(word, _FIRST_WORDS)
     said = f"the verb {shown(word)} is not allowed" if word else "there is no verb"
-    if word in INSTEAD:
-        return Refused(Rule.VERB, f"the verb {word} is not allowed; nearest to it: {INSTEAD[word]}", allowed=allowed)
+    if before:
+        rule, begin = Rule.SUB_VERB, f"{before} "
+        known = sorted(name.partition(" ")[2] for name in VERBS if name.startswith(begin))
+        allowed = ", ".join(f"{begin}{each}" for each in known)
+        said = f"{begin}{shown(word)} is not allowed" if word else f"{before} needs a second word"
+    if (better := VERBS_INSTEAD.get(begin + word)) is not None:
+        message = f"the verb {begin}{word} is not allowed; nearest to it: {better}"
+        return Refused(rule, message, allowed=allowed, next_step=f"Use {better}.")
     if word == "kubectl":
         said = "the program's name is not part of the arguments"
-    return Refused(Rule.VERB, said + (f"; did you mean {guess}?" if guess else ""), allowed=allowed)
+    guess = nearest(word, known)
+    return Refused(rule, said, allowed=allowed, nearest=guess and begin + guess)

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from openline.policy.denial import Refused, Rule, shown
+from openline.policy.denial import Refused, Rule, nearest, shown
+from openline.policy.instead import IN_A_SHELL, TYPES_INSTEAD
 from openline.policy.selection import Selection
 
 TYPE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9.-]{0,190})?")
@@ -68,7 +69,8 @@ def types_named(arguments: Sequence[str]) -> Iterator[str]:
         raise Refused(Rule.ARGUMENTS, f"{len(types)} types are named", allowed=f"at most {MAX_TYPES}")
     for each in types:
         if TYPE.fullmatch(each) is None:
-            raise Refused(Rule.ARGUMENTS, f"{shown(each)} is no type of objects", allowed="pods, deployments.apps, …")
+            message = f"{shown(each)} is no type of objects{_without_shell(each)}"
+            raise Refused(Rule.ARGUMENTS, message, allowed="pods, deployments.apps, …")
         yield each
     for name in arguments[1:]:
         check_name(name)
@@ -87,7 +89,7 @@ def check_pair(argument: str) -> str:
 def check_name(name: str) -> None:
     """Raises Refused for what is no name of an object."""
     if NAME.fullmatch(name) is None or ".." in name:
-        message = f"{shown(name)} is no name of an object: no wildcards, paths or lists"
+        message = f"{shown(name)} is no name of an object: no wildcards, paths or lists{_without_shell(name)}"
         raise Refused(Rule.ARGUMENTS, message, allowed="letters, digits and -._:@~+")
 
 
@@ -98,10 +100,17 @@ def check_type(written: str, types: Selection) -> None:
     named = [base, *ALL] if base == "all" else [base]
     is_listed = types.allow is None or is_among(base, types.allow)
     if not is_listed or any(is_among(name, denied) for name in named):
-        allowed = f"every type but {', '.join(denied)}"
+        allowed, guess = f"every type but {', '.join(denied)}", ""
         if types.allow is not None:
-            allowed = ", ".join(name for name in types.allow if not is_among(name, denied))
-        raise Refused(Rule.RESOURCE, f"{shown(written)} may not be read here", allowed=allowed or "no type")
+            left = [name for name in types.allow if not is_among(name, denied)]
+            allowed, guess = ", ".join(left) or "no type", nearest(base, left)
+        better = next((why for name, why in TYPES_INSTEAD.items() if is_among(base, (name,))), "")
+        message = f"{shown(written)} may not be read here"
+        raise Refused(Rule.RESOURCE, message, allowed=allowed, nearest="" if better else guess, next_step=better)
+
+
+def _without_shell(word: str) -> str:
+    return "; and there is no shell here" if IN_A_SHELL.search(word) else ""
 
 
 def is_cluster_scoped(written: str) -> bool:

@@ -168,11 +168,6 @@ CLAMPS = {
 }  # fmt: skip
 MAX_CHUNK = 500
 MAX_LOG_REQUESTS = 20
-# What comes nearest to a verb that is not allowed, where its name does not tell.
-INSTEAD = {
-    "config": "auth whoami says who the executor is, cluster-info which cluster it asks",
-    "wait": "rollout status --timeout=…, or get again after a while, or get --watch on a streaming call",
-}
 
 _FILE, _ENDPOINT = "it names a file", "it names an endpoint, and the executor has one"
 _IDENTITY = "it names an identity or a credential, and the executor has one"

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterable
 
 from openline.policy.denial import Refused, Rule, nearest, shown
 from openline.policy.policy import Output
@@ -72,15 +71,11 @@ def _check_output(verb: str, value: str) -> str:
     if f"{form}=" in allowed and "=" in value:
         check_template(value)
         return value
-    guess = nearest(form, _without_equals(allowed))
-    meant = f"; did you mean {guess}?" if guess else ""
-    message = f"the output format {shown(form)} is not allowed for {verb}{meant}"
+    guess = nearest(form, [each.removesuffix("=") for each in allowed])
     formats = " ".join(f"{each}…" if each.endswith("=") else each for each in allowed)
-    raise Refused(Rule.OUTPUT, message, allowed=formats)
-
-
-def _without_equals(formats: Iterable[str]) -> list[str]:
-    return [each.removesuffix("=") for each in formats]
+    message = f"the output format {shown(form)} is not allowed for {verb}"
+    # With a template, whose own format was meant, there is its `=`.
+    raise Refused(Rule.OUTPUT, message, allowed=formats, nearest=f"{guess}=…" if f"{guess}=" in allowed else guess)
 
 
 def _at_most(value: str, most: int) -> str:

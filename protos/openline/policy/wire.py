@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from openline.errors import error
+from openline.errors import NEXT_STEP, error
 from openline.policy.denial import Denied
 from openline.policy.policy import Masking, Output, Policy
 from openline.policy.selection import Selection
@@ -18,6 +18,8 @@ MAX_NAME_CHARACTERS = 63
 def denied_error(denied: Denied) -> command_pb2.Error:
     """POLICY_DENIED, with the rule and what is allowed instead; nothing was executed."""
     metadata = {"rule": denied.rule.value, "allowed": denied.allowed}
+    more = {"nearest": denied.nearest, NEXT_STEP: denied.next_step}
+    metadata.update({name: value for name, value in more.items() if value})
     return error(Reason.POLICY_DENIED, denied.message, metadata=metadata)
 
 

@@ -24,59 +24,68 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from openline.v1 import command_pb2 as openline_dot_v1_dot_command__pb2
+from openline.v1 import overview_pb2 as openline_dot_v1_dot_overview__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\":\n\x08KeyQuota\x12\x1b\n\x13\x63ommands_per_minute\x18\x01 \x01(\r\x12\x11\n\tin_flight\x18\x02 \x01(\r\"\xcf\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05quota\x18\x07 \x01(\x0b\x32\x15.openline.v1.KeyQuota\"\x88\x01\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\x12\x0b\n\x03key\x18\x05 \x01(\t\x12$\n\x05quota\x18\x06 \x01(\x0b\x32\x15.openline.v1.KeyQuota\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"J\n\x12ListApiKeysRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"0\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r\"z\n\x10\x43\x61ncelAllRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05owner\x18\x02 \x01(\tH\x00\x12\x14\n\ncluster_id\x18\x03 \x01(\tH\x00\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08\x63lusters\x18\x05 \x03(\tB\x07\n\x05whose\"Z\n\x11\x43\x61ncelAllResponse\x12\x11\n\tcancelled\x18\x01 \x01(\r\x12\x1d\n\x15unreached_replica_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x63ommand_ids\x18\x03 \x03(\t\"\x9a\x03\n\nAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x12\n\ncommand_id\x18\x08 \x01(\t\x12\x0c\n\x04\x61rgv\x18\t \x03(\t\x12%\n\x07outcome\x18\n \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x0b \x01(\x05\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\'\n\x08\x65xecuted\x18\r \x01(\x0e\x32\x15.openline.v1.Executed\x12\x13\n\x0b\x65xecutor_id\x18\x0e \x01(\t\x12%\n\x07timings\x18\x0f \x01(\x0b\x32\x14.openline.v1.Timings\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x12\n\nreplica_id\x18\x11 \x01(\t\"\xbe\x01\n\x17ListAuditEntriesRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x18ListAuditEntriesResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.openline.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb2\x06\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponse\x12J\n\tCancelAll\x12\x1d.openline.v1.CancelAllRequest\x1a\x1e.openline.v1.CancelAllResponse\x12_\n\x10ListAuditEntries\x12$.openline.v1.ListAuditEntriesRequest\x1a%.openline.v1.ListAuditEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenline/v1/admin_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19openline/v1/command.proto\x1a\x1aopenline/v1/overview.proto\"\x95\x01\n\rExecutorToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x1a\x43reateExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x01\"`\n\x1b\x43reateExecutorTokenResponse\x12\x32\n\x0e\x65xecutor_token\x18\x01 \x01(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\r\n\x05token\x18\x02 \x01(\t\"V\n\x19ListExecutorTokensRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1aListExecutorTokensResponse\x12\x33\n\x0f\x65xecutor_tokens\x18\x01 \x03(\x0b\x32\x1a.openline.v1.ExecutorToken\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x1aRevokeExecutorTokenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\".\n\x1bRevokeExecutorTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\r\":\n\x08KeyQuota\x12\x1b\n\x13\x63ommands_per_minute\x18\x01 \x01(\r\x12\x11\n\tin_flight\x18\x02 \x01(\r\"\xcf\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x10\n\x08\x63lusters\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05quota\x18\x07 \x01(\x0b\x32\x15.openline.v1.KeyQuota\"\x88\x01\n\x13\x43reateApiKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x10\n\x08\x63lusters\x18\x03 \x03(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\x12\x0b\n\x03key\x18\x05 \x01(\t\x12$\n\x05quota\x18\x06 \x01(\x0b\x32\x15.openline.v1.KeyQuota\"I\n\x14\x43reateApiKeyResponse\x12$\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x13.openline.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"J\n\x12ListApiKeysRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x13ListApiKeysResponse\x12%\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x13.openline.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"D\n\x0c\x44rainRequest\x12\x10\n\x08spread_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nreplica_id\x18\x03 \x01(\t\"\"\n\rDrainResponse\x12\x11\n\texecutors\x18\x01 \x01(\r\"I\n\x0c\x43onversation\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"\xad\x01\n\x10\x43\x61ncelAllRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05owner\x18\x02 \x01(\tH\x00\x12\x14\n\ncluster_id\x18\x03 \x01(\tH\x00\x12\x31\n\x0c\x63onversation\x18\x06 \x01(\x0b\x32\x19.openline.v1.ConversationH\x00\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08\x63lusters\x18\x05 \x03(\tB\x07\n\x05whose\"Z\n\x11\x43\x61ncelAllResponse\x12\x11\n\tcancelled\x18\x01 \x01(\r\x12\x1d\n\x15unreached_replica_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x63ommand_ids\x18\x03 \x03(\t\"\x9a\x03\n\nAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12\x12\n\ncommand_id\x18\x08 \x01(\t\x12\x0c\n\x04\x61rgv\x18\t \x03(\t\x12%\n\x07outcome\x18\n \x01(\x0e\x32\x14.openline.v1.Outcome\x12\x11\n\texit_code\x18\x0b \x01(\x05\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\'\n\x08\x65xecuted\x18\r \x01(\x0e\x32\x15.openline.v1.Executed\x12\x13\n\x0b\x65xecutor_id\x18\x0e \x01(\t\x12%\n\x07timings\x18\x0f \x01(\x0b\x32\x14.openline.v1.Timings\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x12\n\nreplica_id\x18\x11 \x01(\t\"\xcd\x01\n\x17ListAuditEntriesRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\r\n\x05owner\x18\x07 \x01(\t\"]\n\x18ListAuditEntriesResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.openline.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x12SetLogLevelRequest\x12$\n\x05level\x18\x01 \x01(\x0e\x32\x15.openline.v1.LogLevel\x12\r\n\x05\x66or_s\x18\x02 \x01(\x01\x12\x12\n\nreplica_id\x18\x03 \x01(\t\"I\n\x13SetLogLevelResponse\x12\x13\n\x0breplica_ids\x18\x01 \x03(\t\x12\x1d\n\x15unreached_replica_ids\x18\x02 \x03(\t*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x32\xb0\x08\n\x0c\x41\x64minService\x12h\n\x13\x43reateExecutorToken\x12\'.openline.v1.CreateExecutorTokenRequest\x1a(.openline.v1.CreateExecutorTokenResponse\x12\x65\n\x12ListExecutorTokens\x12&.openline.v1.ListExecutorTokensRequest\x1a\'.openline.v1.ListExecutorTokensResponse\x12h\n\x13RevokeExecutorToken\x12\'.openline.v1.RevokeExecutorTokenRequest\x1a(.openline.v1.RevokeExecutorTokenResponse\x12S\n\x0c\x43reateApiKey\x12 .openline.v1.CreateApiKeyRequest\x1a!.openline.v1.CreateApiKeyResponse\x12P\n\x0bListApiKeys\x12\x1f.openline.v1.ListApiKeysRequest\x1a .openline.v1.ListApiKeysResponse\x12S\n\x0cRevokeApiKey\x12 .openline.v1.RevokeApiKeyRequest\x1a!.openline.v1.RevokeApiKeyResponse\x12>\n\x05\x44rain\x12\x19.openline.v1.DrainRequest\x1a\x1a.openline.v1.DrainResponse\x12P\n\x0bGetOverview\x12\x1f.openline.v1.GetOverviewRequest\x1a .openline.v1.GetOverviewResponse\x12X\n\rWatchOverview\x12!.openline.v1.WatchOverviewRequest\x1a\".openline.v1.WatchOverviewResponse0\x01\x12J\n\tCancelAll\x12\x1d.openline.v1.CancelAllRequest\x1a\x1e.openline.v1.CancelAllResponse\x12_\n\x10ListAuditEntries\x12$.openline.v1.ListAuditEntriesRequest\x1a%.openline.v1.ListAuditEntriesResponse\x12P\n\x0bSetLogLevel\x12\x1f.openline.v1.SetLogLevelRequest\x1a .openline.v1.SetLogLevelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openline.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXECUTORTOKEN']._serialized_start=109
-  _globals['_EXECUTORTOKEN']._serialized_end=258
-  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_start=260
-  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_end=338
-  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_start=340
-  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_end=436
-  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_start=438
-  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_end=524
-  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_start=526
-  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_end=632
-  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_start=634
-  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=700
-  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=702
-  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=748
-  _globals['_KEYQUOTA']._serialized_start=750
-  _globals['_KEYQUOTA']._serialized_end=808
-  _globals['_APIKEY']._serialized_start=811
-  _globals['_APIKEY']._serialized_end=1018
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1021
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1157
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1159
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1232
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1234
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1308
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1310
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1395
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1397
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1434
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1436
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1458
-  _globals['_DRAINREQUEST']._serialized_start=1460
-  _globals['_DRAINREQUEST']._serialized_end=1508
-  _globals['_DRAINRESPONSE']._serialized_start=1510
-  _globals['_DRAINRESPONSE']._serialized_end=1544
-  _globals['_CANCELALLREQUEST']._serialized_start=1546
-  _globals['_CANCELALLREQUEST']._serialized_end=1668
-  _globals['_CANCELALLRESPONSE']._serialized_start=1670
-  _globals['_CANCELALLRESPONSE']._serialized_end=1760
-  _globals['_AUDITENTRY']._serialized_start=1763
-  _globals['_AUDITENTRY']._serialized_end=2173
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2176
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2366
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2368
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2461
-  _globals['_ADMINSERVICE']._serialized_start=2464
-  _globals['_ADMINSERVICE']._serialized_end=3282
+  _globals['_LOGLEVEL']._serialized_start=2823
+  _globals['_LOGLEVEL']._serialized_end=2945
+  _globals['_EXECUTORTOKEN']._serialized_start=137
+  _globals['_EXECUTORTOKEN']._serialized_end=286
+  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_start=288
+  _globals['_CREATEEXECUTORTOKENREQUEST']._serialized_end=366
+  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_start=368
+  _globals['_CREATEEXECUTORTOKENRESPONSE']._serialized_end=464
+  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_start=466
+  _globals['_LISTEXECUTORTOKENSREQUEST']._serialized_end=552
+  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_start=554
+  _globals['_LISTEXECUTORTOKENSRESPONSE']._serialized_end=660
+  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_start=662
+  _globals['_REVOKEEXECUTORTOKENREQUEST']._serialized_end=728
+  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_start=730
+  _globals['_REVOKEEXECUTORTOKENRESPONSE']._serialized_end=776
+  _globals['_KEYQUOTA']._serialized_start=778
+  _globals['_KEYQUOTA']._serialized_end=836
+  _globals['_APIKEY']._serialized_start=839
+  _globals['_APIKEY']._serialized_end=1046
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1049
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1185
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1187
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1260
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1262
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1336
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1338
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1423
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1425
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1462
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1464
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1486
+  _globals['_DRAINREQUEST']._serialized_start=1488
+  _globals['_DRAINREQUEST']._serialized_end=1556
+  _globals['_DRAINRESPONSE']._serialized_start=1558
+  _globals['_DRAINRESPONSE']._serialized_end=1592
+  _globals['_CONVERSATION']._serialized_start=1594
+  _globals['_CONVERSATION']._serialized_end=1667
+  _globals['_CANCELALLREQUEST']._serialized_start=1670
+  _globals['_CANCELALLREQUEST']._serialized_end=1843
+  _globals['_CANCELALLRESPONSE']._serialized_start=1845
+  _globals['_CANCELALLRESPONSE']._serialized_end=1935
+  _globals['_AUDITENTRY']._serialized_start=1938
+  _globals['_AUDITENTRY']._serialized_end=2348
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2351
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2556
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2558
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2651
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=2653
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=2746
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=2748
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=2821
+  _globals['_ADMINSERVICE']._serialized_start=2948
+  _globals['_ADMINSERVICE']._serialized_end=4020
 # @@protoc_insertion_point(module_scope)

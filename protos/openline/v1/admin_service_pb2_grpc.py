@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from openline.v1 import admin_service_pb2 as openline_dot_v1_dot_admin__service__pb2
+from openline.v1 import overview_pb2 as openline_dot_v1_dot_overview__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Issues and revokes credentials, moves executors off a replica, stops commands, and tells who did what. All of it needs the
+    """Issues and revokes credentials, shows what there is, moves executors off a replica, stops commands, tells who did what. All of it needs the
     admin scope but ListAuditEntries, which needs the audit scope. A secret is answered once, when it is made; only its
     SHA-256 is stored. An admin whose key sees only some clusters has to do with those alone: nothing here tells it of others.
     """
@@ -72,6 +73,16 @@ class AdminServiceStub:
                 request_serializer=openline_dot_v1_dot_admin__service__pb2.DrainRequest.SerializeToString,
                 response_deserializer=openline_dot_v1_dot_admin__service__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.GetOverview = channel.unary_unary(
+                '/openline.v1.AdminService/GetOverview',
+                request_serializer=openline_dot_v1_dot_overview__pb2.GetOverviewRequest.SerializeToString,
+                response_deserializer=openline_dot_v1_dot_overview__pb2.GetOverviewResponse.FromString,
+                _registered_method=True)
+        self.WatchOverview = channel.unary_stream(
+                '/openline.v1.AdminService/WatchOverview',
+                request_serializer=openline_dot_v1_dot_overview__pb2.WatchOverviewRequest.SerializeToString,
+                response_deserializer=openline_dot_v1_dot_overview__pb2.WatchOverviewResponse.FromString,
+                _registered_method=True)
         self.CancelAll = channel.unary_unary(
                 '/openline.v1.AdminService/CancelAll',
                 request_serializer=openline_dot_v1_dot_admin__service__pb2.CancelAllRequest.SerializeToString,
@@ -82,10 +93,15 @@ class AdminServiceStub:
                 request_serializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
                 response_deserializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/openline.v1.AdminService/SetLogLevel',
+                request_serializer=openline_dot_v1_dot_admin__service__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=openline_dot_v1_dot_admin__service__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """Issues and revokes credentials, moves executors off a replica, stops commands, and tells who did what. All of it needs the
+    """Issues and revokes credentials, shows what there is, moves executors off a replica, stops commands, tells who did what. All of it needs the
     admin scope but ListAuditEntries, which needs the audit scope. A secret is answered once, when it is made; only its
     SHA-256 is stored. An admin whose key sees only some clusters has to do with those alone: nothing here tells it of others.
     """
@@ -132,16 +148,31 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Sends GoAway to this replica's executors, spread over a time, and takes no new ones until it is restarted. It goes on
-        to serve callers. Answers at once with how many are to move. For keys that see every cluster.
+        """Sends GoAway to a replica's executors, spread over a time; it takes no new ones until it is restarted, and goes on to
+        serve callers. Answers at once with how many are to move. For keys that see every cluster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOverview(self, request, context):
+        """Looks at all replicas at once, and at the clusters and commands that the key sees. One that does not answer is shown as
+        such.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOverview(self, request, context):
+        """The same again and again, until the caller leaves. Whoever reads slowly is sent the newest one next.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelAll(self, request, context):
-        """Cancels every command of a session, an owner or a cluster, on every replica: those that run, wait, or are about to be
-        placed. It is no ban: what is asked for afterwards runs.
+        """Cancels every command of a session, an owner, a cluster or a conversation, on every replica: those that run, wait, or
+        are about to be placed. It is no ban: what is asked for afterwards runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +180,13 @@ class AdminServiceServicer:
 
     def ListAuditEntries(self, request, context):
         """Shows the audit trail, of all owners and replicas, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLogLevel(self, request, context):
+        """Changes for a while how much replicas log. For keys that see every cluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +230,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=openline_dot_v1_dot_admin__service__pb2.DrainRequest.FromString,
                     response_serializer=openline_dot_v1_dot_admin__service__pb2.DrainResponse.SerializeToString,
             ),
+            'GetOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverview,
+                    request_deserializer=openline_dot_v1_dot_overview__pb2.GetOverviewRequest.FromString,
+                    response_serializer=openline_dot_v1_dot_overview__pb2.GetOverviewResponse.SerializeToString,
+            ),
+            'WatchOverview': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOverview,
+                    request_deserializer=openline_dot_v1_dot_overview__pb2.WatchOverviewRequest.FromString,
+                    response_serializer=openline_dot_v1_dot_overview__pb2.WatchOverviewResponse.SerializeToString,
+            ),
             'CancelAll': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelAll,
                     request_deserializer=openline_dot_v1_dot_admin__service__pb2.CancelAllRequest.FromString,
@@ -202,6 +250,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.FromString,
                     response_serializer=openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=openline_dot_v1_dot_admin__service__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=openline_dot_v1_dot_admin__service__pb2.SetLogLevelResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'openline.v1.AdminService', rpc_method_handlers)
@@ -211,7 +264,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Issues and revokes credentials, moves executors off a replica, stops commands, and tells who did what. All of it needs the
+    """Issues and revokes credentials, shows what there is, moves executors off a replica, stops commands, tells who did what. All of it needs the
     admin scope but ListAuditEntries, which needs the audit scope. A secret is answered once, when it is made; only its
     SHA-256 is stored. An admin whose key sees only some clusters has to do with those alone: nothing here tells it of others.
     """
@@ -406,6 +459,60 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
+    def GetOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openline.v1.AdminService/GetOverview',
+            openline_dot_v1_dot_overview__pb2.GetOverviewRequest.SerializeToString,
+            openline_dot_v1_dot_overview__pb2.GetOverviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/openline.v1.AdminService/WatchOverview',
+            openline_dot_v1_dot_overview__pb2.WatchOverviewRequest.SerializeToString,
+            openline_dot_v1_dot_overview__pb2.WatchOverviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelAll(request,
             target,
             options=(),
@@ -449,6 +556,33 @@ class AdminService:
             '/openline.v1.AdminService/ListAuditEntries',
             openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesRequest.SerializeToString,
             openline_dot_v1_dot_admin__service__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openline.v1.AdminService/SetLogLevel',
+            openline_dot_v1_dot_admin__service__pb2.SetLogLevelRequest.SerializeToString,
+            openline_dot_v1_dot_admin__service__pb2.SetLogLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,7 @@ class ConnectedExecutor(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     REPLICA_ADDRESS_FIELD_NUMBER: _builtins.int
     MOVING_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     instance_id: _builtins.str
     replica_id: _builtins.str
@@ -91,6 +92,8 @@ class ConnectedExecutor(_message.Message):
     """Where other replicas reach the one that holds its connection, HOST:PORT."""
     moving: _builtins.bool
     """It was told to move to another replica and has not arrived there: it is about to."""
+    attempt: _builtins.int
+    """Which of its process's streams the connection is; zero if the process does not count them."""
     @_builtins.property
     def connected_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -111,10 +114,11 @@ class ConnectedExecutor(_message.Message):
         running: _builtins.int = ...,
         replica_address: _builtins.str = ...,
         moving: _builtins.bool = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected_at", b"connected_at", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected_at", b"connected_at", "epoch", b"epoch", "executor_id", b"executor_id", "instance_id", b"instance_id", "max_concurrency", b"max_concurrency", "moving", b"moving", "replica_address", b"replica_address", "replica_id", b"replica_id", "running", b"running", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "capabilities", b"capabilities", "connected_at", b"connected_at", "epoch", b"epoch", "executor_id", b"executor_id", "instance_id", b"instance_id", "max_concurrency", b"max_concurrency", "moving", b"moving", "replica_address", b"replica_address", "replica_id", b"replica_id", "running", b"running", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,6 +116,30 @@ EXECUTED_YES: Executed.ValueType  # 2
 EXECUTED_UNKNOWN: Executed.ValueType  # 3
 Global___Executed: _TypeAlias = Executed  # noqa: Y015
 
+class _ServedFrom:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ServedFromEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServedFrom.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SERVED_FROM_UNSPECIFIED: _ServedFrom.ValueType  # 0
+    """The command's own."""
+    SERVED_FROM_SHARED: _ServedFrom.ValueType  # 1
+    """That of an identical command, which ran when this one was asked for."""
+    SERVED_FROM_CACHE: _ServedFrom.ValueType  # 2
+    """That of an identical command, which had ended a moment before."""
+
+class ServedFrom(_ServedFrom, metaclass=_ServedFromEnumTypeWrapper):
+    """Whose run an answer is."""
+
+SERVED_FROM_UNSPECIFIED: ServedFrom.ValueType  # 0
+"""The command's own."""
+SERVED_FROM_SHARED: ServedFrom.ValueType  # 1
+"""That of an identical command, which ran when this one was asked for."""
+SERVED_FROM_CACHE: ServedFrom.ValueType  # 2
+"""That of an identical command, which had ended a moment before."""
+Global___ServedFrom: _TypeAlias = ServedFrom  # noqa: Y015
+
 class _OutputSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -372,6 +396,10 @@ class CommandResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     MASKED_VALUES_FIELD_NUMBER: _builtins.int
     BOUNDED_FIELD_NUMBER: _builtins.int
+    SERVED_FROM_FIELD_NUMBER: _builtins.int
+    RUN_BY_COMMAND_ID_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     cluster_id: _builtins.str
     executor_id: _builtins.str
@@ -384,6 +412,16 @@ class CommandResult(_message.Message):
     stderr: _builtins.bytes
     masked_values: _builtins.int
     """As the executor says it in Finished."""
+    served_from: Global___ServedFrom.ValueType
+    """Of one that is not the command's own run, `total_s` alone is the command's, and the other timings are that run's."""
+    run_by_command_id: _builtins.str
+    """The command that ran, if that is another one."""
+    age_s: _builtins.float
+    """That run was sent to its executor so long before this command was asked for: what it saw is older by as much at most."""
+    hint: _builtins.str
+    """One sentence for whoever asked, where the same was asked before, again and again, and came out the same. Of one that
+    was forwarded it is in the answer alone, and not in what is stored.
+    """
     @_builtins.property
     def stdout_summary(self) -> Global___OutputSummary: ...
     @_builtins.property
@@ -426,10 +464,14 @@ class CommandResult(_message.Message):
         error: Global___Error | None = ...,
         masked_values: _builtins.int = ...,
         bounded: _abc.Iterable[_builtins.str] | None = ...,
+        served_from: Global___ServedFrom.ValueType = ...,
+        run_by_command_id: _builtins.str = ...,
+        age_s: _builtins.float = ...,
+        hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "observed_at", b"observed_at", "stderr_summary", b"stderr_summary", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded", b"bounded", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "error", b"error", "executor_id", b"executor_id", "exit_code", b"exit_code", "masked_values", b"masked_values", "observed_at", b"observed_at", "outcome", b"outcome", "session_id", b"session_id", "stderr", b"stderr", "stderr_summary", b"stderr_summary", "stdout", b"stdout", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bounded", b"bounded", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "error", b"error", "executor_id", b"executor_id", "exit_code", b"exit_code", "hint", b"hint", "masked_values", b"masked_values", "observed_at", b"observed_at", "outcome", b"outcome", "run_by_command_id", b"run_by_command_id", "served_from", b"served_from", "session_id", b"session_id", "stderr", b"stderr", "stderr_summary", b"stderr_summary", "stdout", b"stdout", "stdout_summary", b"stdout_summary", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,6 +496,7 @@ class Command(_message.Message):
     NEXT_SEQ_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
     FIRST_SEQ_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     cluster_id: _builtins.str
     session_id: _builtins.str
@@ -481,6 +524,12 @@ class Command(_message.Message):
         doubled, and one more for stderr. Empty when some of it is not there any more, or the frames were very many.
         """
 
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the key that asked: its result is given again, for an idempotency key or a command_id, to keys with the same. Empty
+        in lists, and of a version before 0.2.
+        """
+
     def __init__(
         self,
         *,
@@ -497,10 +546,11 @@ class Command(_message.Message):
         next_seq: _builtins.int = ...,
         frames: _abc.Iterable[_builtins.int] | None = ...,
         first_seq: _builtins.int = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "first_seq", b"first_seq", "frames", b"frames", "live", b"live", "next_seq", b"next_seq", "owner", b"owner", "result", b"result", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "created_at", b"created_at", "first_seq", b"first_seq", "frames", b"frames", "live", b"live", "next_seq", b"next_seq", "owner", b"owner", "result", b"result", "scopes", b"scopes", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

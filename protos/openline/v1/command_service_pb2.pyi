@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from openline.v1 import command_pb2 as _command_pb2
 from openline.v1 import executor_service_pb2 as _executor_service_pb2
 import builtins as _builtins
@@ -20,6 +21,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CommandOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CommandOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMMAND_ORDER_UNSPECIFIED: _CommandOrder.ValueType  # 0
+    """As newest first."""
+    COMMAND_ORDER_NEWEST_FIRST: _CommandOrder.ValueType  # 1
+    COMMAND_ORDER_OLDEST_FIRST: _CommandOrder.ValueType  # 2
+    """As a conversation is read."""
+
+class CommandOrder(_CommandOrder, metaclass=_CommandOrderEnumTypeWrapper):
+    """By the commands' ids, which is by when they were asked for."""
+
+COMMAND_ORDER_UNSPECIFIED: CommandOrder.ValueType  # 0
+"""As newest first."""
+COMMAND_ORDER_NEWEST_FIRST: CommandOrder.ValueType  # 1
+COMMAND_ORDER_OLDEST_FIRST: CommandOrder.ValueType  # 2
+"""As a conversation is read."""
+Global___CommandOrder: _TypeAlias = CommandOrder  # noqa: Y015
 
 @_typing.final
 class ExecuteRequest(_message.Message):
@@ -38,6 +61,7 @@ class ExecuteRequest(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     ATTACH_FIELD_NUMBER: _builtins.int
     WITHOUT_OUTPUT_FIELD_NUMBER: _builtins.int
+    MAX_AGE_S_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     timeout_s: _builtins.float
     """How long the command may take, from the request's arrival; 1..3600, zero means 10."""
@@ -48,7 +72,9 @@ class ExecuteRequest(_message.Message):
     command_id: _builtins.str
     """Optional: a UUIDv7 of the caller's choice."""
     idempotency_key: _builtins.str
-    """Optional: the same key again gives the same command. Scoped to the API key's owner."""
+    """Optional: the same key again gives the same command. Scoped to the API key's owner; for a key with other scopes it is
+    another request.
+    """
     wait_for_cluster_s: _builtins.float
     """How long to wait for an absent cluster, apart from timeout_s. Zero: be told at once."""
     cancel_on_disconnect: _builtins.bool
@@ -61,6 +87,11 @@ class ExecuteRequest(_message.Message):
     """
     without_output: _builtins.bool
     """Of a stream: no output as it comes. What is kept of it is in the result all the same."""
+    max_age_s: _builtins.float
+    """How old the answer may be: that of an identical command will do which was sent to its executor no longer ago than this,
+    and runs or has succeeded. Zero: a run of its own. Absent: as the broker is set; more than 5 counts as 5. A call that
+    reads output as it comes always has a run of its own.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Without the program: ["get", "pods", "-n", "shop"]."""
@@ -83,12 +114,15 @@ class ExecuteRequest(_message.Message):
         traceparent: _builtins.str = ...,
         attach: _builtins.bool = ...,
         without_output: _builtins.bool = ...,
+        max_age_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["output_limits", b"output_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age_s", b"_max_age_s", "max_age_s", b"max_age_s", "output_limits", b"output_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "attach", b"attach", "cancel_on_disconnect", b"cancel_on_disconnect", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent", "wait_for_cluster_s", b"wait_for_cluster_s", "without_output", b"without_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age_s", b"_max_age_s", "argv", b"argv", "attach", b"attach", "cancel_on_disconnect", b"cancel_on_disconnect", "cluster_id", b"cluster_id", "command_id", b"command_id", "correlation_id", b"correlation_id", "idempotency_key", b"idempotency_key", "max_age_s", b"max_age_s", "output_limits", b"output_limits", "session_id", b"session_id", "timeout_s", b"timeout_s", "traceparent", b"traceparent", "wait_for_cluster_s", b"wait_for_cluster_s", "without_output", b"without_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_age_s: _TypeAlias = _typing.Literal["max_age_s"]  # noqa: Y015
+    _WhichOneofArgType__max_age_s: _TypeAlias = _typing.Literal["_max_age_s", b"_max_age_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_s) -> _WhichOneofReturnType__max_age_s | None: ...
 
 Global___ExecuteRequest: _TypeAlias = ExecuteRequest  # noqa: Y015
 
@@ -138,7 +172,9 @@ class QuotaState(_message.Message):
     WINDOW_S_FIELD_NUMBER: _builtins.int
     RESET_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"commands": in a window of time; "in-flight": at one time."""
+    """"commands": in a window of time; "in-flight": at one time. The same with "conversation-" before it is of the session or
+    correlation id alone.
+    """
     limit: _builtins.int
     remaining: _builtins.int
     window_s: _builtins.float
@@ -373,18 +409,23 @@ class PipeHello(_message.Message):
 
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    MAX_PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """The lowest that the caller speaks; see ExecutorService, where it is the same."""
     client: _builtins.str
     """For the logs: "openline-gateway/0.1.0"."""
+    max_protocol_version: _builtins.int
+    """The highest that the caller speaks; zero for no other one than protocol_version."""
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         client: _builtins.str = ...,
+        max_protocol_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "max_protocol_version", b"max_protocol_version", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,6 +441,7 @@ class PipeWelcome(_message.Message):
     HEARTBEAT_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     PEER_PROOF_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """What is spoken from here on."""
     replica_id: _builtins.str
     heartbeat_interval_s: _builtins.float
     heartbeat_timeout_s: _builtins.float
@@ -443,7 +485,14 @@ class Forwarded(_message.Message):
 
     ORIGIN_REPLICA_ID_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    SHARE_S_FIELD_NUMBER: _builtins.int
+    CACHE_S_FIELD_NUMBER: _builtins.int
     origin_replica_id: _builtins.str
+    share_s: _builtins.float
+    """How long ago an identical command may have been sent to the executor for this one to share its result: while it runs,
+    and when it has succeeded. Zero: not at all. They take the place of the request's max_age_s.
+    """
+    cache_s: _builtins.float
     @_builtins.property
     def identity(self) -> _executor_service_pb2.Identity:
         """As the origin checked it."""
@@ -453,10 +502,12 @@ class Forwarded(_message.Message):
         *,
         origin_replica_id: _builtins.str = ...,
         identity: _executor_service_pb2.Identity | None = ...,
+        share_s: _builtins.float = ...,
+        cache_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "origin_replica_id", b"origin_replica_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_s", b"cache_s", "identity", b"identity", "origin_replica_id", b"origin_replica_id", "share_s", b"share_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,18 +562,22 @@ class WatchCommandRequest(_message.Message):
 
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     FROM_SEQ_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     from_seq: _builtins.int
     """The first output seq wanted."""
+    traceparent: _builtins.str
+    """W3C trace context."""
     def __init__(
         self,
         *,
         command_id: _builtins.str = ...,
         from_seq: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "from_seq", b"from_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "from_seq", b"from_seq", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,17 +609,21 @@ class CancelCommandRequest(_message.Message):
 
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     why: _builtins.str
+    traceparent: _builtins.str
+    """W3C trace context."""
     def __init__(
         self,
         *,
         command_id: _builtins.str = ...,
         why: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "traceparent", b"traceparent", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -575,20 +634,84 @@ class CancelCommandResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
     state: _command_pb2.CommandState.ValueType
     """The state when the request was taken; a command that is done was not changed."""
+    correlation_id: _builtins.str
+    """Of the command, so that whoever passes this on can say in its log what it was about."""
     def __init__(
         self,
         *,
         state: _command_pb2.CommandState.ValueType = ...,
+        correlation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelCommandResponse: _TypeAlias = CancelCommandResponse  # noqa: Y015
+
+@_typing.final
+class CancelCommandsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    correlation_id: _builtins.str
+    reason: _builtins.str
+    """For those who asked for the commands, and the audit trail: at most 200 printable characters."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "correlation_id", b"correlation_id", "session_id", b"session_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "correlation_id", b"correlation_id", "reason", b"reason", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_conversation: _TypeAlias = _typing.Literal["session_id", "correlation_id"]  # noqa: Y015
+    _WhichOneofArgType_conversation: _TypeAlias = _typing.Literal["conversation", b"conversation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_conversation) -> _WhichOneofReturnType_conversation | None: ...
+
+Global___CancelCommandsRequest: _TypeAlias = CancelCommandsRequest  # noqa: Y015
+
+@_typing.final
+class CancelCommandsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    UNREACHED_REPLICA_IDS_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.int
+    """Commands that had not ended."""
+    incomplete: _builtins.bool
+    """There are such replicas, which may have some left: ask again."""
+    @_builtins.property
+    def unreached_replica_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For keys with the scope admin: replicas that did not answer, or are too old to be asked for this. Of one that Redis has
+        forgotten, the address.
+        """
+
+    def __init__(
+        self,
+        *,
+        cancelled: _builtins.int = ...,
+        unreached_replica_ids: _abc.Iterable[_builtins.str] | None = ...,
+        incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "incomplete", b"incomplete", "unreached_replica_ids", b"unreached_replica_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelCommandsResponse: _TypeAlias = CancelCommandsResponse  # noqa: Y015
 
 @_typing.final
 class ListCommandsRequest(_message.Message):
@@ -600,6 +723,8 @@ class ListCommandsRequest(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """All that are given must fit."""
     session_id: _builtins.str
@@ -607,6 +732,9 @@ class ListCommandsRequest(_message.Message):
     page_size: _builtins.int
     """1..1000, zero means 100."""
     page_token: _builtins.str
+    order: Global___CommandOrder.ValueType
+    owner: _builtins.str
+    """Whose; empty means the caller's own, or those of the session. Others' are for callers with the scope admin."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """By the commands' created_at."""
@@ -620,10 +748,12 @@ class ListCommandsRequest(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order: Global___CommandOrder.ValueType = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "correlation_id", b"correlation_id", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "correlation_id", b"correlation_id", "order", b"order", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,8 +765,13 @@ class ListCommandsResponse(_message.Message):
 
     COMMANDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page. A page may have fewer commands than asked for, or none, and not be the last."""
+    order: Global___CommandOrder.ValueType
+    """In which it is, and the request's owner. A replica that is older than the request's fields does not say."""
+    owner: _builtins.str
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
         """Without output, and with the first 2 KiB of the argv. The state of one that runs on another replica is as it was when
@@ -648,10 +783,12 @@ class ListCommandsResponse(_message.Message):
         *,
         commands: _abc.Iterable[_command_pb2.Command] | None = ...,
         next_page_token: _builtins.str = ...,
+        order: Global___CommandOrder.ValueType = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "next_page_token", b"next_page_token", "order", b"order", "owner", b"owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

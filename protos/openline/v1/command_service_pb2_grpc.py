@@ -78,6 +78,11 @@ class CommandServiceStub:
                 request_serializer=openline_dot_v1_dot_command__service__pb2.CancelCommandRequest.SerializeToString,
                 response_deserializer=openline_dot_v1_dot_command__service__pb2.CancelCommandResponse.FromString,
                 _registered_method=True)
+        self.CancelCommands = channel.unary_unary(
+                '/openline.v1.CommandService/CancelCommands',
+                request_serializer=openline_dot_v1_dot_command__service__pb2.CancelCommandsRequest.SerializeToString,
+                response_deserializer=openline_dot_v1_dot_command__service__pb2.CancelCommandsResponse.FromString,
+                _registered_method=True)
         self.ListCommands = channel.unary_unary(
                 '/openline.v1.CommandService/ListCommands',
                 request_serializer=openline_dot_v1_dot_command__service__pb2.ListCommandsRequest.SerializeToString,
@@ -146,9 +151,17 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelCommands(self, request, context):
+        """Cancels every command of one of the key's owner's conversations, on every replica: those that run, wait, or are about
+        to be placed. It is no ban: what is asked for afterwards runs. Those of clusters that the key does not see are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCommands(self, request, context):
-        """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
-        behind the answers, so the newest may be missing for a moment.
+        """Lists recent commands of the key's owner, newest first if nothing else is said; an admin sees those of any session by
+        its id. It is written behind the answers, so the newest may be missing for a moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +199,11 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.CancelCommand,
                     request_deserializer=openline_dot_v1_dot_command__service__pb2.CancelCommandRequest.FromString,
                     response_serializer=openline_dot_v1_dot_command__service__pb2.CancelCommandResponse.SerializeToString,
+            ),
+            'CancelCommands': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelCommands,
+                    request_deserializer=openline_dot_v1_dot_command__service__pb2.CancelCommandsRequest.FromString,
+                    response_serializer=openline_dot_v1_dot_command__service__pb2.CancelCommandsResponse.SerializeToString,
             ),
             'ListCommands': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCommands,
@@ -369,6 +387,33 @@ class CommandService:
             '/openline.v1.CommandService/CancelCommand',
             openline_dot_v1_dot_command__service__pb2.CancelCommandRequest.SerializeToString,
             openline_dot_v1_dot_command__service__pb2.CancelCommandResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelCommands(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openline.v1.CommandService/CancelCommands',
+            openline_dot_v1_dot_command__service__pb2.CancelCommandsRequest.SerializeToString,
+            openline_dot_v1_dot_command__service__pb2.CancelCommandsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,9 +63,13 @@ class CommandServiceStub:
     """Attaches to a command: its events from an output seq on, then its result."""
     CancelCommand: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CancelCommandRequest, _command_service_pb2.CancelCommandResponse]
     """Asks for a command to be stopped. Idempotent: a command that is done stays as it is."""
+    CancelCommands: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CancelCommandsRequest, _command_service_pb2.CancelCommandsResponse]
+    """Cancels every command of one of the key's owner's conversations, on every replica: those that run, wait, or are about
+    to be placed. It is no ban: what is asked for afterwards runs. Those of clusters that the key does not see are left out.
+    """
     ListCommands: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ListCommandsRequest, _command_service_pb2.ListCommandsResponse]
-    """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
-    behind the answers, so the newest may be missing for a moment.
+    """Lists recent commands of the key's owner, newest first if nothing else is said; an admin sees those of any session by
+    its id. It is written behind the answers, so the newest may be missing for a moment.
     """
 
 @_typing.type_check_only
@@ -103,9 +107,13 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """Attaches to a command: its events from an output seq on, then its result."""
     CancelCommand: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CancelCommandRequest, _command_service_pb2.CancelCommandResponse]  # type: ignore[assignment]
     """Asks for a command to be stopped. Idempotent: a command that is done stays as it is."""
+    CancelCommands: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CancelCommandsRequest, _command_service_pb2.CancelCommandsResponse]  # type: ignore[assignment]
+    """Cancels every command of one of the key's owner's conversations, on every replica: those that run, wait, or are about
+    to be placed. It is no ban: what is asked for afterwards runs. Those of clusters that the key does not see are left out.
+    """
     ListCommands: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ListCommandsRequest, _command_service_pb2.ListCommandsResponse]  # type: ignore[assignment]
-    """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
-    behind the answers, so the newest may be missing for a moment.
+    """Lists recent commands of the key's owner, newest first if nothing else is said; an admin sees those of any session by
+    its id. It is written behind the answers, so the newest may be missing for a moment.
     """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -178,13 +186,23 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks for a command to be stopped. Idempotent: a command that is done stays as it is."""
 
     @_abc_1.abstractmethod
+    def CancelCommands(
+        self,
+        request: _command_service_pb2.CancelCommandsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.CancelCommandsResponse, _abc.Awaitable[_command_service_pb2.CancelCommandsResponse]]:
+        """Cancels every command of one of the key's owner's conversations, on every replica: those that run, wait, or are about
+        to be placed. It is no ban: what is asked for afterwards runs. Those of clusters that the key does not see are left out.
+        """
+
+    @_abc_1.abstractmethod
     def ListCommands(
         self,
         request: _command_service_pb2.ListCommandsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ListCommandsResponse, _abc.Awaitable[_command_service_pb2.ListCommandsResponse]]:
-        """Lists recent commands of the key's owner, newest first; an admin sees those of any session by its id. It is written
-        behind the answers, so the newest may be missing for a moment.
+        """Lists recent commands of the key's owner, newest first if nothing else is said; an admin sees those of any session by
+        its id. It is written behind the answers, so the newest may be missing for a moment.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -217,7 +217,10 @@ class Hello(_message.Message):
     UNACKED_IDS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     LAST_EPOCH_FIELD_NUMBER: _builtins.int
+    MAX_PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """The lowest that the executor speaks. A broker of 0.1.0 takes nothing but 1 here, and does not know of a highest."""
     cluster_id: _builtins.str
     executor_id: _builtins.str
     """Stable over restarts: a host or pod name."""
@@ -226,6 +229,12 @@ class Hello(_message.Message):
     max_concurrency: _builtins.int
     last_epoch: _builtins.int
     """The highest epoch that any Welcome has given this process; zero before the first."""
+    max_protocol_version: _builtins.int
+    """The highest protocol version that the executor speaks; zero for no other one than protocol_version."""
+    attempt: _builtins.int
+    """Which of this process's streams it is, to whichever broker, counted from 1; zero if the process does not count. A
+    process gives one up before it opens the next, so a broker that has heard of a higher one refuses this one.
+    """
     @_builtins.property
     def capabilities(self) -> Global___Capabilities: ...
     @_builtins.property
@@ -256,10 +265,12 @@ class Hello(_message.Message):
         unacked_ids: _abc.Iterable[_builtins.str] | None = ...,
         held: _abc.Iterable[Global___HeldCommand] | None = ...,
         last_epoch: _builtins.int = ...,
+        max_protocol_version: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "cluster_id", b"cluster_id", "executor_id", b"executor_id", "held", b"held", "in_flight_ids", b"in_flight_ids", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "max_concurrency", b"max_concurrency", "protocol_version", b"protocol_version", "unacked_ids", b"unacked_ids", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "capabilities", b"capabilities", "cluster_id", b"cluster_id", "executor_id", b"executor_id", "held", b"held", "in_flight_ids", b"in_flight_ids", "instance_id", b"instance_id", "last_epoch", b"last_epoch", "max_concurrency", b"max_concurrency", "max_protocol_version", b"max_protocol_version", "protocol_version", b"protocol_version", "unacked_ids", b"unacked_ids", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,19 +447,23 @@ class Versions(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     KUBECTL_FIELD_NUMBER: _builtins.int
     KUBERNETES_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     executor: _builtins.str
     kubectl: _builtins.str
     kubernetes: _builtins.str
+    protocol: _builtins.int
+    """The protocol version that is spoken on the executor's stream. The broker's word, whatever the executor says."""
     def __init__(
         self,
         *,
         executor: _builtins.str = ...,
         kubectl: _builtins.str = ...,
         kubernetes: _builtins.str = ...,
+        protocol: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "kubectl", b"kubectl", "kubernetes", b"kubernetes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "kubectl", b"kubectl", "kubernetes", b"kubernetes", "protocol", b"protocol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,6 +484,7 @@ class Welcome(_message.Message):
     RECONNECT_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """What is spoken from here on."""
     epoch: _builtins.int
     """Orders the connections of one executor: the higher epoch is the newer connection."""
     replica_id: _builtins.str
@@ -693,7 +709,9 @@ Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
 
 @_typing.final
 class Rejected(_message.Message):
-    """The executor will not run the command; it has not been started. Ends the command."""
+    """The executor will not run the command; it has not been started. Ends the command, unless the executor has said
+    Draining and that it is busy: then another one may have it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -40,9 +40,14 @@ class ExecutorServiceStub:
     | <---------------------------------- ResultAck -|   stored: the executor may forget
     | -- Heartbeat --> … <-- HeartbeatAck -----------|   all the while, both ways
 
-    Instead of Accepted there may be Rejected, which ends the command. Cancel may arrive at any time; the command then
+    Instead of Accepted there may be Rejected: the command is not run here. Cancel may arrive at any time; the command then
     ends with Finished all the same. Each message carries a batch of frames; frames are handled in order. An unknown frame
-    is ignored. A frame out of order ends its command, not the stream. Control frames are sent before waiting output.
+    is ignored and counted. A frame out of order ends its command, not the stream. Control frames are sent before waiting
+    output.
+
+    Hello says the lowest and the highest protocol version that the executor speaks. The broker takes the highest that it
+    speaks itself, and Welcome says which: both keep to it until the stream ends. What is only added, such as a field, a
+    frame or an RPC, makes no new version (docs/upgrading.md).
     """
 
     def __init__(self, channel):
@@ -73,14 +78,19 @@ class ExecutorServiceServicer:
     | <---------------------------------- ResultAck -|   stored: the executor may forget
     | -- Heartbeat --> … <-- HeartbeatAck -----------|   all the while, both ways
 
-    Instead of Accepted there may be Rejected, which ends the command. Cancel may arrive at any time; the command then
+    Instead of Accepted there may be Rejected: the command is not run here. Cancel may arrive at any time; the command then
     ends with Finished all the same. Each message carries a batch of frames; frames are handled in order. An unknown frame
-    is ignored. A frame out of order ends its command, not the stream. Control frames are sent before waiting output.
+    is ignored and counted. A frame out of order ends its command, not the stream. Control frames are sent before waiting
+    output.
+
+    Hello says the lowest and the highest protocol version that the executor speaks. The broker takes the highest that it
+    speaks itself, and Welcome says which: both keep to it until the stream ends. What is only added, such as a field, a
+    frame or an RPC, makes no new version (docs/upgrading.md).
     """
 
     def Connect(self, request_iterator, context):
         """Opens the line. Ends with UNAUTHENTICATED for a token that is not valid for Hello's cluster, INVALID_ARGUMENT for a
-        stream that does not begin with a valid Hello, FAILED_PRECONDITION for an unknown protocol version.
+        stream that does not begin with a valid Hello, FAILED_PRECONDITION where no protocol version is spoken by both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,9 +127,14 @@ class ExecutorService:
     | <---------------------------------- ResultAck -|   stored: the executor may forget
     | -- Heartbeat --> … <-- HeartbeatAck -----------|   all the while, both ways
 
-    Instead of Accepted there may be Rejected, which ends the command. Cancel may arrive at any time; the command then
+    Instead of Accepted there may be Rejected: the command is not run here. Cancel may arrive at any time; the command then
     ends with Finished all the same. Each message carries a batch of frames; frames are handled in order. An unknown frame
-    is ignored. A frame out of order ends its command, not the stream. Control frames are sent before waiting output.
+    is ignored and counted. A frame out of order ends its command, not the stream. Control frames are sent before waiting
+    output.
+
+    Hello says the lowest and the highest protocol version that the executor speaks. The broker takes the highest that it
+    speaks itself, and Welcome says which: both keep to it until the stream ends. What is only added, such as a field, a
+    frame or an RPC, makes no new version (docs/upgrading.md).
     """
 
     @staticmethod

@@ -41,9 +41,14 @@ class ExecutorServiceStub:
          | <---------------------------------- ResultAck -|   stored: the executor may forget
          | -- Heartbeat --> … <-- HeartbeatAck -----------|   all the while, both ways
 
-    Instead of Accepted there may be Rejected, which ends the command. Cancel may arrive at any time; the command then
+    Instead of Accepted there may be Rejected: the command is not run here. Cancel may arrive at any time; the command then
     ends with Finished all the same. Each message carries a batch of frames; frames are handled in order. An unknown frame
-    is ignored. A frame out of order ends its command, not the stream. Control frames are sent before waiting output.
+    is ignored and counted. A frame out of order ends its command, not the stream. Control frames are sent before waiting
+    output.
+
+    Hello says the lowest and the highest protocol version that the executor speaks. The broker takes the highest that it
+    speaks itself, and Welcome says which: both keep to it until the stream ends. What is only added, such as a field, a
+    frame or an RPC, makes no new version (docs/upgrading.md).
     """
 
     @_typing.overload
@@ -52,7 +57,7 @@ class ExecutorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ExecutorServiceAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_executor_service_pb2.ConnectRequest, _executor_service_pb2.ConnectResponse]
     """Opens the line. Ends with UNAUTHENTICATED for a token that is not valid for Hello's cluster, INVALID_ARGUMENT for a
-    stream that does not begin with a valid Hello, FAILED_PRECONDITION for an unknown protocol version.
+    stream that does not begin with a valid Hello, FAILED_PRECONDITION where no protocol version is spoken by both.
     """
 
 @_typing.type_check_only
@@ -71,15 +76,20 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
          | <---------------------------------- ResultAck -|   stored: the executor may forget
          | -- Heartbeat --> … <-- HeartbeatAck -----------|   all the while, both ways
 
-    Instead of Accepted there may be Rejected, which ends the command. Cancel may arrive at any time; the command then
+    Instead of Accepted there may be Rejected: the command is not run here. Cancel may arrive at any time; the command then
     ends with Finished all the same. Each message carries a batch of frames; frames are handled in order. An unknown frame
-    is ignored. A frame out of order ends its command, not the stream. Control frames are sent before waiting output.
+    is ignored and counted. A frame out of order ends its command, not the stream. Control frames are sent before waiting
+    output.
+
+    Hello says the lowest and the highest protocol version that the executor speaks. The broker takes the highest that it
+    speaks itself, and Welcome says which: both keep to it until the stream ends. What is only added, such as a field, a
+    frame or an RPC, makes no new version (docs/upgrading.md).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_executor_service_pb2.ConnectRequest, _executor_service_pb2.ConnectResponse]  # type: ignore[assignment]
     """Opens the line. Ends with UNAUTHENTICATED for a token that is not valid for Hello's cluster, INVALID_ARGUMENT for a
-    stream that does not begin with a valid Hello, FAILED_PRECONDITION for an unknown protocol version.
+    stream that does not begin with a valid Hello, FAILED_PRECONDITION where no protocol version is spoken by both.
     """
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,9 +107,14 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
          | <---------------------------------- ResultAck -|   stored: the executor may forget
          | -- Heartbeat --> … <-- HeartbeatAck -----------|   all the while, both ways
 
-    Instead of Accepted there may be Rejected, which ends the command. Cancel may arrive at any time; the command then
+    Instead of Accepted there may be Rejected: the command is not run here. Cancel may arrive at any time; the command then
     ends with Finished all the same. Each message carries a batch of frames; frames are handled in order. An unknown frame
-    is ignored. A frame out of order ends its command, not the stream. Control frames are sent before waiting output.
+    is ignored and counted. A frame out of order ends its command, not the stream. Control frames are sent before waiting
+    output.
+
+    Hello says the lowest and the highest protocol version that the executor speaks. The broker takes the highest that it
+    speaks itself, and Welcome says which: both keep to it until the stream ends. What is only added, such as a field, a
+    frame or an RPC, makes no new version (docs/upgrading.md).
     """
 
     @_abc_1.abstractmethod
@@ -109,7 +124,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_service_pb2.ConnectResponse], _abc.AsyncIterator[_executor_service_pb2.ConnectResponse]]:
         """Opens the line. Ends with UNAUTHENTICATED for a token that is not valid for Hello's cluster, INVALID_ARGUMENT for a
-        stream that does not begin with a valid Hello, FAILED_PRECONDITION for an unknown protocol version.
+        stream that does not begin with a valid Hello, FAILED_PRECONDITION where no protocol version is spoken by both.
         """
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,12 @@ def ask(cluster_id: str = "prod", *, timeout_s: float = 60.0, command_id: str = 
 
 
 def connection(
-    cluster_id: str = "prod", *, executor_id: str = "exec-1", instance_id: str = "i-1", max_concurrency: int = 4
+    cluster_id: str = "prod",
+    *,
+    executor_id: str = "exec-1",
+    instance_id: str = "i-1",
+    max_concurrency: int = 4,
+    attempt: int = 0,
 ) -> Connection:
     return Connection(
         cluster_id=cluster_id,
@@ -37,6 +42,7 @@ def connection(
         capabilities=wire.Capabilities(),
         versions=wire.Versions(),
         connected_at=Timestamp(),
+        attempt=attempt,
     )
 
 

@@ -9,6 +9,7 @@ from broker.core.credentials import SCOPES, Caller
 from broker.opening import Opening
 from broker.refusals import Refusals
 from broker.rpc.service import add_service
+from broker.rpc.volume import Volume
 from broker.server import DESCRIPTORS, HEALTH
 from openline.errors import OpenlineError
 from openline.reasons import Reason
@@ -63,4 +64,4 @@ async def test_a_method_without_a_rule_keeps_the_server_from_starting() -> None:
     pool.Add(file)
     fresh = pool.FindServiceByName("fresh.FreshService")
     with pytest.raises(LookupError, match=r"fresh\.FreshService\.Peek"):
-        add_service(grpc.aio.server(), fresh, object(), opening=Opening(), refusals=Refusals())
+        add_service(grpc.aio.server(), fresh, object(), opening=Opening(), refusals=Refusals(), volume=Volume())

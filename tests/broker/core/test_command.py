@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.core.command import Command, timed_out
+from broker.core.account import timed_out
+from broker.core.command import Command
 from broker.core.life import Event, OutOfOrder, State
 from openline import errors
 from openline.reasons import NO, UNKNOWN, YES, Reason

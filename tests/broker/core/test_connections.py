@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from broker.core.connections import Connection, Connections, Full, Here, Nowhere
+from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
 New = Callable[..., Connection]
 
@@ -81,6 +82,20 @@ def test_the_instance_ids_tell_which_process_is_the_older_one(new_connection: Ne
     assert not older.is_outdated_by(beside)
     assert not new_connection(instance_id="a").is_outdated_by(newer)
     assert not older.is_outdated_by(new_connection(instance_id="b"))
+
+
+def test_a_process_counts_its_streams(new_connection: New) -> None:
+    """So the later one is known, wherever it is. Of two processes, or where none counts, that says nothing."""
+    older, newer = new_connection(attempt=1), new_connection(attempt=2)
+    elsewhere = ConnectedExecutor(executor_id="exec-1", instance_id=older.instance_id, attempt=2)
+    assert older.was_given_up_for(newer)
+    assert older.was_given_up_for(elsewhere)
+    assert not newer.was_given_up_for(older)
+    assert not newer.was_given_up_for(elsewhere)
+    assert not older.was_given_up_for(older)
+    assert not older.was_given_up_for(new_connection(instance_id="i-2", attempt=2))
+    assert not new_connection().was_given_up_for(newer)
+    assert not newer.was_given_up_for(new_connection())
 
 
 def test_nothing_is_left_of_a_cluster_without_connections(new_connection: New) -> None:

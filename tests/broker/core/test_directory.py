@@ -67,10 +67,12 @@ def test_a_replica_out_of_reach_takes_nothing_and_its_executors_are_expected() -
     directory.unreachable("r2", now=1.0)
     directory.unreachable("r2", now=2.0)
     assert directory.place("prod", now=2.0) is None
+    assert directory.reachable("prod") == []
     assert directory.expected_until("prod", now=2.0) == 1.0 + GONE_REPLICA_S
     assert directory.expected_until("prod", now=1.0 + GONE_REPLICA_S) is None
     directory.reached("r2")
     assert directory.place("prod", now=2.0) is not None
+    assert directory.reachable("prod") == [executor()]
 
 
 def test_an_executor_that_moves_takes_nothing_and_is_expected() -> None:

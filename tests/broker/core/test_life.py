@@ -13,6 +13,7 @@ ONLY_FROM_THE_LEDGER = {
     Event.WRITTEN,
     Event.CANCELLED,
     Event.STRANDED,
+    Event.SHARED,
     Event.EXPIRED,
     Event.VIOLATED,
     Event.RESUMED,

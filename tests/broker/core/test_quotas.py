@@ -14,8 +14,10 @@ from openline.reasons import NO, Reason
 NOW = 1_800_000_000.0
 
 
-def admit(quotas: Quotas, quota: Quota, *, owner: str = "alice", now: float = NOW, again: bool = False) -> Admitted:
-    return quotas.admit(owner, quota, again=again, now=now)
+def admit(
+    quotas: Quotas, quota: Quota, *, owner: str = "alice", of: str = "", now: float = NOW, again: bool = False
+) -> Admitted:
+    return quotas.admit(owner, quota, of=of, again=again, now=now)
 
 
 def refusal(quotas: Quotas, quota: Quota, *, now: float = NOW) -> OpenlineError:
@@ -48,7 +50,7 @@ def test_a_window_holds_so_many_commands_and_then_begins_anew() -> None:
     quotas, quota = Quotas(Quota()), Quota(commands=3)
     for left in (2, 1, 0):
         admit(quotas, quota).end()
-        [state] = quotas.states("alice", quota, now=NOW)
+        [state] = quotas.states("alice", quota, of="", now=NOW)
         assert (state.name, state.limit, state.remaining, state.window_s) == ("commands", 3, left, WINDOW_S)
     refused = refusal(quotas, quota)
     assert (refused.reason, refused.error.executed) == (Reason.QUOTA_EXCEEDED, NO)
@@ -61,8 +63,8 @@ def test_a_window_holds_so_many_commands_and_then_begins_anew() -> None:
         "reset_s": f"{refused.retry_after_s:.3f}",
     }
     admit(quotas, quota, now=NOW + refused.retry_after_s + 0.001)
-    [bobs] = quotas.states("bob", quota, now=NOW)
-    [elsewhere] = Quotas(Quota()).states("bob", quota, now=NOW)
+    [bobs] = quotas.states("bob", quota, of="", now=NOW)
+    [elsewhere] = Quotas(Quota()).states("bob", quota, of="", now=NOW)
     assert refused.retry_after_s != bobs.reset_s == elsewhere.reset_s
 
 
@@ -87,7 +89,7 @@ def test_what_was_not_run_is_given_back() -> None:
     refusal(quotas, quota, now=late)  # it is in flight still
     old.give_back()
     admit(quotas, quota, now=late)
-    assert [state.remaining for state in quotas.states("alice", quota, now=late)] == [0, 0]
+    assert [state.remaining for state in quotas.states("alice", quota, of="", now=late)] == [0, 0]
 
 
 def test_what_is_asked_again_may_exceed_the_limit_by_as_much() -> None:
@@ -108,7 +110,7 @@ def test_replicas_hold_a_limit_together() -> None:
     share((here, there), now=NOW)
     for quotas in (here, there):
         assert refusal(quotas, quota).metadata["quota"] == "in-flight"
-        assert [state.remaining for state in quotas.states("alice", quota, now=NOW)] == [4, 0]
+        assert [state.remaining for state in quotas.states("alice", quota, of="", now=NOW)] == [4, 0]
 
 
 def test_what_is_known_of_others_expires() -> None:
@@ -119,11 +121,11 @@ def test_what_is_known_of_others_expires() -> None:
     said = usage.says(NOW)
     quotas.heard([(usage, said, Told(said.window, 7, 5))], now=NOW)
     refusal(quotas, quota)
-    assert [state.remaining for state in quotas.states("alice", quota, now=NOW)] == [2, 0]
+    assert [state.remaining for state in quotas.states("alice", quota, of="", now=NOW)] == [2, 0]
     later = NOW + IN_FLIGHT_TTL_S
     same_window = usage.reset_s(NOW) > IN_FLIGHT_TTL_S
-    assert [s.remaining for s in quotas.states("alice", quota, now=later)] == [2 if same_window else 10, 5]
-    assert [s.remaining for s in quotas.states("alice", quota, now=NOW + WINDOW_S)] == [10, 5]
+    assert [s.remaining for s in quotas.states("alice", quota, of="", now=later)] == [2 if same_window else 10, 5]
+    assert [s.remaining for s in quotas.states("alice", quota, of="", now=NOW + WINDOW_S)] == [10, 5]
 
 
 def test_only_what_has_changed_is_told() -> None:
@@ -211,5 +213,73 @@ def test_a_limit_is_exceeded_by_no_more_than_was_not_shared(
         assert all(used <= commands for used in windows.values())
         assert not in_flight or all(len(open_ones) <= in_flight for open_ones in running)
         for quotas, open_ones in zip(replicas, running, strict=True):
-            assert all(0 <= state.remaining <= state.limit for state in quotas.states("alice", quota, now=now))
-            assert quotas._usage("alice", now).in_flight == len(open_ones)
+            assert all(0 <= state.remaining <= state.limit for state in quotas.states("alice", quota, of="", now=now))
+            assert quotas._usage("alice", "", now).in_flight == len(open_ones)
+
+
+# Of conversations
+
+
+def test_a_conversation_says_that_it_is_its_own() -> None:
+    quotas, quota = Quotas.of_conversations(Quota()), Quota(commands=1, in_flight=1)
+    first = admit(quotas, quota)
+    names = [state.name for state in quotas.states("alice", quota, of="", now=NOW)]
+    assert names == ["conversation-commands", "conversation-in-flight"]
+    refused = refusal(quotas, quota)
+    assert refused.metadata["quota"] == "conversation-commands"
+    assert refused.error.message == "this conversation's quota of 1 commands in 60 s is used up"
+    assert quotas.refused == {Name.CONVERSATION_COMMANDS: 1, Name.CONVERSATION_IN_FLIGHT: 0}
+    first.end()
+
+
+def test_made_up_conversations_are_told_to_nobody() -> None:
+    """Of one with a single command the others need not know; from the second one on they do, until it is over."""
+    quotas, quota = Quotas.of_conversations(Quota()), Quota(commands=5)
+    for number in range(1000):
+        admit(quotas, quota, owner=f"made-up-{number}").end()
+    assert quotas.to_tell(at_most=9, now=NOW) == []
+    admit(quotas, quota)
+    running = admit(quotas, quota)
+    [usage] = quotas.to_tell(at_most=9, now=NOW)
+    assert usage.says(NOW).commands == 2
+    quotas.heard([(usage, usage.says(NOW), Told(0, 0, 0))], now=NOW)
+    later = NOW + WINDOW_S
+    quotas.states("alice", quota, of="", now=later)  # another window, in which it has asked for nothing
+    running.end()
+    assert quotas.to_tell(at_most=9, now=later) == [usage]
+
+
+def test_conversations_are_held_together_but_for_what_was_not_told() -> None:
+    here, there = Quotas.of_conversations(Quota()), Quotas.of_conversations(Quota())
+    quota = Quota(commands=4)
+    for _ in range(2):
+        admit(here, quota)
+        admit(there, quota)
+    share((here, there), now=NOW)
+    for quotas in (here, there):
+        assert refusal(quotas, quota).metadata["remaining"] == "0"
+
+
+def test_conversations_are_bounded() -> None:
+    """In memory, and so in what waits to be told: what was forgotten is not told any more, nor when it ends."""
+    quotas, quota = Quotas.of_conversations(Quota(), max_conversations=10), Quota(commands=2)
+    admitted = [admit(quotas, quota, owner=f"c-{number}") for number in range(100) for _ in range(2)]
+    assert len(quotas) == 10
+    for each in admitted:
+        each.end()
+    assert len(quotas.to_tell(at_most=1000, now=NOW)) == 10
+    with pytest.raises(OpenlineError):
+        admit(quotas, quota, owner="c-99")
+
+
+def test_made_up_conversations_push_out_nobody_elses() -> None:
+    """One owner with very many has a share of what is remembered, and forgets its own oldest."""
+    quotas, quota = Quotas.of_conversations(Quota(), max_of_owner=25), Quota(commands=1)
+    admit(quotas, quota, owner="correlation:bob:c", of="bob")
+    for number in range(1000):
+        admit(quotas, quota, owner=f"correlation:alice:{number}", of="alice")
+    assert len(quotas) == 26
+    for spent, of in (("correlation:bob:c", "bob"), ("correlation:alice:999", "alice")):
+        with pytest.raises(OpenlineError):
+            admit(quotas, quota, owner=spent, of=of)
+    admit(quotas, quota, owner="correlation:alice:0", of="alice")

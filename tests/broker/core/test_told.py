@@ -35,6 +35,12 @@ def test_what_is_well_said_is_passed_on() -> None:
     assert told(said, command_pb2.OUTCOME_REJECTED) == said
 
 
+def test_an_executor_ends_nothing_in_other_clusters() -> None:
+    """What more was cancelled with a command is for the broker to say."""
+    said = errors.error(Reason.CANCELLED, "x", metadata={errors.CANCELLED_WITH: "owner", "rule": "r"})
+    assert dict(told(said, command_pb2.OUTCOME_CANCELLED).metadata) == {"rule": "r"}
+
+
 @pytest.mark.parametrize("reason", ["", "NEVER_HEARD_OF", "x" * 1_000_000])
 def test_a_reason_that_is_not_of_the_table_is_the_usual_one(reason: str) -> None:
     """`executed` is then that reason's own, and a sentence is always there."""

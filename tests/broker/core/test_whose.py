@@ -16,24 +16,48 @@ from openline.reasons import NO, Reason
     [
         (Whose(session_id="s-1"), {"of the session"}),
         (Whose(owner="bob"), {"of bob"}),
-        (Whose(cluster_id="prod"), {"of the session", "of bob", "plain"}),
-        (Whose(owner="alice"), {"of the session", "plain", "elsewhere"}),
+        (Whose(cluster_id="prod"), {"of the session", "of bob", "plain", "told"}),
+        (Whose(owner="alice"), {"of the session", "plain", "elsewhere", "told"}),
         (Whose(owner="alice", within=Patterns.of(["stag*"])), {"elsewhere"}),
         (Whose(cluster_id="prod", within=Patterns.of(["stag*"])), set()),
         (Whose(session_id="none"), set()),
+        (Whose(correlation_id="c-1"), {"of bob", "told"}),
+        (Whose(correlation_id="c-1", owner="alice"), {"told"}),
+        (Whose(session_id="s-1", owner="alice"), {"of the session"}),
+        (Whose(session_id="s-1", owner="bob"), set()),
+        (Whose(correlation_id="c-1", within=Patterns.of(["stag*"])), set()),
         (Whose(), set()),
     ],
     ids=lambda each: str(each) if isinstance(each, Whose) else str(len(each)),
 )
 def test_commands_are_chosen(new_ask: Any, whose: Whose, meant: set[str]) -> None:
-    """By session, owner or cluster, within the clusters that the operator sees; nobody's are nobody's."""
+    """By session, conversation, owner or cluster, within the clusters that are seen; nobody's are nobody's."""
     asks = {
         "of the session": new_ask(session_id="s-1"),
-        "of bob": new_ask(owner="bob"),
+        "of bob": new_ask(owner="bob", correlation_id="c-1"),
+        "told": new_ask(correlation_id="c-1"),
         "plain": new_ask(),
         "elsewhere": new_ask("staging"),
     }
     assert {name for name, each in asks.items() if whose.has(each)} == meant
+
+
+@pytest.mark.parametrize(
+    ("whose", "sees", "more"),
+    [
+        (Whose(session_id="s-1", owner="alice"), "*", "session"),
+        (Whose(correlation_id="c-1"), "*", "conversation"),
+        (Whose(owner="alice"), "*", "owner"),
+        (Whose(owner="alice", within=Patterns.of(["pr*"])), "prod*", "owner"),
+        (Whose(owner="alice", within=Patterns.of(["prod*"])), "pr*", ""),
+        (Whose(owner="alice", cluster_id="prod"), "*", ""),
+        (Whose(cluster_id="prod"), "*", ""),
+    ],
+    ids=str,
+)
+def test_what_is_asked_for_with_a_command_is_meant_as_well(new_ask: Any, whose: Whose, sees: str, more: str) -> None:
+    """Unless it may be in a cluster that is not meant."""
+    assert whose.more_than(new_ask(clusters=Patterns.of([sees]))) == more
 
 
 def test_those_that_wait_come_first(desk: Any, new_connection: Any) -> None:

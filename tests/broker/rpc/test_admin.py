@@ -9,13 +9,15 @@ from typing import Any
 import grpc
 import pytest
 
-from broker.rpc import executors, handshake
+from broker import draining
+from broker.rpc import drain as drain_method
+from broker.rpc import everywhere, executors, handshake
 from broker.store import keys
 from broker.store.client import open_redis
 from broker.store.embedded import embedded_valkey
 from broker.store.store import open_store
-from openline.errors import OpenlineError, from_rpc_error
-from openline.reasons import NO, Reason
+from openline.errors import OpenlineError, error, from_rpc_error
+from openline.reasons import NO, UNKNOWN, Reason
 from openline.v1 import admin_service_pb2 as pb
 from openline.v1 import cluster_service_pb2
 from openline.v1 import executor_service_pb2 as wire
@@ -417,6 +419,17 @@ async def drain(broker: Any, **fields: Any) -> int:
     return int((await Admin(broker).ask("Drain", pb.DrainRequest(**fields))).executors)
 
 
+def freeze(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call to it is answered from now on."""
+    [opening] = broker.inside.parts["Opening"]
+
+    async def first(reading: Any, **_: Any) -> None:
+        await reading
+        await asyncio.sleep(PATIENCE_S)
+
+    monkeypatch.setattr(opening, "first", first)
+
+
 async def test_a_drained_replica_sends_its_executors_away(replicas: tuple[Any, Any]) -> None:
     """And takes none, but goes on to serve callers; a stop after that is as any other."""
     one, other = replicas
@@ -435,6 +448,65 @@ async def test_a_drained_replica_sends_its_executors_away(replicas: tuple[Any, A
     assert (await asked).result.stdout == b"x"
 
 
+async def test_any_replica_is_drained_by_whichever_is_asked(replicas: tuple[Any, Any]) -> None:
+    """One hop; it is the one that was meant that takes no more executors, and one entry in the audit trail."""
+    one, other = replicas
+    executor = await other.executor()
+    assert await drain(one, replica_id="r2", reason="an upgrade") == 1
+    away = await executor.expect("go_away")
+    assert (away.reason, away.drain_deadline_s) == ("an upgrade", 0)
+    assert (await reason_of(other.dial().hello())).reason is Reason.BROKER_UNAVAILABLE
+    await one.executor(executor_id="another")
+    assert await drain(one, replica_id="r2") == 0
+    auditor = Admin(one, "the-key-of-the-auditor")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(entries := (await auditor.ask("ListAuditEntries", pb.ListAuditEntriesRequest())).entries) < 2:
+            await asyncio.sleep(0.02)
+    assert [(entry.action, entry.detail, entry.replica_id) for entry in entries] == [
+        ("drain", "r2: the replica is drained", "r1"),
+        ("drain", "r2: an upgrade", "r1"),
+    ]
+
+
+async def test_a_replica_that_there_is_not_is_not_drained(replicas: tuple[Any, Any]) -> None:
+    one, _ = replicas
+    refusal = await reason_of(drain(one, replica_id="r3"))
+    assert refusal.reason is Reason.INVALID_COMMAND
+    assert [violation.field for violation in refusal.error.violations] == ["replica_id"]
+
+
+async def test_a_replica_that_cannot_be_reached_is_not_drained(replicas: tuple[Any, Any]) -> None:
+    """And is not said to be."""
+    one, other = replicas
+    [peer] = other.inside.dispatcher._forwarding._peers._peers.values()
+    await peer.way.close()
+    assert (await reason_of(drain(other, replica_id="r1"))).reason is Reason.BROKER_UNAVAILABLE
+    await one.executor()
+
+
+async def test_a_frozen_replica_is_named_when_it_is_to_be_drained(
+    replicas: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may do it when it goes on."""
+    one, other = replicas
+    monkeypatch.setattr(everywhere, "TIMEOUT_S", 0.2)
+    freeze(other, monkeypatch)
+    refusal = await reason_of(drain(one, replica_id="r2"))
+    assert (refusal.reason, refusal.error.executed) == (Reason.BROKER_UNAVAILABLE, UNKNOWN)
+    assert refusal.error.message == "replica r2 does not answer"
+
+
+async def test_a_replica_of_an_older_version_is_not_drained_from_afar(
+    replicas: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes keys alone; that is no fault of the caller's key."""
+    one, _ = replicas
+    monkeypatch.setattr(drain_method, "is_replica", lambda *_: False)
+    refusal = await reason_of(drain(one, replica_id="r2"))
+    assert (refusal.reason, refusal.error.executed) == (Reason.BROKER_UNAVAILABLE, NO)
+    assert "r2" in refusal.error.message
+
+
 async def test_the_last_replica_is_not_drained(broker: Any) -> None:
     """Its executors would have nowhere to go."""
     executor = await broker.executor()
@@ -442,6 +514,84 @@ async def test_the_last_replica_is_not_drained(broker: Any) -> None:
     assert (refusal.reason, refusal.error.executed) == (Reason.BROKER_UNAVAILABLE, NO)
     await executor.sync()
     await broker.executor(executor_id="another")
+
+
+async def test_the_last_replica_that_takes_executors_is_not_drained(replicas: tuple[Any, Any]) -> None:
+    """Whichever of them is asked: others that are there and are drained take none. It goes on to take them."""
+    one, other = replicas
+    assert await drain(one) == 0
+    executor = await other.executor()
+    for asked in (one, other):
+        refusal = await reason_of(drain(asked, replica_id="r2"))
+        assert (refusal.reason, refusal.error.executed) == (Reason.BROKER_UNAVAILABLE, NO)
+        assert "no other replica" in refusal.error.message
+    await executor.sync()
+    await other.executor(executor_id="another")
+    assert not other.inside.dispatcher._presence.is_draining
+    # What has begun is not undone by a refusal of more.
+    assert (await reason_of(one.dial().hello())).reason is Reason.BROKER_UNAVAILABLE
+
+
+@pytest.mark.parametrize("is_drained", [False, True], ids=["takes executors", "is drained"])
+async def test_a_stop_lets_what_runs_finish_where_no_other_replica_takes_executors(
+    start_broker: Any, frames: Any, is_drained: bool
+) -> None:
+    """A replica that is drained is there, and nowhere to go."""
+
+    async def told(executor: Any, command_id: str) -> float:
+        away = await executor.expect("go_away")
+        await executor.send(frames.finished(command_id))
+        return float(away.drain_deadline_s)
+
+    async with start_broker(replica_id="r1") as one:
+        async with start_broker(replica_id="r2") as other:
+            for each in (one, other):
+                await until(lambda each=each: bool(each.inside.dispatcher._forwarding._peers.reachable))
+            if is_drained:
+                assert await drain(one) == 0
+            executor = await other.executor()
+            running = other.execute()
+            telling = asyncio.create_task(told(executor, await executor.begin_one()))
+            # They stay open while the broker stops.
+            channels, other._channels = other._channels, []
+        try:
+            assert (await telling > 0) is is_drained
+        finally:
+            for channel in channels:
+                await channel.close()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_of_two_replicas_that_are_drained_at_one_time_one_remains(replicas: tuple[Any, Any]) -> None:
+    """At the least."""
+    await asyncio.gather(*(drain(each) for each in replicas), return_exceptions=True)
+    assert not all(each.inside.dispatcher._presence.is_draining for each in replicas)
+
+
+async def test_a_frozen_replica_is_none_that_takes_executors(
+    replicas: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before its pipe has been quiet for long enough to be noticed."""
+    one, other = replicas
+    monkeypatch.setattr(draining, "ANSWER_S", 0.2)
+    freeze(other, monkeypatch)
+    assert (await reason_of(drain(one))).reason is Reason.BROKER_UNAVAILABLE
+    await one.executor()
+
+
+async def test_a_replica_that_knows_of_no_overviews_takes_executors(
+    replicas: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Redis has it: one version takes the place of another."""
+    one, other = replicas
+    [survey] = other.inside.parts["Survey"]
+
+    def is_older(_within: Any) -> Any:
+        raise OpenlineError(error(Reason.NOT_BUILT, "no such method"))
+
+    monkeypatch.setattr(survey, "own", is_older)
+    await until(lambda: bool(one.inside.parts["Hearing"][0].replicas))
+    assert await drain(one) == 0
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ async def test_an_admin_s_action_is_an_entry(broker: Any) -> None:
 
 
 async def test_entries_are_chosen(broker: Any) -> None:
-    """By cluster, session and time."""
+    """By cluster, session, time and owner."""
     executor = await broker.executor()
     before = time.time() - 1
     await run(broker, executor)
@@ -168,6 +168,12 @@ async def test_entries_are_chosen(broker: Any) -> None:
     assert list((await page(broker, since=time.time() + 1)).entries) == []
     assert list((await page(broker, until=before)).entries) == []
     assert list((await page(broker, until=1.0)).entries) == []
+    await broker.refused(cluster_id="nowhere", key="the-key-of-bob")
+    [bobs] = await entries(broker, 1, owner="bob")
+    assert (bobs.owner, bobs.cluster_id) == ("bob", "nowhere")
+    assert newest in (await page(broker, owner="alice")).entries
+    assert list((await page(broker, owner="bob", session_id="s-1")).entries) == []
+    assert list((await page(broker, owner="bo")).entries) == []
 
 
 async def test_entries_come_in_pages(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,8 +337,9 @@ async def test_who_gives_up_a_call_has_not_done_it_unseen(broker: Any, monkeypat
     request = CreateApiKeyRequest(owner="mallory", scopes=["read"])
     call = AdminServiceStub(broker.channel()).CreateApiKey(request, metadata=(("x-api-key", "the-key-of-root"),))
     asked = asyncio.ensure_future(call)
-    async with asyncio.timeout(PATIENCE_S):
-        await reached.wait()
+    waiting = asyncio.ensure_future(reached.wait())
+    await asyncio.wait({asked, waiting}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    assert waiting.done(), asked
     call.cancel()
     await asyncio.gather(asked, return_exceptions=True)
     [entry] = await entries(broker, 1)

@@ -145,6 +145,27 @@ async def test_everything_of_a_session_or_a_cluster_ends(broker: Any) -> None:
     assert (await refusal(other_asked)).reason is Reason.CANCELLED
 
 
+async def test_everything_of_a_conversation_ends(broker: Any) -> None:
+    """Of whoever has one of this name, or of one owner; the rest runs on."""
+    executor = await broker.executor()
+    alices, first = broker.execute(correlation_id="c-1"), await executor.begin_one()
+    bobs, second = broker.execute(correlation_id="c-1", key=BOB), await executor.begin_one()
+    other, third = broker.execute(correlation_id="c-2"), await executor.begin_one()
+    of_alice = pb.Conversation(correlation_id="c-1", owner="alice")
+    assert (await cancel_all(broker, conversation=of_alice, reason="stop")).cancelled == 1
+    await is_stopped(executor, first, why="stop")
+    assert (await refusal(alices)).reason is Reason.CANCELLED
+    assert (await executor.expect("result_ack")).command_id == first
+    assert (await cancel_all(broker, conversation=pb.Conversation(correlation_id="c-1"), reason="stop")).cancelled == 1
+    await is_stopped(executor, second, why="stop")
+    assert (await refusal(bobs)).reason is Reason.CANCELLED
+    assert (await executor.expect("result_ack")).command_id == second
+    await executor.send(*executor._say.ran(third)[2:])
+    assert (await other).result.exit_code == 0
+    done = (await audited(broker, 2, "cancel_all"))[-1]
+    assert done.detail == "correlation c-1 owner alice: 1 commands: stop"
+
+
 async def test_nothing_is_forbidden_by_it(broker: Any) -> None:
     """What is asked for afterwards runs, and there may be nothing to end at all."""
     assert (await cancel_all(broker, owner="nobody")).cancelled == 0
@@ -373,6 +394,10 @@ async def test_it_can_be_narrowed_to_some_clusters(broker: Any) -> None:
         ({"session_id": "\n"}, "session_id"),
         ({"owner": "x" * 201}, "owner"),
         ({"cluster_id": "PROD"}, "cluster_id"),
+        ({"conversation": pb.Conversation()}, "conversation"),
+        ({"conversation": pb.Conversation(owner="alice")}, "conversation"),
+        ({"conversation": pb.Conversation(correlation_id="two words")}, "conversation"),
+        ({"conversation": pb.Conversation(correlation_id="c-1", owner="\n")}, "conversation"),
         ({"owner": "alice", "reason": "x" * 201}, "reason"),
         ({"owner": "alice", "reason": "two\nlines"}, "reason"),
         ({"owner": "alice", "clusters": ["Prod"]}, "clusters"),

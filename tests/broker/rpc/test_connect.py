@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from broker.core.credentials import digest
-from openline import limits
+from openline import limits, versions
 from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.v1 import command_pb2, command_service_pb2
@@ -95,12 +95,54 @@ async def test_a_hello_that_is_not_valid(broker: Any, fields: dict[str, Any], wr
 
 
 @pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1, 4_000_000_000])
-async def test_an_unknown_version(broker: Any, version: int) -> None:
-    """FAILED_PRECONDITION, as the contract says: neither the frame nor the token is wrong."""
-    executor = broker.dial()
-    with pytest.raises(OpenlineError, match=f"protocol version {version}"):
-        await executor.hello(protocol_version=version)
-    assert await executor.call.code() is grpc.StatusCode.FAILED_PRECONDITION
+async def test_an_unknown_version(broker: Any, log_lines: list[dict[str, Any]], version: int) -> None:
+    """FAILED_PRECONDITION, as the contract says: neither the frame nor the token is wrong. The log has it once."""
+    for _ in range(2):
+        executor = broker.dial()
+        with pytest.raises(OpenlineError, match=f"speaks protocol version {version}, this broker 1: upgrade the"):
+            await executor.hello(protocol_version=version)
+        assert await executor.call.code() is grpc.StatusCode.FAILED_PRECONDITION
+    [line] = [line for line in log_lines if line["event"] == "version.unsupported"]
+    assert (line["last_from"], line["hellos"]) == ("prod", 1)
+
+
+async def test_a_stranger_of_an_unknown_version_cannot_write_to_the_log(
+    broker: Any, log_lines: list[dict[str, Any]]
+) -> None:
+    """What it calls itself is left out unless a terminal can show it."""
+    with pytest.raises(OpenlineError, match="upgrade the broker"):
+        await broker.dial().hello(protocol_version=9, cluster_id="\x1b[2J")
+    assert [line["last_from"] for line in log_lines if line["event"] == "version.unsupported"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("speaks", "chosen"),
+    [
+        ({"protocol_version": 1, "max_protocol_version": 9}, 2),
+        ({"protocol_version": 2, "max_protocol_version": 3}, 2),
+        ({"protocol_version": 1, "max_protocol_version": 1}, 1),
+        ({"protocol_version": 1}, 1),  # as 0.1.0 says it
+    ],
+)
+async def test_the_highest_version_that_both_speak(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]], speaks: dict[str, int], chosen: int
+) -> None:
+    """It is what Welcome says, and what is shown of the executor, whatever that says itself."""
+    monkeypatch.setattr(versions, "SPOKEN", versions.Spoken(1, 2))
+    executor = await broker.executor(**speaks, versions=wire.Versions(executor="9.9", protocol=77))
+    assert executor.welcome.protocol_version == chosen
+    await broker.inside.presence_told()
+    [cluster] = await broker.store.clusters.get(["prod"])
+    [shown] = cluster.executors
+    assert (shown.versions.executor, shown.versions.protocol) == ("9.9", chosen)
+    assert [line["protocol"] for line in log_lines if line["event"] == "connection.opened"] == [chosen]
+
+
+async def test_an_executor_that_is_too_old(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told what both speak, and which of them is to be upgraded."""
+    monkeypatch.setattr(versions, "SPOKEN", versions.Spoken(2, 3))
+    with pytest.raises(OpenlineError, match=r"the executor speaks .* 1, this broker 2 to 3: upgrade the executor"):
+        await broker.dial().hello(protocol_version=1)
 
 
 async def test_something_else_before_hello(broker: Any) -> None:
@@ -158,13 +200,16 @@ async def test_a_message_of_far_too_many_frames(broker: Any) -> None:
     assert (await executor.status()).reason is Reason.PROTOCOL_VIOLATION
 
 
-async def test_unknown_frames_are_ignored(broker: Any) -> None:
+async def test_unknown_frames_are_ignored_and_counted(broker: Any, log_lines: list[dict[str, Any]]) -> None:
     """Those of a newer version of the contract, between two that are known."""
     executor = await broker.executor()
     unknown = wire.ExecutorFrame.FromString(b"\xfa\x3f\x02hi")  # field 1023
     heartbeat = wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=1))
     await executor.send(unknown, wire.ExecutorFrame(), heartbeat)
     assert (await executor.expect("heartbeat_ack")).seq == 1
+    await executor.call.done_writing()
+    await until(lambda: any(line["event"] == "connection.closed" for line in log_lines))
+    assert [line["unknown_frames"] for line in log_lines if line["event"] == "connection.closed"] == [2]
 
 
 async def test_a_frame_out_of_order_ends_its_command_not_the_stream(broker: Any, frames: Any) -> None:
@@ -266,6 +311,29 @@ async def test_a_replaced_connection_is_ended(broker: Any, frames: Any) -> None:
     asked = broker.execute()
     await new.run_one(b"x")
     await asked
+
+
+async def test_two_processes_with_one_executor_id_are_told_of(broker: Any, log_lines: list[dict[str, Any]]) -> None:
+    """Each takes the other's place and comes again: one line for all of it, with what to do."""
+    for _ in range(5):
+        for instance_id in ("instance-1", "instance-2"):
+            await broker.executor(instance_id=instance_id)
+    await until(lambda: sum("newer connection" in str(line.get("why")) for line in log_lines) == 9)
+    [line] = [line for line in log_lines if line["log_level"] == "warning"]
+    assert (line["event"], line["executor_id"]) == ("executor.id_shared", "exec-1")
+    assert sorted(line["instance_ids"]) == ["instance-1", "instance-2"]
+
+
+async def test_the_hello_of_a_stream_that_was_given_up_is_refused(broker: Any, frames: Any) -> None:
+    """It may be read after that of the process's next stream, on which its commands are."""
+    executor = await broker.executor(attempt=2)
+    asked = broker.execute()
+    name = await executor.begin_one()
+    await executor.sync()
+    with pytest.raises(OpenlineError, match="a later stream"):
+        await broker.dial().hello(attempt=1)
+    await executor.send(frames.finished(name, exit_code=3))
+    assert (await asked).result.exit_code == 3
 
 
 async def test_a_replaced_connection_ends_even_if_it_does_not_read(

@@ -14,6 +14,7 @@ from broker.core.connections import Connection
 from broker.core.credentials import Credentials
 from broker.core.recent import Recent
 from broker.replica import Replica
+from broker.rpc.cancel_commands import CancelCommandsMethod
 from broker.rpc.commands import CommandService
 from broker.rpc.pipe import Pipes
 from broker.settings import BrokerSettings
@@ -545,7 +546,8 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     dispatcher, lookups, lasting, proof = replica.dispatcher, replica.lookups, replica.lasting, replica.proof
     opening, refusals = replica.opening, replica.refusals
     pipes = Pipes(replica.executions, lookups, credentials, lasting, proof, opening, refusals, replica_id="replica-1")
-    service = CommandService(replica.executions, lookups, replica.listings, credentials, lasting, proof, pipes)
+    cancels = CancelCommandsMethod(replica.killing, credentials, replica.audit)
+    service = CommandService(replica.executions, lookups, replica.listings, credentials, lasting, proof, pipes, cancels)
     connection = Connection("prod", "e", "i", 1, 4, wire.Capabilities(), wire.Versions(), Timestamp())
     sent: list[Any] = []
 
@@ -575,3 +577,47 @@ async def test_a_result_in_the_very_turn_in_which_the_caller_leaves(
     await store.behind.drain(PATIENCE_S)
     assert (await store.results.get(request.command_id)) is not None
     dispatcher.disconnected(connection)
+
+
+# The same again and again
+
+
+async def test_who_repeats_a_call_is_told(broker: Any) -> None:
+    """In the answer and in what is stored, with a stream's last event as well; a key that brings an answer again
+    repeats nothing."""
+    executor = await broker.executor()
+
+    async def run(**fields: Any) -> Any:
+        asked = broker.execute(**fields)
+        await executor.run_one(b"x")
+        await executor.expect("result_ack")
+        return await asked
+
+    assert (await run(idempotency_key="k")).result.hint == ""
+    for _ in range(3):
+        again = await broker.execute(idempotency_key="k")
+        assert (again.replayed, again.result.hint) == (True, "")
+    assert (await run()).result.hint == ""
+    answer = await run()
+    assert answer.result.hint.startswith("This was asked for 3 times in the last")
+    stored = await broker.get(answer.result.command_id)
+    assert stored.result.hint == answer.result.hint
+    stream = broker.stream(argv=["get", "pods"])
+    await executor.run_one(b"x")
+    assert (await stream.rest())[-1].result.hint.startswith("This was asked for 4 times")
+
+
+async def test_who_repeats_what_is_denied_is_told(broker: Any) -> None:
+    """By the executor or here: in the error's metadata, where a status has room for it."""
+    executor = await broker.executor()
+    for count in (1, 2, 3):
+        asked = broker.execute(argv=["delete", "pod", "x"])
+        frame = await executor.expect("execute")
+        error = command_pb2.Error(reason="POLICY_DENIED", message="no")
+        await executor.send(executor._say.rejected(frame.command_id, error))
+        with pytest.raises(OpenlineError) as denied:
+            await asked
+        await executor.expect("result_ack")
+        assert ("will not change by asking again" in denied.value.hint) == (count == 3)
+    hints = [(await broker.refused(cluster_id="nowhere")).hint for _ in range(3)]
+    assert [bool(hint) for hint in hints] == [False, False, True]

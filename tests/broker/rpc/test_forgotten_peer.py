@@ -1,6 +1,7 @@
 """A replica that is frozen for so long that Redis has it no more: it is forgotten while others still ask it."""
 
 import asyncio
+from time import monotonic
 
 from broker.core.directory import Directory
 from broker.core.proof import Proof
@@ -38,3 +39,18 @@ async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> 
         await asyncio.gather(*answering)
         assert isinstance(found, NotFound)
         assert set(found.answered) == {"r1"}
+
+
+async def test_what_was_forgotten_for_long_is_not_asked_for_any_more() -> None:
+    """Also while Redis is away, when nobody says which replicas there are: no kill switch is incomplete for ever."""
+
+    async def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    peers = Peers("r1", Proof("r1"), Directory("r1"), Dialer(TlsFiles()))
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        address = Address(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        peers._vanished[address] = monotonic() + 60
+        assert await peers.forgotten() == {address}
+        peers._vanished[address] = monotonic() - 1
+        assert await peers.forgotten() == set()

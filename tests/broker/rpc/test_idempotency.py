@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from typing import Any
 
 import grpc
@@ -225,6 +226,21 @@ async def test_many_at_once_for_an_absent_cluster_are_all_told_that(broker: Any)
     executor = await broker.executor()
     async with serving(executor):
         assert not (await broker.execute(idempotency_key="k")).replayed
+
+
+async def test_one_after_the_other_may_have_the_key_and_be_refused(broker: Any, store: Store) -> None:
+    """Each has its while to be found: whoever waits for them all is not told that something may have run."""
+    words = fingerprint("prod", "", "get", "pods")
+    claims = [Claim(words, ids.new_id()) for _ in range(6)]
+    assert await store.claims.claim("alice", "k", claims[0], runs_s=20) is None
+    asked = broker.execute(idempotency_key="k")
+    for before, after in itertools.pairwise(claims):
+        await asyncio.sleep(0.3)
+        assert await store.claims.take_over("alice", "k", before, after)
+    await asyncio.sleep(0.3)
+    store.claims.release("alice", "k", claims[-1])
+    refused = await refusal(asked)
+    assert (refused.reason, refused.error.executed) == (Reason.CLUSTER_OFFLINE, NO)
 
 
 async def test_one_that_waits_for_its_cluster_is_attached_to(broker: Any) -> None:

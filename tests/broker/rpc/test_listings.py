@@ -14,7 +14,12 @@ from openline import ids
 from openline.errors import OpenlineError, from_rpc_error
 from openline.reasons import Reason
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import ListCommandsRequest, ListCommandsResponse
+from openline.v1.command_service_pb2 import (
+    COMMAND_ORDER_NEWEST_FIRST,
+    COMMAND_ORDER_OLDEST_FIRST,
+    ListCommandsRequest,
+    ListCommandsResponse,
+)
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2 import (
     CreateSessionRequest,
@@ -140,6 +145,45 @@ async def test_commands_come_in_pages(broker: Any) -> None:
     assert (seen, token) == (names, "")
 
 
+async def test_a_conversation_is_read_from_its_beginning(broker: Any) -> None:
+    """In pages that go on where the one before ended, each command once, as it ended; what comes meanwhile is last."""
+    executor = await broker.executor()
+    names = [await run(broker, executor, correlation_id="c-1") for _ in range(4)]
+    oldest_first = {"correlation_id": "c-1", "order": COMMAND_ORDER_OLDEST_FIRST}
+    slow = broker.execute(correlation_id="c-1")
+    names.append(await executor.begin_one())
+    await listed(broker, are(*names), **oldest_first)
+    page = await commands(broker, page_size=2, **oldest_first)
+    assert page.order == COMMAND_ORDER_OLDEST_FIRST
+    seen = [command.command_id for command in page.commands]
+    await executor.send(broker._frames.finished(names[-1]))
+    await slow
+    await executor.expect("result_ack")
+    names.append(await run(broker, executor, correlation_id="c-1"))
+    await listed(broker, lambda found: [each.HasField("result") for each in found] == [True] * 6, **oldest_first)
+    while page.next_page_token:
+        page = await commands(broker, page_size=2, page_token=page.next_page_token, **oldest_first)
+        seen += [command.command_id for command in page.commands]
+    assert seen == names
+    newest_first = await commands(broker, correlation_id="c-1")
+    assert newest_first.order == COMMAND_ORDER_NEWEST_FIRST
+    assert are(*names[::-1])(list(newest_first.commands))
+    third = next(each for each in newest_first.commands if each.command_id == names[2])
+    assert are(*names[2:])(list((await commands(broker, since=third.created_at, **oldest_first)).commands))
+    # A page goes on behind its token also where `since` is earlier, and begins with `since` where the token is.
+    page = await commands(broker, since=third.created_at, page_token=names[0], **oldest_first)
+    assert are(*names[2:])(list(page.commands))
+    page = await commands(broker, since=third.created_at, page_token=names[3], **oldest_first)
+    assert are(*names[4:])(list(page.commands))
+
+
+async def test_an_order_that_is_none(broker: Any) -> None:
+    with pytest.raises(OpenlineError) as refusal:
+        await commands(broker, order=9)
+    assert refusal.value.reason is Reason.INVALID_COMMAND
+    assert refusal.value.error.violations[0].field == "order"
+
+
 async def test_others_commands_are_not_listed(broker: Any) -> None:
     """By the rule of GetCommand: an admin may see a session's; nobody sees a conversation that has the same name."""
     executor = await broker.executor()
@@ -151,6 +195,27 @@ async def test_others_commands_are_not_listed(broker: Any) -> None:
     assert are(mine)(list((await commands(broker, correlation_id="shared")).commands))
     assert are()(list((await commands(broker, key=BOB, session_id=session_id)).commands))
     assert are(mine)(list((await commands(broker, key=ROOT, session_id=session_id)).commands))
+
+
+async def test_an_admin_lists_those_of_another_owner_by_name(broker: Any) -> None:
+    """Of a conversation, a session or all; all others have their own alone. The answer says whose it is."""
+    executor = await broker.executor()
+    session_id = await make_session(broker)
+    mine = await run(broker, executor, session_id=session_id, correlation_id="shared")
+    other = await run(broker, executor)
+    his = await run(broker, executor, key=BOB, correlation_id="shared")
+    await listed(broker, are(other, mine), key=ROOT, owner="alice")
+    await listed(broker, are(his), key=ROOT, owner="bob", correlation_id="shared")
+    page = await commands(broker, key=ROOT, owner="alice", correlation_id="shared")
+    assert are(mine)(list(page.commands))
+    assert (page.owner, page.commands[0].owner) == ("alice", "alice")
+    assert are(mine)(list((await commands(broker, key=ROOT, owner="alice", session_id=session_id)).commands))
+    assert are()(list((await commands(broker, key=ROOT, owner="bob", session_id=session_id)).commands))
+    assert are()(list((await commands(broker, key=ROOT, owner="two\nlines")).commands))
+    assert are()(list((await commands(broker, key=ROOT, correlation_id="shared")).commands))
+    for asked in ({}, {"correlation_id": "shared"}, {"session_id": session_id}):
+        assert are()(list((await commands(broker, key=BOB, owner="alice", **asked)).commands))
+    assert are(other, mine)(list((await commands(broker, owner="alice")).commands))
 
 
 async def test_a_list_has_bounds(broker: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from openline import ids, limits
+from openline import ids, limits, versions
 from openline.errors import OpenlineError
 from openline.reasons import NO, UNKNOWN, Reason, reason_of
 from openline.v1 import command_pb2
@@ -40,6 +40,26 @@ async def test_welcome(broker: Any) -> None:
     welcome = (await pipe.next()).welcome
     assert (welcome.protocol_version, welcome.replica_id) == (limits.PROTOCOL_VERSION, "replica-1")
     assert welcome.heartbeat_timeout_s > welcome.heartbeat_interval_s > 0
+
+
+@pytest.mark.parametrize(("lowest", "highest", "chosen"), [(1, 9, 2), (1, 0, 1)])
+async def test_the_highest_version_that_both_speak(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, lowest: int, highest: int, chosen: int
+) -> None:
+    """A caller of 0.1.0 says no highest: it speaks one alone."""
+    monkeypatch.setattr(versions, "SPOKEN", versions.Spoken(1, 2))
+    pipe = broker.open_pipe()
+    await pipe.send(pb.CallerFrame(hello=pb.PipeHello(protocol_version=lowest, max_protocol_version=highest)))
+    assert (await pipe.next()).welcome.protocol_version == chosen
+
+
+async def test_no_version_that_both_speak(broker: Any) -> None:
+    """The caller is told what both speak, and which of them is to be upgraded."""
+    pipe = broker.open_pipe()
+    await pipe.send(pb.CallerFrame(hello=pb.PipeHello(protocol_version=2, max_protocol_version=3)))
+    refusal = await pipe.status()
+    assert refusal.reason is Reason.VERSION_UNSUPPORTED
+    assert "the caller speaks protocol version 2 to 3, this broker 1: upgrade the broker" in refusal.error.message
 
 
 @pytest.mark.parametrize("client", ["x" * 201, "a\x1b[2J", "a\0", "\u202e"])
@@ -245,12 +265,16 @@ async def test_a_broken_pipe_lets_its_commands_run_on(
     assert [line for line in log_lines if line["log_level"] == "error"] == []
 
 
-async def test_unknown_frames_are_ignored(broker: Any) -> None:
-    """Those of a newer version of the contract."""
+async def test_unknown_frames_are_ignored_and_counted(broker: Any, log_lines: list[dict[str, Any]]) -> None:
+    """Those of a newer version of the contract; credit is known, and not needed."""
     pipe = await broker.pipe()
     unknown = pb.CallerFrame.FromString(b"\x08\x05\xfa\x3f\x02hi")  # call_id 5, field 1023
-    await pipe.send(unknown, pb.CallerFrame(heartbeat=wire.Heartbeat(seq=1)))
+    credit = pb.CallerFrame(credit=wire.Credit(bytes=1))
+    await pipe.send(unknown, credit, pb.CallerFrame(heartbeat=wire.Heartbeat(seq=1)))
     assert (await pipe.next()).heartbeat_ack.seq == 1
+    await pipe.call.done_writing()
+    await until(lambda: any(line["event"] == "pipe.closed" for line in log_lines))
+    assert [line["unknown_frames"] for line in log_lines if line["event"] == "pipe.closed"] == [1]
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,18 @@ async def test_a_command_is_forwarded(replicas: tuple[Any, Any]) -> None:
             await replica.inside.nothing_left()
 
 
+async def test_who_repeats_a_call_is_told_by_the_replica_that_is_asked(replicas: tuple[Any, Any]) -> None:
+    """Also of what another one runs, which counts nothing of it; and whoever asks that one is counted anew."""
+    here, there = replicas
+    executor = await there.executor()
+    async with serving(executor):
+        await eventually(lambda: here.execute(correlation_id="c"))
+        hints = [(await here.execute(correlation_id="c")).result.hint for _ in range(2)]
+        assert [bool(hint) for hint in hints] == [False, True]
+        assert (await there.execute(correlation_id="c")).result.hint == ""
+        assert (await here.execute(correlation_id="c")).result.hint.startswith("This was asked for 4 times")
+
+
 async def test_a_forwarded_command_is_told_of_once(replicas: tuple[Any, Any]) -> None:
     """On its owner's list and in the audit trail, by the replica that has the executor."""
     here, there = replicas
@@ -95,7 +107,7 @@ async def test_a_forwarded_command_is_told_of_once(replicas: tuple[Any, Any]) ->
         broker.store.history.flush()
         broker.store.audit.flush()
     assert await here.store.behind.drain(PATIENCE_S)
-    members = await here.store.history.page(keys.owned_commands("alice"), before="", since="0", count=100)
+    members = await here.store.history.page(keys.owned_commands("alice"), shown="", since="0", count=100)
     assert [(found, command.state) for found, command in members if command] == [(name, command_pb2.COMMAND_STATE_DONE)]
     trail = await here.store.audit.page(before="", since_ms=0, until_ms=None, count=100)
     told = [(entry.replica_id, entry.owner) for _, entry in trail if entry and entry.command_id == name]
@@ -163,6 +175,18 @@ async def test_an_executor_cannot_make_commands_up(broker: Any) -> None:
     with pytest.raises(OpenlineError) as unknown:
         await broker.get(made_up)
     assert unknown.value.reason is Reason.COMMAND_UNKNOWN
+
+
+async def test_the_hello_of_a_stream_that_was_given_up_moves_nothing(replicas: tuple[Any, Any], frames: Any) -> None:
+    """An executor that has no answer from one replica goes on to the next; what it says there counts."""
+    here, there = replicas
+    executor = await there.executor(attempt=2)
+    asked = asyncio.ensure_future(eventually(lambda: here.execute()))
+    name = await executor.begin_one()
+    with pytest.raises(OpenlineError, match="a later stream"):
+        await here.dial().hello(attempt=1)
+    await executor.send(frames.finished(name, exit_code=3))
+    assert (await asked).result.exit_code == 3
 
 
 async def test_a_command_goes_along_with_its_executor(replicas: tuple[Any, Any], frames: Any) -> None:

@@ -227,7 +227,7 @@ async def test_everything_works_on_every_kind(any_kind: Any) -> None:
         assert await store.behind.drain(PATIENCE_S)
         lists = (keys.owned_commands("alice"), keys.conversation_commands("alice", "c"), keys.session_commands("s"))
         for listing in lists:
-            listed = await store.history.page(listing, before="", since="0", count=100)
+            listed = await store.history.page(listing, shown="", since="0", count=100)
             assert [name for name, _ in listed] == sorted(command_ids, reverse=True)
         trail = await store.audit.page(before="", since_ms=0, until_ms=None, count=100)
         assert [entry.entry_id for _, entry in trail if entry] == command_ids[::-1]

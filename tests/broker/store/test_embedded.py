@@ -62,6 +62,15 @@ async def test_what_it_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
     assert made.stat().st_mode & 0o077 == 0
 
 
+async def test_no_python_runs_between_fork_and_exec(tmp_path: Path) -> None:
+    """Once a garbage collection there had a channel of gRPC's to end, which waited for a thread of the parent alone."""
+    told = tmp_path / "told"
+    # It cannot be taken back, and does no harm.
+    os.register_at_fork(after_in_child=lambda: told.parent.exists() and told.touch())
+    async with embedded_valkey(None):
+        assert not told.exists()
+
+
 async def test_it_leaves_no_process_and_no_file() -> None:
     async with embedded_valkey(None) as url:
         pid = await process_id(url)

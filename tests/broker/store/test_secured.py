@@ -213,6 +213,27 @@ async def test_what_cannot_be_used_is_refused_and_the_old_files_stay_in_use(
         await client.aclose()
 
 
+async def test_it_is_said_once_of_a_certificate_that_it_has_expired(
+    fronted: tuple[list[Front], str], pems: Path
+) -> None:
+    """Also of one that is put there while no connection is made; and not by whoever only checks the URL."""
+    _, url = fronted
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        client = open_client(url)
+        try:
+            assert await eventually(lambda: ask(client, "SET", "key", "1")) in (b"OK", True)
+            issue(pems, expired="client")
+            check_url(url)
+            assert not lines
+            for _ in range(2):
+                assert await ask(client, "GET", "key") == b"1"
+        finally:
+            await client.aclose()
+    expired = [(line["use"], line["file"]) for line in lines if line["event"] == "certificate.expired"]
+    assert expired == [("redis", f"{pems}/client.pem")]
+
+
 async def test_files_that_cannot_be_used_at_the_start(pems: Path) -> None:
     """Are a mistake in the URL, which names them, and nothing of the password."""
     for name, wrong in (("ssl_ca_certs", pems / "gone"), ("ssl_certfile", pems / "ca.pem")):

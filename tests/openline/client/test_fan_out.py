@@ -5,11 +5,11 @@ from contextlib import aclosing
 
 import pytest
 
-from openline.client import Answer, Answers, ClusterOffline, OpenlineError, Result
+from openline.client import Answer, Answers, Cancelled, ClusterOffline, OpenlineError, Result
 from openline.client.errors import typed
 from openline.client.fan_out import FanOut
 from openline.client.results import read_result
-from openline.errors import error
+from openline.errors import CANCELLED_WITH, error
 from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
@@ -60,6 +60,22 @@ async def test_no_more_run_at_a_time_than_were_allowed() -> None:
 
     answers = await FanOut(counted, [f"c{n}" for n in range(50)], concurrency=4)
     assert (len(answers), most) == (50, 4)
+
+
+async def test_a_kill_switch_ends_it() -> None:
+    """A cancel means its own command; a kill switch what has not begun as well."""
+    begun = []
+
+    async def killed(cluster_id: str) -> Result:
+        begun.append(cluster_id)
+        metadata = {CANCELLED_WITH: "session"} if cluster_id == "killed" else {}
+        raise typed(OpenlineError(error(Reason.CANCELLED, "enough", metadata=metadata)))
+
+    answers = await FanOut(killed, ["cancelled", "killed", "next", "last"], concurrency=1)
+    assert begun == ["cancelled", "killed"]
+    assert all(isinstance(answer, Cancelled) for answer in answers.values())
+    assert {answers[each].executed for each in ("next", "last")} == {"no"}  # type: ignore[union-attr]
+    assert "enough" in str(answers["last"])
 
 
 async def test_whoever_stops_before_the_end_leaves_nothing_behind() -> None:

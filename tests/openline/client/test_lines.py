@@ -1,12 +1,16 @@
-"""The blocking client's way to one replica, when its certificates change."""
+"""The blocking client's way to a replica: when its certificates change, and past those that are frozen."""
 
+import contextlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 import trustme
 
 from openline.channels import Dialer
-from openline.client.lines import Line
+from openline.client.lines import Line, Lines
 from openline.errors import OpenlineError
 from openline.settings import Address
 from openline.tls import TlsFiles
@@ -32,6 +36,20 @@ def test_of_the_channels_that_were_left_one_stays_open(tmp_path: Path) -> None:
     with pytest.raises(OpenlineError):
         line.reach(0.1)
     assert is_closed(line._knock)
+
+
+def test_those_that_are_frozen_leave_time_for_the_last() -> None:
+    """The kernel takes their connections, and nobody says anything on them."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    good = Address(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    server.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop, 0)
+        frozen = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        addresses = [*(Address(f"127.0.0.1:{each.getsockname()[1]}") for each in frozen), good]
+        lines = Lines([Line(address, Dialer(TlsFiles()), api_key="k") for address in addresses])
+        stack.callback(lines.close)
+        assert lines.first_answer(lambda line, _timeout_s: line.address) == good
 
 
 def is_closed(knock: object) -> bool:

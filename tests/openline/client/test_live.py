@@ -275,6 +275,47 @@ async def test_commands_are_listed(both: Both) -> None:
     assert type(await failure_of(both.commands(limit=0))) is InvalidCommand
 
 
+async def test_a_conversation_is_read_from_its_beginning_and_told_of_repetition(both: Both) -> None:
+    """By pages as well; and the third answer of the same says that it is one."""
+    told = new_id()
+    results = [await both.execute("local", "get", "svc", correlation_id=told) for _ in range(3)]
+    assert [bool(result.hint) for result in results] == [False, False, True]
+    async with asyncio.timeout(20):
+        while len(commands := await both.commands(correlation_id=told, oldest_first=True)) < 3:
+            await asyncio.sleep(0.05)
+    assert [command.command_id for command in commands] == [result.command_id for result in results]
+    first = [each.command_id for each in await both.commands(correlation_id=told, oldest_first=True, limit=2)]
+    assert first == [result.command_id for result in results[:2]]
+
+
+async def test_a_conversation_is_ended(both: Both) -> None:
+    """All that runs in it, by either of its names; nothing is forbidden by it."""
+    told = new_id()
+    asked = {"correlation_id": told, "max_age_s": 0}
+    running = [asyncio.create_task(both.execute("local", "get", "slow", **asked)) for _ in range(2)]
+    async with asyncio.timeout(20):
+        while [c.state for c in await both.commands(correlation_id=told)] != [CommandState.RUNNING] * 2:
+            await asyncio.sleep(0.05)
+    ended = await both.cancel_commands(correlation_id=told, why="withdrawn")
+    assert (ended.cancelled, ended.unreached, ended.incomplete) == (2, (), False)
+    for each in running:
+        failure = await failure_of(each)
+        assert (type(failure), failure.error.message) == (CommandCancelled, "withdrawn")
+    assert (await both.cancel_commands(session="no-such-session")).cancelled == 0
+    assert (await both.execute("local", "get", "pods", correlation_id=told)).ok
+    for wrong in ({}, {"session": "s", "correlation_id": "c"}):
+        assert type(await failure_of(both.cancel_commands(**wrong))) is InvalidCommand
+
+
+async def test_a_refusal_says_what_to_do_next(both: Both) -> None:
+    """As text for whoever plans the next call."""
+    failure = await failure_of(both.execute("loca", "get", "pods"))
+    assert failure.next_step.startswith("Ask again with local;")
+    denied = await failure_of(both.execute("local", "get", "pods", "--all-namespace"))
+    assert (denied.next_step, denied.hint) == ("Ask again with --all-namespaces.", "")
+    assert denied.metadata["nearest"] == "--all-namespaces"
+
+
 async def test_many_clusters_answer_apart(both: Both) -> None:
     """One that is away is an answer, and the same answers are one group."""
     answers = await both.fan_out(["west", "local"], "get", "nodes")

@@ -15,12 +15,14 @@ from openline.client import (
     Source,
     State,
 )
+from openline.client.conversations import Reading
 from openline.client.events import EventReader
-from openline.client.results import OUTCOMES, STATES, read_answer, read_command, read_result
-from openline.errors import error
+from openline.client.kinds import OUTCOMES, STATES
+from openline.client.results import read_answer, read_command, read_result
+from openline.errors import OpenlineError, error
 from openline.reasons import Reason
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
+from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse, ListCommandsResponse
 
 ASKED = ExecuteRequest(command_id="asked", cluster_id="prod")
 
@@ -136,3 +138,21 @@ def test_events_are_read_in_order() -> None:
     ]
     assert isinstance(seen[-1], Result)
     assert reader.read(command_pb2.CommandEvent()) is None, "of a newer version"
+
+
+def test_a_broker_of_before_is_not_believed_to_have_the_order() -> None:
+    """It has the newest first whatever is asked, and does not say."""
+    page = ListCommandsResponse(commands=[command_pb2.Command(command_id="x")])
+    assert not Reading({}).take(page)
+    with pytest.raises(OpenlineError) as refused:
+        Reading({"oldest_first": True}).take(page)
+    assert refused.value.reason is Reason.NOT_BUILT
+
+
+def test_a_list_is_read_until_there_is_enough() -> None:
+    page = ListCommandsResponse(commands=[command_pb2.Command(command_id=name) for name in "ab"], next_page_token="b")
+    reading = Reading({"limit": 3})
+    assert reading.take(page)
+    assert reading.request.page_token == "b"
+    assert not reading.take(page)
+    assert [command.command_id for command in reading.commands] == ["a", "b", "a"]

@@ -10,6 +10,7 @@ import pytest
 
 from openline.client import (
     BrokerUnavailable,
+    Cancelled,
     ClusterOffline,
     CommandState,
     CommandTimeout,
@@ -21,6 +22,7 @@ from openline.client import (
     SessionUnknown,
 )
 from openline.client.errors import CLASSES
+from openline.errors import CANCELLED_WITH
 from openline.reasons import NO, UNKNOWN, Reason
 from openline.v1 import cluster_service_pb2, command_pb2, session_service_pb2
 from openline.v1 import command_service_pb2 as pb
@@ -441,6 +443,17 @@ def test_many_clusters_are_asked_at_once(stage: MakeStage) -> None:
     answers = call.result(20)
     assert [group.cluster_ids for group in answers.groups()] == [("a", "c"), ("b",)]
     assert isinstance(answers["b"], ClusterOffline)
+
+
+def test_a_kill_switch_ends_a_fan_out(stage: MakeStage) -> None:
+    """One cancel means that command alone; a kill switch what has not begun as well."""
+    s = stage()
+    call = s.call(s.client.fan_out, ["a", "b", "c", "d"], "get", "nodes", concurrency=1)
+    s.take("Execute").refuse(Reason.CANCELLED, executed=NO)
+    s.take("Execute").refuse(Reason.CANCELLED, executed=NO, metadata={CANCELLED_WITH: "owner"})
+    answers = call.result(20)
+    assert [type(answer) for answer in answers.values()] == [Cancelled] * 4
+    assert [answers[each].executed for each in "cd"] == ["no", "no"]
 
 
 def test_one_client_serves_many_threads(stage: MakeStage) -> None:

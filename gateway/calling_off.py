@@ -1,0 +1,69 @@
+"""Calling off: what was begun for a caller is cancelled, and of a fan-out no more is begun.
+
+Its caller does so (in MCP), at whichever gateway, or a kill switch, at any broker. Whoever runs a fan-out, and alone
+knows all that it has begun, hears of both in the same way: a command of it comes back cancelled for that reason.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from gateway.callers import Caller
+from openline.errors import TAKEN_BACK, OpenlineError
+from openline.lookups import TIMEOUT_S
+from openline.pipes import Pipes
+from openline.tracing.calls import calling
+from openline.v1.command_service_pb2 import CancelCommandRequest, CancelCommandResponse
+
+log = structlog.get_logger()
+
+# Why a command was cancelled for itself.
+BY_ITS_CALLER = "cancelled by its caller"
+
+
+@dataclass(slots=True)
+class Commands:
+    """Those of one call."""
+
+    # Begun, and not known to have ended.
+    running: set[str] = field(default_factory=set)
+    # Why it begins no more; None as long as it does.
+    called_off: str | None = None
+
+    def call_off(self, why: str) -> Sequence[str]:
+        """What is to be cancelled now."""
+        if self.called_off is None:
+            self.called_off = why
+        return tuple(self.running)
+
+
+async def cancel_one(pipes: Pipes, command_id: str, caller: Caller) -> CancelCommandResponse:
+    """Cancels one command, by itself; the state it had is in the answer. Raises OpenlineError."""
+    exchange = caller.exchange
+    request = CancelCommandRequest(command_id=command_id, why=BY_ITS_CALLER, traceparent=exchange.traceparent)
+    with calling("CommandService/CancelCommand", request, server=pipes.addresses):
+        cancelled = await pipes.cancel(request, api_key=caller.api_key, timeout_s=caller.left_s(TIMEOUT_S))
+    exchange.concerns(command_id, cancelled.correlation_id)
+    return cancelled
+
+
+async def take_back(pipes: Pipes, commands: Commands, *, api_key: str) -> int:
+    """Calls off a call that its caller has cancelled; how many commands were running."""
+    running = commands.call_off(TAKEN_BACK)
+    await cancel_all(pipes, running, why=TAKEN_BACK, api_key=api_key)
+    return len(running)
+
+
+async def cancel_all(pipes: Pipes, command_ids: Iterable[str], *, why: str, api_key: str) -> None:
+    """One that is done stays as it is, and so does one that is not the key's own."""
+
+    async def cancel(command_id: str) -> None:
+        try:
+            request = CancelCommandRequest(command_id=command_id, why=why)
+            await pipes.cancel(request, api_key=api_key, timeout_s=TIMEOUT_S)
+        except OpenlineError as failure:
+            log.info("command.not_cancelled", command_id=command_id, reason=failure.reason)
+
+    await asyncio.gather(*map(cancel, command_ids))

@@ -1,0 +1,52 @@
+"""A request at /mcp before the protocol is looked at: who asks, in which session and conversation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from fastapi import Request
+from starlette.types import Scope
+
+from gateway.callers import Caller, read_caller
+from gateway.mcp.naming import name_of
+from openline.ids import is_token
+from openline.tracing.traceparent import has_form
+
+_KEY = "openline.mcp"
+SESSION_ID = "Mcp-Session-Id"
+# In `_meta` of a call, for clients that have neither a session nor a header of their own.
+CORRELATION_ID = "openline/correlation_id"
+
+
+@dataclass(slots=True)
+class Asked:
+    caller: Caller
+    # As the client has it; nothing is kept for it here. Empty for none.
+    session_id: str
+
+    @classmethod
+    async def read(cls, http: Request) -> Self:
+        """Raises RequestValidationError. The calls of a session are one conversation, unless a header says of which."""
+        session_id = http.headers.get(SESSION_ID, "")
+        asked = cls(await read_caller(http), session_id if is_token(session_id) else "")
+        asked.caller.exchange.offer_correlation_id(asked.session_id)
+        http.scope[_KEY] = asked
+        return asked
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Asked":
+        asked: Asked = scope[_KEY]
+        return asked
+
+    def take_meta(self, meta: Mapping[str, Any]) -> None:
+        """What a message says of itself, where the headers do not."""
+        correlation_id, traceparent = meta.get(CORRELATION_ID), meta.get("traceparent")
+        exchange = self.caller.exchange
+        if isinstance(correlation_id, str):
+            exchange.offer_correlation_id(correlation_id)
+        if not exchange.traceparent and isinstance(traceparent, str) and has_form(traceparent):
+            exchange.traceparent = traceparent
+
+    def name_of(self, request_id: str | int | None) -> str | None:
+        """What the call is known by; None where it cannot be told from those of other clients."""
+        return name_of(self.session_id, request_id) if self.session_id and request_id is not None else None

@@ -1,0 +1,91 @@
+"""Taking a call back: its commands are cancelled, at whichever gateway the call is.
+
+What is in flight here is known here. What is at another gateway is looked for among the commands of the conversation,
+and known by its id (see `naming`). That gateway sees a command of its call come back cancelled for this reason: so it
+knows, begins no more, and cancels what else runs. Whether a command is the caller's own is for the broker to say; here
+a call is known by its key as well, which nobody has checked yet.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from gateway.callers import Caller
+from gateway.calling_off import Commands, cancel_all, take_back
+from gateway.mcp.naming import is_of
+from gateway.mcp.searching import Searches
+from gateway.stubs import Stubs
+from openline.errors import TAKEN_BACK, OpenlineError
+from openline.pipes import Pipes
+from openline.v1.command_pb2 import COMMAND_STATE_DONE
+
+log = structlog.get_logger()
+
+# Lists are written behind the answers, and a call may go on beginning commands: the first look may come too early.
+LOOKS_AFTER_S = (0.0, 0.3, 0.7)
+
+
+class InFlight:
+    """The commands of calls that wait here, by their API keys and names: as many as there are requests."""
+
+    def __init__(self) -> None:
+        self._commands: dict[tuple[str, str], Commands] = {}
+
+    @contextmanager
+    def hold(self, api_key: str, name: str | None, commands: Commands) -> Iterator[None]:
+        if name is None:
+            yield
+            return
+        self._commands[api_key, name] = commands
+        try:
+            yield
+        finally:
+            # A client that uses a number twice has the later call under it.
+            if self._commands.get((api_key, name)) is commands:
+                del self._commands[api_key, name]
+
+    def find(self, api_key: str, name: str) -> Commands | None:
+        """None for a call that does not wait here."""
+        return self._commands.get((api_key, name))
+
+
+class TakingBack:
+    """By name, whatever calls there are. Whatever goes wrong is only logged: nobody waits for an answer."""
+
+    def __init__(self, pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> None:
+        self._pipes = pipes
+        self._in_flight = in_flight
+        self._searches = Searches(stubs)
+
+    async def cancel(self, name: str, caller: Caller) -> int:
+        """Cancels the commands of the call with this name; how many there were."""
+        if (commands := self._in_flight.find(caller.api_key, name)) is None:
+            return await self._search(name, caller)
+        return await take_back(self._pipes, commands, api_key=caller.api_key)
+
+    async def _search(self, name: str, caller: Caller) -> int:
+        """At another gateway. Goes on to the last look once there is something of the call."""
+        request_id = caller.exchange.request_id
+        seen: set[str] = set()
+        cancelled = 0
+        with self._searches.join(caller) as search:
+            if search is None:
+                log.warning("mcp.not_looked_for", request_id=request_id, why="too many calls are looked for")
+                return 0
+            for after_s in LOOKS_AFTER_S:
+                await asyncio.sleep(after_s)
+                try:
+                    listed = await search.look(caller)
+                except OpenlineError as failure:
+                    log.warning("mcp.not_cancelled", reason=failure.reason, request_id=request_id)
+                    break
+                new = [each for each in listed if each.command_id not in seen and is_of(each.command_id, name)]
+                seen.update(each.command_id for each in new)
+                running = [each.command_id for each in new if each.state != COMMAND_STATE_DONE]
+                await cancel_all(self._pipes, running, why=TAKEN_BACK, api_key=caller.api_key)
+                cancelled += len(running)
+                if after_s and not seen:
+                    break
+        return cancelled

@@ -1,0 +1,155 @@
+"""Commands that take longer than a client waits, and what is asked of the broker meanwhile. The broker is a script."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from gateway.mcp import many, running, together
+from gateway.mcp.naming import id_of, is_of, name_of
+from openline.ids import is_command_id, made_at
+from openline.v1 import command_pb2
+
+HEADERS = {"Accept": "application/json, text/event-stream"}
+
+
+def calling(tool: str, *, meta: Any = None, **arguments: Any) -> dict[str, Any]:
+    params: dict[str, Any] = {"name": tool, "arguments": arguments} | ({"_meta": meta} if meta else {})
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+def events(answer: Any) -> list[dict[str, Any]]:
+    return [json.loads(line[5:]) for line in answer.text.split("\n") if line.startswith("data:")]
+
+
+@pytest.mark.parametrize("meta", [None, {"progressToken": "p"}], ids=["quiet", "progress"])
+async def test_it_runs_on(stage: Any, monkeypatch: pytest.MonkeyPatch, meta: Any) -> None:
+    """The answer comes before the client loses patience, and says how to get the rest."""
+    monkeypatch.setattr(running, "LONGEST_WAIT_S", 0.3)
+
+    async def script(_frame: Any, say: Any) -> None:
+        await say.state("RUNNING")
+        await asyncio.sleep(30)
+
+    async with stage(script) as scene:
+        call = calling("kubectl", meta=meta, cluster="local", command="get pods", timeout_seconds=60)
+        told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
+        [asked] = scene.broker.asked
+        request = asked.execute_stream if meta else asked.execute
+        fields = told["structuredContent"]
+        assert told["isError"] is False
+        assert fields == {
+            "command_id": request.command_id,
+            "cluster": "local",
+            "state": "running",
+            "next_step": "get_result waits for it and cancel stops it",
+        }
+        assert told["content"][0]["text"] == (
+            "[still running; it runs on: get_result waits for it and cancel stops it "
+            f"(command_id {request.command_id})]"
+        )
+        # It was left, and not to be cancelled for that.
+        assert not request.cancel_on_disconnect
+        assert request.timeout_s == pytest.approx(60, abs=5)
+        while not scene.broker.abandoned:
+            await asyncio.sleep(0.01)
+
+
+async def test_progress_of_a_slow_reader(stage: Any) -> None:
+    """What is said goes up, about once a second, and not at all once there is an answer."""
+
+    async def script(_frame: Any, say: Any) -> None:
+        await say.state("QUEUED")
+        await asyncio.sleep(1.2)
+        await say.state("RUNNING")
+        await say.output(0, b"x" * 1000)
+        await asyncio.sleep(1.2)
+        await say.result(stdout=b"done")
+
+    async with stage(script) as scene:
+        call = calling("kubectl", meta={"progressToken": 5}, cluster="local", command="get pods")
+        *progress, last = events(await scene.api.post("/mcp", json=call, headers=HEADERS))
+        assert last["result"]["content"][0]["text"] == "done"
+        params = [each["params"] for each in progress]
+        assert all(each["progressToken"] == 5 for each in params)
+        assert [each["message"] for each in params] == ["queued", "running, 1000 bytes so far"]
+        assert params[0]["progress"] < params[1]["progress"]
+
+
+async def test_many_that_take_too_long(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that have answered are told, of the others it is said which have begun."""
+    monkeypatch.setattr(many, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr("gateway.fanning.AT_A_TIME", 2)
+
+    async def script(frame: Any, say: Any) -> None:
+        if frame.execute.cluster_id != "a":
+            await asyncio.sleep(30)
+        await say.reply(response={"result": {"outcome": command_pb2.OUTCOME_EXITED, "stdout": b"out"}})
+
+    async with stage(script) as scene:
+        call = calling("kubectl_fanout", clusters=["a", "b", "c", "d"], command="get pods")
+        told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
+        assert told["isError"] is False
+        problems = {each["clusters"][0]: each for each in told["structuredContent"]["problems"]}
+        begun = {each.execute.cluster_id: each.execute.command_id for each in scene.broker.asked}
+        assert list(begun) == ["a", "b", "c"]
+        assert {name: each["executed"] for name, each in problems.items()} == {
+            "b": "unknown",
+            "c": "unknown",
+            "d": "no",
+        }
+        assert {each["reason"] for each in problems.values()} == {"STILL_RUNNING"}
+        assert problems["b"]["command_id"] == begun["b"]
+
+
+async def test_output_of_many_is_bounded(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest groups are told, the others are counted."""
+    monkeypatch.setattr(together, "MAX_TEXT_CHARS", 10_000)
+
+    async def script(frame: Any, say: Any) -> None:
+        output = (frame.execute.cluster_id * 3_900)[:3_900].encode()
+        await say.reply(response={"result": {"outcome": command_pb2.OUTCOME_EXITED, "stdout": output}})
+
+    async with stage(script) as scene:
+        call = calling("kubectl_fanout", clusters=list("abcde"), command="get pods")
+        told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
+        assert len(told["structuredContent"]["groups"]) == 2
+        assert "[3 more groups are not shown" in told["content"][0]["text"]
+        assert len(told["content"][0]["text"]) < 10_500
+
+
+async def test_a_defect(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not told to anybody, and the next call is answered."""
+
+    async def script(_frame: Any, say: Any) -> None:
+        await say.reply(response={"result": {"outcome": command_pb2.OUTCOME_EXITED, "stdout": b"out"}})
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the inner life of a program")
+
+    async with stage(script) as scene:
+        with monkeypatch.context() as patched:
+            patched.setattr("gateway.mcp.tools.told", broken)
+            call = calling("kubectl", cluster="local", command="get pods")
+            answer = await scene.api.post("/mcp", json=call, headers=HEADERS)
+            assert events(answer)[-1]["error"] == {"code": -32603, "message": "Internal error"}
+        [answer] = events(await scene.api.post("/mcp", json=call, headers=HEADERS))
+        assert answer["result"]["content"][0]["text"] == "out"
+
+
+def test_names() -> None:
+    """The same for the same call, another for any other; ids in the order of time and of clusters, all UUIDv7."""
+    name = name_of("session", 7)
+    assert name == name_of("session", 7)
+    assert len({name, name_of("session", "7"), name_of("session", 8), name_of("sessio", 7), name_of("", 7)}) == 5
+    now_s = time.time()
+    ids = [id_of(name, nth, now_s=now_s + later) for later in (0.0, 0.002) for nth in (0, 1, 4095)]
+    assert ids == sorted(ids)
+    assert all(is_command_id(each) and is_of(each, name) for each in ids)
+    assert made_at(ids[0]) == pytest.approx(now_s, abs=0.001)
+    assert not is_of(ids[0], name_of("session", 8))
+    assert not is_of("web", name)
+    with pytest.raises(ValueError, match="no command 4096"):
+        id_of(name, 4096, now_s=now_s)
