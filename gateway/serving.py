@@ -26,9 +26,10 @@ MAX_CONNECTIONS = 4096
 # Those beyond these are closed unheard.
 MOST_CONNECTIONS = MAX_CONNECTIONS + 256
 BACKLOG = 2048
-# Longer than the minute after which load balancers close an idle connection, so that it is never us who close first.
+# How long a connection may be without a request, a new one as well: who has opened it may be slow to ask. Longer than
+# the minute after which load balancers close an idle connection, so that it is never us who close first.
 KEEP_ALIVE_S = 65
-# From the first byte of a request (or from the connection) to the end of its head.
+# From the first byte of a request to the end of its head.
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 64 << 10
 # A client that takes nothing of what is sent to it for so long is gone, or might as well be.
@@ -62,7 +63,9 @@ class BoundedHttp(HttpToolsProtocol):
         if len(self.connections) > MOST_CONNECTIONS:
             self._close_unanswered("unheard", transport.close)
         else:
-            self._await_head()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
@@ -101,6 +104,9 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
+        # Empty lines may come before a request, and begin none.
+        if self.timeout_keep_alive_task is not None:
+            self._await_head()
         super().data_received(data)
         if self._head_timer is not None:
             self._head_bytes += len(data)
@@ -140,11 +146,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_late)
 
     def _head_late(self) -> None:
-        # A connection that has sent nothing at all is nobody who was refused: browsers open such ones in advance.
-        if self._head_bytes:
-            self._close_unanswered("slow_head", self.transport.close)
-        else:
-            self.transport.close()
+        self._close_unanswered("slow_head", self.transport.close)
 
     def _head_done(self) -> None:
         if self._head_timer is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from broker import sharing
 from broker.store.store import open_store
 from openline.errors import OpenlineError
 from openline.reasons import NO, Reason
@@ -40,6 +39,17 @@ async def outcome(asked: "asyncio.Task[pb.ExecuteResponse]") -> Reason | None:
     except OpenlineError as failure:
         return failure.reason
     return None
+
+
+async def told(redis: Any, commands: int) -> None:
+    """The replicas have told that together they have admitted so many; each has heard what there was before it told."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            [key] = await redis.keys("openline:quota:*") or [b""]
+            counts = [int(told.split()[1]) for told in await redis.hvals(key)]
+            if sum(counts) == commands:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_answers_tell_what_is_left_and_then_it_is_refused(start_broker: Any) -> None:
@@ -137,7 +147,7 @@ async def test_two_replicas_hold_a_limit_together(start_broker: Any, redis: Any)
         for _ in range(7):
             asked = [replica.execute() for replica in (one, other) for _ in range(5)]
             admitted += sum([await outcome(task) is None for task in asked])
-            await asyncio.sleep(1.5 * sharing.TELL_EVERY_S)
+            await told(redis, admitted)
     assert 40 <= admitted <= 60  # of 70 that were asked
     [key] = await redis.keys("openline:quota:*")
     assert 0 < await redis.ttl(key) <= 120
@@ -217,7 +227,7 @@ async def test_replicas_hold_a_conversation_s_limit_together(start_broker: Any, 
         for _ in range(4):
             asked = [replica.execute(correlation_id="c-1") for replica in (one, other) for _ in range(5)]
             admitted += sum([await outcome(task) is None for task in asked])
-            await asyncio.sleep(1.5 * sharing.TELL_EVERY_S)
+            await told(redis, admitted)
     assert 20 <= admitted <= 30  # of 40 that were asked
     [key] = await redis.keys("openline:quota:*")
     assert 0 < await redis.ttl(key) <= 120

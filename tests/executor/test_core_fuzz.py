@@ -143,7 +143,7 @@ def allows(event: str, what: object, command_id: str) -> bool:
     )
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(st.lists(events, min_size=FRAMES_AN_EXAMPLE // 2, max_size=FRAMES_AN_EXAMPLE * 2))
 def test_whatever_it_hears_it_holds_its_promises(heard: list[tuple[str, object]]) -> None:
     """Never raises, at most one run an id, no result lost in silence, and every accepted command comes to an end."""
@@ -166,7 +166,7 @@ def test_whatever_it_hears_it_holds_its_promises(heard: list[tuple[str, object]]
     assert watched.accepted <= watched.explained | dropped
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(st.lists(st.binary(max_size=60), max_size=FRAMES_AN_EXAMPLE))
 def test_bytes_that_happen_to_be_a_frame_cost_nothing(messages: list[bytes]) -> None:
     watched = Watched()

@@ -251,4 +251,4 @@ class Executor(RuleBasedStateMachine):
 
 
 TestExecutor = Executor.TestCase
-TestExecutor.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestExecutor.settings = settings(max_examples=200, stateful_step_count=60)

@@ -264,7 +264,7 @@ def test_what_is_no_policy_is_refused_in_one_line(tmp_path: Path, text: str, say
     assert len(str(refused.value)) < 500
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=200), st.text(alphabet="verbs: [get]{}!&*\n-'\"0x<", max_size=80).map(str.encode)))
 def test_any_file_is_a_policy_or_is_refused(tmp_path: Path, data: bytes) -> None:
     """Nothing else is raised: it would end an executor that has been running well."""

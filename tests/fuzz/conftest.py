@@ -250,7 +250,6 @@ def fuzz() -> Callable[..., None]:
 
         checked = settings(
             max_examples=wanted // AVERAGE_LENGTH + 1,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
             print_blob=False,

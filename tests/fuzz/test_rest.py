@@ -234,7 +234,6 @@ def test_every_answer_is_documented(surface: Surface, operation_id: str) -> None
 
     @settings(
         max_examples=wanted,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],

@@ -148,10 +148,33 @@ async def test_a_client_that_leaves_in_its_body_costs_nothing(gateway: Address, 
 
 
 async def test_a_head_that_does_not_come_is_cut_off(gateway: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that never finishes a request's head is closed."""
+    """A connection that never finishes a request's head is closed, and one that only sends what may come before."""
     monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.2)
     assert await raw(gateway, b"GET /healthz HTTP/1.1\r\nHost: ") == b""
-    assert await raw(gateway, b"") == b""
+    assert await raw(gateway, b"\r\n") == b""
+
+
+async def test_a_connection_has_time_before_its_first_request(
+    gateway: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between two requests, not as for a head: who opens very many at once does not get round to each at once."""
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.2)
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    await asyncio.sleep(0.6)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_an_idle_connection_is_closed(
+    broker: Address, serve_gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one, and one between two requests."""
+    monkeypatch.setattr(serving, "KEEP_ALIVE_S", 0.2)
+    async with serve_gateway(broker) as (address, _):
+        assert await raw(address, b"") == b""
+        assert (await raw(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_head_without_end_is_cut_off(gateway: Address) -> None:

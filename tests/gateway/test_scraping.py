@@ -125,7 +125,6 @@ async def test_what_is_turned_away_is_counted(stage: Any, monkeypatch: pytest.Mo
             b"GET /healthz HTTP/1.1\r\nHost: ",
             asked + b"Content-Length: 100\r\n\r\n{",
             asked + b"Content-Length: 2000000\r\n\r\n",
-            b"",  # says nothing at all, as browsers do that open connections in advance
         ):
             reader, writer = await asyncio.open_connection(*scene.gateway.rsplit(":", 1))
             writer.write(sent)

@@ -56,7 +56,7 @@ def plain(one: str, other: str) -> int:
     return min(costs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(one=st.text("abc", max_size=5), other=st.text("abc", max_size=5), most=st.integers(0, MAX_SLIPS))
 def test_slips_are_counted(one: str, other: str, most: int) -> None:
     """As far as it is of interest."""

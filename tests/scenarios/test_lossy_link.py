@@ -365,7 +365,6 @@ def test_lossy_link(new_world: Any, new_executor: Any, words: Callable[[Any], st
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
-            deadline=None,
             print_blob=False,
             suppress_health_check=list(HealthCheck),
         ),

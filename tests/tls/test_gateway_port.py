@@ -191,7 +191,7 @@ async def test_a_goodbye_is_not_waited_for_without_end(
 ) -> None:
     """TLS would have the other end say that it closes, too."""
     monkeypatch.setattr(securing, "GOODBYE_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(serving, "KEEP_ALIVE_S", 0.2)
     own, _ = authorities
     shown = own.issue("gateway", "127.0.0.1")
 

@@ -124,7 +124,7 @@ class Watchdog:
             assert kept <= (MAX_RECENT_BYTES if command.ask.live else command.ask.max_output_bytes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=st.lists(STEP, max_size=60), share_s=st.sampled_from([0.0, 5.0]))
 def test_the_ledger_holds(
     new_desk: Callable[[], Any],
@@ -233,7 +233,7 @@ def test_the_ledger_holds(
     desk.assert_empty()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["alice", "bob", "carol"]), st.booleans()), min_size=1, max_size=120),
     places=st.integers(1, 4),

@@ -186,7 +186,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=STEPS, commands=st.integers(1, 8), in_flight=st.integers(0, 5))
 def test_a_limit_is_exceeded_by_no_more_than_was_not_shared(
     steps: list[tuple[str, int]], commands: int, in_flight: int

@@ -26,7 +26,7 @@ def test_what_was_used_last_is_forgotten_last() -> None:
     assert len(kept) == 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=80))
 def test_the_bounds_hold_and_nothing_is_left_behind(steps: list[tuple[str, int]]) -> None:
     """However it is used: against a list that is searched for the oldest."""

@@ -260,7 +260,7 @@ messages = st.fixed_dictionaries(
 params = values | st.fixed_dictionaries({}, optional={"message": messages, "configuration": values, "id": values})
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from(sorted(METHODS)), params=params)
 async def test_anything(http: httpx.AsyncClient, method: str, params: Any) -> None:
     """Is answered in the protocol's words, and never with a defect."""

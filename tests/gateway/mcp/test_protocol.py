@@ -266,7 +266,7 @@ MESSAGES = JSON | st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=MESSAGES, headers=st.sampled_from([{}, {"MCP-Protocol-Version": NEW}, {"Mcp-Session-Id": "x"}]))
 def test_arbitrary_messages(mcp: Any, sent: Any, headers: dict[str, str]) -> None:
     """Are answered, and never with a defect."""

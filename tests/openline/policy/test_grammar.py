@@ -179,7 +179,7 @@ def check_allowed(argv: Sequence[str], verdict: Allowed, *, streamed: bool) -> N
     assert judge(verdict.argv, Policy(), streamed=streamed, remaining_s=10.0) == verdict
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(argvs(), st.booleans())
 @example(["-n", "get", "get", "pods"], False)
 @example(["get", "pods", "-test.v"], False)
@@ -196,7 +196,7 @@ def test_what_is_allowed_is_in_the_tables_and_was_read_as_kubectl_reads_it(argv:
         assert (verdict.message + verdict.allowed).isprintable()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(st.text(max_size=20), st.sampled_from(["get", "pods", "-o", "logs", "\ud800", "-n"])), max_size=70
@@ -219,7 +219,7 @@ def test_any_list_of_strings_is_judged(argv: list[str]) -> None:
         assert verdict.allowed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(alphabet="{}.$|()[]'\"`ab =:,-\\%*0", max_size=40),
     st.sampled_from(["go-template", "jsonpath", "custom-columns"]),
