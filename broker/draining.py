@@ -13,7 +13,7 @@ from time import monotonic
 import structlog
 
 from broker.core.connections import Connection
-from broker.core.patterns import EVERY
+from broker.core.patterns import NO_CLUSTER
 from broker.replica import Replica
 from broker.rpc import everywhere
 from broker.rpc.executors import ExecutorService
@@ -119,7 +119,8 @@ class Draining:
     async def _has_another(self) -> bool:
         """Whether a replica answers, now, that takes executors."""
         heard = {each.replica_id: each.draining for each in self._replica.hearing.replicas}
-        told = await everywhere.overviews(self._replica.peers, EVERY, timeout_s=ANSWER_S)
+        # An overview of nothing says what the replica is, and nothing that executors or callers have a part in.
+        told = await everywhere.overviews(self._replica.peers, NO_CLUSTER, timeout_s=ANSWER_S)
         for replica_id, failure in told.failed.items():
             # One that does not know of overviews yet has answered as well.
             if failure is Reason.NOT_BUILT and not heard.get(replica_id, True):

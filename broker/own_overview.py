@@ -27,6 +27,8 @@ from openline.v1 import cluster_service_pb2, command_pb2, overview_pb2
 MOST_COMMANDS = 200
 MOST_ENDED = 100
 MAX_ARGV_CHARACTERS = 400
+# What the field holds. The count is of what executors say, each within bounds, and has none.
+MAX_UINT64 = (1 << 64) - 1
 
 Sees = Callable[[str], bool]
 ConnectedExecutor = cluster_service_pb2.ConnectedExecutor
@@ -123,7 +125,7 @@ class OwnOverview:
         )
         figures.loop_lag.CopyFrom(_durations(self._lag))
         figures.forwarded = tally.forwarded
-        figures.output_bytes = tally.output_bytes
+        figures.output_bytes = min(tally.output_bytes, MAX_UINT64)
         figures.redis_degraded = self._behind.degraded
         figures.redis_writes_waiting = self._behind.waiting
 

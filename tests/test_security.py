@@ -27,6 +27,8 @@ BOUNDS = re.findall(r"^\| .* \| ([^|]+) \| `([a-z0-9_.]+)\.([A-Z_]+)` \|$", PAGE
 def shown(name: str, value: float) -> str:
     """As the page has it: the unit is the end of the name."""
     if name.endswith("_BYTES"):
+        if value >= 1 << 40:
+            return f"{int(value) >> 40} TiB"
         return f"{int(value) >> 20} MiB" if value >= 1 << 20 else f"{int(value) >> 10} KiB"
     if name.endswith("_S"):
         return f"{value:g} s"

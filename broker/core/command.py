@@ -8,8 +8,8 @@ from broker.core.connections import Instance
 from broker.core.life import Event, OutOfOrder, State, after
 from broker.core.patterns import EVERY, Patterns
 from broker.core.quotas import Quota
-from broker.core.told import MAX_BOUNDED, MAX_BOUNDED_CHARACTERS, MAX_TIMESTAMP_S, duration, told
-from broker.core.transcript import Transcript, summarise
+from broker.core.told import MAX_BOUNDED, MAX_BOUNDED_CHARACTERS, MAX_TIMESTAMP_S, duration, summarise, told
+from broker.core.transcript import Transcript
 from broker.core.twin import Twin
 from openline.capture import Kept
 from openline.errors import CANCELLED_WITH, TAKEN_BACK

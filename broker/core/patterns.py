@@ -40,6 +40,8 @@ class Patterns:
 
 
 EVERY = Patterns(_EVERY)
+# No cluster's id is such.
+NO_CLUSTER = Patterns(("-",))
 
 
 def _fits(text: str, pattern: str) -> bool:

@@ -8,6 +8,7 @@ from broker.core.actions import Action
 from broker.core.command import Command
 from broker.core.life import Event, State
 from broker.core.routes import Routes
+from broker.core.told import believe
 from openline import errors
 from openline.reasons import NO, Reason, reason_of
 from openline.v1 import command_pb2
@@ -51,17 +52,18 @@ class Relayed:
         if command.state is not State.FORWARDED:
             return []
         command.is_degraded = degraded
+        told = command_pb2.CommandResult()
+        told.CopyFrom(result)
+        believe(told)
         if command.ask.live:
             # What this replica was not told before it lost sight of the command: its watchers see a gap there.
             transcript = command.transcript
-            total_bytes = result.stdout_summary.total_bytes + result.stderr_summary.total_bytes
+            total_bytes = told.stdout_summary.total_bytes + told.stderr_summary.total_bytes
             missed_bytes = total_bytes - (transcript.offset(transcript.next_seq) or 0)
             if missed_bytes > 0:
                 transcript.skip_to(transcript.next_seq + 1, missed_bytes=missed_bytes)
         command.apply(Event.ANSWERED)
         command.is_stored_elsewhere = True
-        told = command_pb2.CommandResult()
-        told.CopyFrom(result)
         total_s = now - command.created_at
         told.timings.route_s += max(0.0, total_s - told.timings.total_s)
         told.timings.total_s = total_s

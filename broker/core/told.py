@@ -1,6 +1,11 @@
-"""What an executor says of the end of a command, believed within bounds: it may be compromised, or merely wrong."""
+"""What an executor says of the end of a command, believed within bounds: it may be compromised, or merely wrong.
+
+Numbers of it are added up, and shown to others than those who asked for the command.
+"""
 
 from openline import errors
+from openline.capture import Kept
+from openline.limits import DEADLINE_ALLOWANCE_S, MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
 from openline.reasons import EXECUTED_TEXT, Reason
 from openline.v1 import command_pb2
 
@@ -18,13 +23,39 @@ MAX_RETRY_AFTER_S = 3600.0
 # Of what an executor says it has bounded: far more than there are, and longer than they are.
 MAX_BOUNDED = 8
 MAX_BOUNDED_CHARACTERS = 64
+# No kubectl writes so much in the hour that a command may last: it would be 300 MB a second.
+MAX_TOTAL_BYTES = 1 << 40
+# A command ends at its deadline, wherever it is by then; its time begins when its cluster is there.
+MAX_STAGE_S = MAX_WAIT_FOR_CLUSTER_S + MAX_TIMEOUT_S + DEADLINE_ALLOWANCE_S
 # The last second that a calendar has, as protobuf's Timestamp defines it.
 MAX_TIMESTAMP_S = 253_402_300_799
 
 
 def duration(said_s: float) -> float:
-    """A duration that an executor says, or zero for one that is none."""
-    return said_s if 0.0 <= said_s < float("inf") else 0.0
+    """How long a stage has taken, as an executor says; zero for what is no duration."""
+    return min(said_s, MAX_STAGE_S) if 0.0 <= said_s < float("inf") else 0.0
+
+
+def summarise(to: command_pb2.OutputSummary, said: command_pb2.OutputSummary, kept: Kept) -> None:
+    """What the executor says of a stream, held against what arrived: never less cut than is missing here."""
+    to.total_bytes = max(min(said.total_bytes, MAX_TOTAL_BYTES), kept.total_bytes)
+    # Each has a byte at least.
+    to.total_lines = min(max(said.total_lines, kept.total_lines), to.total_bytes)
+    to.cut_bytes = to.total_bytes - len(kept.data)
+    to.cut_lines = min(max(said.cut_lines, kept.cut_lines), to.total_lines)
+
+
+def believe(result: command_pb2.CommandResult) -> None:
+    """Brings into bounds what another replica tells, or Redis: it may be of a version that believed more."""
+    for summary, data in ((result.stdout_summary, result.stdout), (result.stderr_summary, result.stderr)):
+        summarise(summary, summary, Kept(data, total_bytes=len(data)))
+    timings = result.timings
+    timings.queue_s = duration(timings.queue_s)
+    timings.route_s = duration(timings.route_s)
+    timings.deliver_s = duration(timings.deliver_s)
+    timings.run_s = duration(timings.run_s)
+    timings.return_s = duration(timings.return_s)
+    timings.total_s = duration(timings.total_s)
 
 
 def is_end(outcome: int) -> bool:

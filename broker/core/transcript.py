@@ -146,11 +146,3 @@ def _whole(pieces: list[bytes]) -> Kept:
         return _NOTHING
     data = b"".join(pieces)
     return Kept(data, total_bytes=len(data), total_lines=data.count(b"\n"))
-
-
-def summarise(to: command_pb2.OutputSummary, said: command_pb2.OutputSummary, kept: Kept) -> None:
-    """What the executor says of a stream, held against what arrived: never less cut than is missing here."""
-    to.total_bytes = max(said.total_bytes, kept.total_bytes)
-    to.total_lines = max(said.total_lines, kept.total_lines)
-    to.cut_bytes = to.total_bytes - len(kept.data)
-    to.cut_lines = max(said.cut_lines, kept.cut_lines)

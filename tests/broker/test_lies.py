@@ -1,0 +1,166 @@
+"""Executors that say what cannot be: of their commands, and of themselves. Only who asked that cluster may notice."""
+
+import asyncio
+import math
+import socket
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from broker.core.told import MAX_STAGE_S, MAX_TOTAL_BYTES
+from openline.v1 import admin_service_pb2, command_pb2, overview_pb2
+from openline.v1.admin_service_pb2_grpc import AdminServiceStub
+
+PATIENCE_S = 10.0
+ROOT = (("x-api-key", "the-key-of-root"),)
+MOST = 2**64 - 1
+Summary = command_pb2.OutputSummary
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def look(broker: Any) -> overview_pb2.Overview:
+    call = AdminServiceStub(broker.channel()).GetOverview(
+        overview_pb2.GetOverviewRequest(), metadata=ROOT, timeout=PATIENCE_S
+    )
+    overview: overview_pb2.Overview = (await call).overview
+    return overview
+
+
+async def scrape(port: int) -> dict[str, float]:
+    """Of samples without labels or with a stage: their values, by name and stage."""
+
+    def get() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    return {
+        sample.name.removeprefix("openline_broker_") + sample.labels.get("stage", ""): sample.value
+        for family in text_string_to_metric_families(await asyncio.to_thread(get))
+        for sample in family.samples
+        if set(sample.labels) <= {"stage"}
+    }
+
+
+@pytest.fixture
+async def replicas(start_broker: Any) -> AsyncIterator[tuple[Any, Any]]:
+    """Two that know each other, each with the port of its metrics."""
+    ports = free_port(), free_port()
+    async with (
+        start_broker(replica_id="r1", metrics_listen=f"127.0.0.1:{ports[0]}") as one,
+        start_broker(replica_id="r2", metrics_listen=f"127.0.0.1:{ports[1]}") as other,
+    ):
+        one.port, other.port = ports
+        for each in (one, other):
+            await until(lambda each=each: bool(each.inside.dispatcher._forwarding._peers.reachable))  # type: ignore[misc]
+        yield one, other
+
+
+async def answered_with_lies(asked: Any, executor: Any, frames: Any, **said: Any) -> command_pb2.CommandResult:
+    command_id = await executor.begin_one()
+    await executor.send(frames.output(command_id, 0, b"x\n"), frames.finished(command_id, **said))
+    result: command_pb2.CommandResult = (await asked).result
+    return result
+
+
+@pytest.mark.parametrize("is_forwarded", [False, True], ids=["here", "forwarded"])
+async def test_more_output_than_can_be_is_not_believed(
+    replicas: tuple[Any, Any], frames: Any, is_forwarded: bool
+) -> None:
+    """The overview and the metrics are there as before, of the replica that was asked and of the one that ran it."""
+    one, other = replicas
+    executor = await (other if is_forwarded else one).executor()
+    await (other if is_forwarded else one).inside.presence_told()
+    most = Summary(total_bytes=MOST, total_lines=MOST, cut_bytes=MOST, cut_lines=MOST)
+    result = await answered_with_lies(one.execute(), executor, frames, stdout_summary=most, stderr_summary=most)
+    summary = result.stdout_summary
+    assert (summary.total_bytes, summary.cut_bytes) == (MAX_TOTAL_BYTES, MAX_TOTAL_BYTES - 2)
+    assert max(summary.total_lines, summary.cut_lines) <= summary.total_bytes
+    for each in replicas:
+        [of_one, of_other] = (await look(each)).replicas
+        assert (of_one.reachable, of_other.reachable) == (True, True)
+        assert of_one.figures.output_bytes == 2 * MAX_TOTAL_BYTES
+    counted = await scrape(one.port)
+    assert counted["output_bytes_total"] == 2 * MAX_TOTAL_BYTES
+    assert counted["output_cut_bytes_total"] == 2 * MAX_TOTAL_BYTES - 2
+
+
+async def test_however_much_was_counted_it_is_shown(replicas: tuple[Any, Any]) -> None:
+    """In years even what is believed may be more than the field has room for."""
+    one, _ = replicas
+    one.inside.dispatcher.tally.output_bytes = 2**64 + 5
+    [shown, _] = (await look(one)).replicas
+    assert shown.figures.output_bytes == MOST
+
+
+async def test_a_watcher_is_told_of_a_gap_that_can_be(replicas: tuple[Any, Any], frames: Any) -> None:
+    """Where a live command's end was believed by a replica of before, and is told to another one."""
+    one, other = replicas
+    executor = await other.executor()
+    await other.inside.presence_told()
+    watcher = one.stream()
+    command_id = await executor.begin_one()
+    await executor.send(frames.output(command_id, 0, b"x\n"))
+    await watcher.output(2)
+    [command] = one.inside.ledger.commands.values()
+    most = Summary(total_bytes=MOST, cut_bytes=MOST)
+    result = command_pb2.CommandResult(
+        outcome=command_pb2.OUTCOME_EXITED, stdout=b"x\n", stdout_summary=most, stderr_summary=most
+    )
+    result.timings.run_s = result.timings.total_s = 1e308
+    dispatcher = one.inside.dispatcher
+    now = asyncio.get_running_loop().time()
+    dispatcher._relayed(command, one.inside.ledger.relayed.answered(command, result, now))
+    *_, gap, ended = await watcher.rest()
+    assert gap.gap.missed_bytes == 2 * MAX_TOTAL_BYTES - 2
+    assert ended.result.timings.run_s == MAX_STAGE_S
+    assert (await look(one)).replicas[0].figures.output_bytes == 2 * MAX_TOTAL_BYTES
+    executor.call.cancel()
+
+
+async def test_a_replica_that_cannot_show_its_figures_still_takes_executors(
+    replicas: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, frames: Any
+) -> None:
+    """What somebody counts or shows is no reason not to drain another one."""
+    one, other = replicas
+    monkeypatch.setattr(other.inside.parts["Survey"][0]._own, "_read_figures", lambda _figures: 1 / 0)
+    executor = await one.executor()
+    drain = AdminServiceStub(one.channel()).Drain
+    answer = await drain(admin_service_pb2.DrainRequest(), metadata=ROOT, timeout=PATIENCE_S)
+    assert answer.executors == 1
+    await executor.expect("go_away")
+
+
+@pytest.mark.parametrize("said_s", [1e308, 1e9, math.inf, math.nan, -1.0])
+async def test_longer_than_a_command_may_take_is_not_believed(
+    replicas: tuple[Any, Any], frames: Any, said_s: float
+) -> None:
+    """Two of them make no sum that is infinite."""
+    one, _ = replicas
+    executor = await one.executor()
+    timings = command_pb2.Timings(queue_s=said_s, run_s=said_s, return_s=said_s, total_s=said_s, route_s=said_s)
+    for _ in range(2):
+        result = await answered_with_lies(one.execute(), executor, frames, timings=timings)
+        told = result.timings
+        assert all(0 <= each <= MAX_STAGE_S + 1 for each in (told.queue_s, told.run_s, told.return_s, told.total_s))
+        assert told.deliver_s >= 0
+    counted = await scrape(one.port)
+    for stage in ("queue", "route", "deliver", "run", "return"):
+        assert 0 <= counted[f"command_stage_seconds_sum{stage}"] <= 2 * (MAX_STAGE_S + 1)
+    [shown, _] = (await look(one)).replicas
+    assert all(math.isfinite(each.durations.sum_s) for each in shown.figures.stages)
