@@ -17,6 +17,7 @@ from gateway.models import (
     TimingsAnswer,
 )
 from gateway.policies import policy_answer
+from openline.channels import LONGEST_CALL_S
 from openline.errors import OpenlineError, error, next_step
 from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2, session_service_pb2
@@ -82,7 +83,7 @@ def execute_answer(result: command_pb2.CommandResult, request: command_service_p
         encoding_replaced=stdout_replaced or stderr_replaced,
         masked_values=result.masked_values,
         bounded=list(result.bounded),
-        execution_time_ms=round(result.timings.run_s * 1000),
+        execution_time_ms=round(milliseconds(result.timings.run_s)),
         executed_at=instant(result.observed_at) or instant(result.created_at) or datetime.now(UTC),
         timings=timings_answer(result.timings),
         executor_id=result.executor_id or None,
@@ -108,14 +109,20 @@ def correlation_id_of(result: command_pb2.CommandResult, request: command_servic
     return result.correlation_id if is_replayed else request.correlation_id
 
 
+def milliseconds(seconds: float) -> float:
+    """Of a duration in a result or in the audit trail, where brokers of before left what executors had said."""
+    # Written so that NaN is zero. To the microsecond: some of the parts take no more than a few.
+    return round(min(seconds, LONGEST_CALL_S) * 1000, 3) if seconds > 0 else 0.0
+
+
 def timings_answer(timings: command_pb2.Timings) -> TimingsAnswer:
     return TimingsAnswer(
-        queue_ms=_ms(timings.queue_s),
-        route_ms=_ms(timings.route_s),
-        deliver_ms=_ms(timings.deliver_s),
-        run_ms=_ms(timings.run_s),
-        return_ms=_ms(timings.return_s),
-        total_ms=_ms(timings.total_s),
+        queue_ms=milliseconds(timings.queue_s),
+        route_ms=milliseconds(timings.route_s),
+        deliver_ms=milliseconds(timings.deliver_s),
+        run_ms=milliseconds(timings.run_s),
+        return_ms=milliseconds(timings.return_s),
+        total_ms=milliseconds(timings.total_s),
     )
 
 
@@ -174,11 +181,6 @@ def capabilities(executor: cluster_service_pb2.ConnectedExecutor) -> dict[str, A
             "kubernetes": executor.versions.kubernetes,
         },
     }
-
-
-def _ms(seconds: float) -> float:
-    # To the microsecond: some of the parts take no more than a few.
-    return round(seconds * 1000, 3)
 
 
 def as_text(data: bytes) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway.answers import milliseconds
 from gateway.audit_models import AuditAnswer, AuditEntryAnswer, AuditStatus
 from gateway.callers import Asking
 from gateway.problems import PROBLEMS
@@ -81,7 +82,7 @@ def audit_entry(entry: admin_service_pb2.AuditEntry) -> AuditEntryAnswer:
         reason=entry.reason or None,
         exit_code=entry.exit_code if exited else None,
         executed=EXECUTED_TEXT.get(entry.executed),
-        execution_time_ms=round(entry.timings.run_s * 1000) if entry.HasField("timings") else None,
+        execution_time_ms=round(milliseconds(entry.timings.run_s)) if entry.HasField("timings") else None,
         executor_id=entry.executor_id or None,
         replica_id=entry.replica_id,
         detail=entry.detail or None,

@@ -1,14 +1,18 @@
 """Answers of a broker that the real one does not give on demand."""
 
+import math
 from typing import Any
 
 import pytest
 
 from gateway.answers import execute_answer, stopped_early
+from gateway.audit import audit_entry
 from gateway.models import ExecuteAnswer
+from openline.channels import LONGEST_CALL_S
 from openline.errors import OpenlineError, error
 from openline.reasons import Reason
 from openline.v1 import command_pb2
+from openline.v1.admin_service_pb2 import AuditEntry
 from openline.v1.command_service_pb2 import ExecuteRequest
 
 REQUEST = ExecuteRequest(cluster_id="local", command_id="c-1")
@@ -81,3 +85,13 @@ def test_a_log_that_is_as_long_as_it_may_be_is_called_cut(bounded: list[str], tr
         bounded=bounded,
     )
     assert (told.truncated, told.bounded) == (truncated, bounded)
+
+
+@pytest.mark.parametrize("said_s", [1e308, math.inf, math.nan, -1.0])
+def test_a_duration_that_cannot_be_is_shown_within_bounds(said_s: float) -> None:
+    """What brokers of before have stored, in results and in the audit trail, is as executors said it."""
+    timings = command_pb2.Timings(queue_s=said_s, run_s=said_s, total_s=said_s)
+    shown = answer(outcome=command_pb2.OUTCOME_EXITED, timings=timings)
+    entry = audit_entry(AuditEntry(action="execute", timings=timings))
+    listed = [shown.execution_time_ms, shown.timings.queue_ms, shown.timings.total_ms, entry.execution_time_ms]
+    assert all(each is not None and 0 <= each <= LONGEST_CALL_S * 1000 for each in listed)
