@@ -6,10 +6,24 @@ Numbers of it are added up, and shown to others than those who asked for the com
 from openline import errors
 from openline.capture import Kept
 from openline.limits import DEADLINE_ALLOWANCE_S, MAX_TIMEOUT_S, MAX_WAIT_FOR_CLUSTER_S
-from openline.reasons import EXECUTED_TEXT, Reason
+from openline.reasons import EXECUTED_TEXT, Reason, reason_of
 from openline.v1 import command_pb2
 
-# The reason of an end for which the executor gives none of the table. The keys are all the ends there are but EXITED.
+# What there is for an executor to say. The others are about keys, replicas and Redis, and whoever hears them acts on
+# them for more than one command: a fan-out ends where the key is wrong, another replica is asked where one is away.
+_ITS_OWN = frozenset(
+    {
+        Reason.CLUSTER_BUSY,
+        Reason.POLICY_DENIED,
+        Reason.INVALID_COMMAND,
+        Reason.EXECUTOR_LOST,
+        Reason.EXECUTOR_FAILED,
+        Reason.COMMAND_TIMEOUT,
+        Reason.CANCELLED,
+        Reason.RESULT_EXPIRED,
+    }
+)
+# The reason of an end for which the executor gives none of its own. The keys are all the ends there are but EXITED.
 _USUAL = {
     command_pb2.OUTCOME_TIMED_OUT: Reason.COMMAND_TIMEOUT,
     command_pb2.OUTCOME_CANCELLED: Reason.CANCELLED,
@@ -64,10 +78,9 @@ def is_end(outcome: int) -> bool:
 
 
 def told(said: command_pb2.Error, outcome: command_pb2.Outcome.ValueType) -> command_pb2.Error:
-    """What an executor says of an end without an exit code: bounded, and with a reason of the table."""
-    try:
-        reason = Reason(said.reason)
-    except ValueError:
+    """What an executor says of an end without an exit code: bounded, and with a reason that is its own to give."""
+    reason = reason_of(said)
+    if reason not in _ITS_OWN:
         reason = _USUAL[outcome]
     metadata: dict[str, str] = {}
     room = MAX_METADATA_BYTES

@@ -49,6 +49,16 @@ def test_a_reason_that_is_not_of_the_table_is_the_usual_one(reason: str) -> None
     assert error.message == "the executor gave no reason"
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.UNAUTHENTICATED, Reason.SCOPE_MISSING, Reason.BROKER_UNAVAILABLE, Reason.CLUSTER_OFFLINE, Reason.INTERNAL],
+)
+def test_a_reason_that_is_not_for_executors_to_give_is_the_usual_one(reason: Reason) -> None:
+    """Of keys, replicas and Redis: callers and replicas act on these for more than this command."""
+    error = told(errors.error(reason, "x", executed=NO), command_pb2.OUTCOME_REJECTED)
+    assert (error.reason, error.message) == (Reason.EXECUTOR_FAILED, "x")
+
+
 def test_whether_it_was_executed_is_the_executors_to_say() -> None:
     for executed in (NO, YES, UNKNOWN):
         error = told(errors.error(Reason.CANCELLED, "x", executed=executed), command_pb2.OUTCOME_CANCELLED)
