@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,12 @@ import grpc
 import pytest
 import structlog
 from hypothesis import note
+from prometheus_client.parser import text_string_to_metric_families
 
-from broker import replica, server
+from broker import readings, replica, server
 from broker.core.credentials import Credentials
+from broker.core.patterns import EVERY
+from broker.core.told import MAX_TOTAL_BYTES
 from broker.opening import Opening
 from broker.refusals import Refusals
 from broker.rpc import pipe, service
@@ -25,7 +28,8 @@ from broker.settings import BrokerSettings
 from broker.store.embedded import embedded_valkey
 from broker.store.store import open_store
 from openline import ids, limits
-from openline.channels import CLIENT_OPTIONS
+from openline.channels import CLIENT_OPTIONS, MAX_MESSAGE_BYTES
+from openline.exposition import Exposition
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1 import executor_service_pb2 as wire
@@ -35,11 +39,7 @@ from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 PATIENCE_S = 20.0
 pytestmark = pytest.mark.timeout(3600)
 KEY = "the-key-of-alice"
-IDS = [ids.new_id() for _ in range(6)]
 WORDS = {
-    "command_id": IDS,
-    "in_flight_ids": IDS,
-    "unacked_ids": IDS,
     "cluster_id": ["prod", "slow", "slow", "fuzzed", "nowhere"],
     "executor_id": ["e1", "e2"],
     "instance_id": ["i1", "i2"],
@@ -52,8 +52,12 @@ WORDS = {
     "traceparent": [""],
     "reason": ["POLICY_DENIED", "CANCELLED", "NONSENSE"],
 }
+# Of a session. Each has its own: what is asked for again under an id that is done is not run.
+COMMANDS = 6
 # Those who behave are looked after so often: it costs more than the session itself.
 CHECK_EVERY = 10
+# A hundred thousand lies, each of two streams with as much as is believed.
+MOST_COUNTED = 1e5 * 2 * MAX_TOTAL_BYTES
 
 
 @dataclass
@@ -103,7 +107,7 @@ async def serving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
 
     for module, names in (
         (replica, ("Ledger", "Dispatcher", "Executions")),
-        (server, ("Pipes", "ExecutorService")),
+        (server, ("Pipes", "ExecutorService", "Replica")),
         (pipe, ("Calls",)),
     ):
         for name in names:
@@ -188,6 +192,19 @@ class Theatre:
             answer = await CommandServiceStub(self.channel).Execute(request, metadata=(("x-api-key", KEY),))
         assert answer.result.outcome == command_pb2.OUTCOME_EXITED
 
+    async def check_shown(self) -> None:
+        """What is shown to everybody can be read and sent, and no sum of it is out of all proportion."""
+        replica, pipes, store = self.inside.part("Replica"), self.inside.part("Pipes"), self.inside.store
+        shown = await replica.survey.gather(EVERY, timeout_s=1.0)
+        clusters = await replica.overview.get(["fuzzed", "prod", "slow"])
+        for message in (shown, *clusters):
+            assert len(message.SerializeToString()) < MAX_MESSAGE_BYTES / 2
+        families = text_string_to_metric_families(
+            Exposition(lambda: readings.read(replica, store, pipes)).text().decode()
+        )
+        for family in families:
+            assert [sample for sample in family.samples if not abs(sample.value) < MOST_COUNTED] == []
+
     async def until_nothing_is_left(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while self.inside.left():
@@ -233,7 +250,11 @@ def theatre(monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner) -> Iterator
 # What a session sends
 
 
-def executor_session(made: Any, length: int) -> list[Any]:
+def words(command_ids: Sequence[str]) -> dict[str, Sequence[str]]:
+    return WORDS | dict.fromkeys(("command_id", "in_flight_ids", "unacked_ids"), command_ids)
+
+
+def executor_session(made: Any, length: int, command_ids: Sequence[str]) -> list[Any]:
     """Messages of an executor: most often a Hello that will do first, then anything."""
     dice = made.dice
     hello = wire.ExecutorFrame(hello=made.message(wire.Hello))
@@ -243,13 +264,13 @@ def executor_session(made: Any, length: int) -> list[Any]:
     first = [wire.ConnectRequest(frames=[hello])] if dice.random() < 0.9 else []
     messages = first + [_message(made, wire.ConnectRequest, _about_commands) for _ in range(length)]
     if dice.random() < 0.5:  # so that what follows is about commands that run
-        taken = [wire.ExecutorFrame(accepted=wire.Accepted(command_id=command_id)) for command_id in IDS]
-        begun = [wire.ExecutorFrame(started=wire.Started(command_id=command_id)) for command_id in IDS]
+        taken = [wire.ExecutorFrame(accepted=wire.Accepted(command_id=command_id)) for command_id in command_ids]
+        begun = [wire.ExecutorFrame(started=wire.Started(command_id=command_id)) for command_id in command_ids]
         messages.insert(min(3, len(messages)), wire.ConnectRequest(frames=taken + begun[::2]))
     return messages
 
 
-def pipe_session(made: Any, length: int) -> list[Any]:
+def pipe_session(made: Any, length: int, _command_ids: Sequence[str]) -> list[Any]:
     """Messages of a caller: most often PipeHello, then anything."""
     hello = pb.CallerFrame(hello=pb.PipeHello(protocol_version=limits.PROTOCOL_VERSION, client="fuzz"))
     first = [pb.PipeRequest(frames=[hello])] if made.dice.random() < 0.9 else []
@@ -279,10 +300,10 @@ def _not_hello(frame: Any) -> bool:
     return str(frame.WhichOneof("frame")) != "hello"
 
 
-def ask_for_commands(inside: Inside, cluster_id: str) -> None:
+def ask_for_commands(inside: Inside, cluster_id: str, command_ids: Sequence[str]) -> None:
     """Commands under the ids that the peer may speak of."""
     executions = inside.part("Executions")
-    for command_id, live in zip(IDS, itertools.cycle([False, True]), strict=False):
+    for command_id, live in zip(command_ids, itertools.cycle([False, True]), strict=False):
         request = pb.ExecuteRequest(cluster_id=cluster_id, argv=["get"], command_id=command_id, timeout_s=1)
         begun = (lambda _source: None) if live else None
         executions.start(request, KEY, lambda _answer: None, begun=begun)
@@ -309,15 +330,18 @@ def test_frames(theatre: Theatre, method: str, arbitrary: Any, loopback: Any, fu
     guarded = service._guarded(METHODS[method], service_of or carry, Opening(), Refusals())
 
     async def play(seed: int, length: int) -> None:
-        made = arbitrary(seed, words=WORDS)
+        command_ids = [ids.new_id() for _ in range(COMMANDS)]
+        made = arbitrary(seed, words=words(command_ids))
         context = loopback(serves=True)
         serving_it = asyncio.ensure_future(guarded(None, context))
-        messages = compose(made, length)
+        messages = compose(made, length, command_ids)
         for number, message in enumerate(messages):
             context.put(message)
             if number in (1, 4):
-                ask_for_commands(inside, "fuzzed" if method == "Connect" else "slow")
+                ask_for_commands(inside, "fuzzed" if method == "Connect" else "slow", command_ids)
             await asyncio.sleep(0)
+        if seed % CHECK_EVERY == 0:
+            await theatre.check_shown()
         # The peer ends its stream or is lost; in either case the broker is done with it soon.
         if made.dice.random() < 0.5:
             context.put(grpc.aio.EOF)
@@ -336,7 +360,7 @@ def test_frames(theatre: Theatre, method: str, arbitrary: Any, loopback: Any, fu
             await theatre.check_others()
 
     def session(seed: int, length: int) -> None:
-        note(f"{compose.__name__}(Arbitrary({seed}, words=WORDS), {length})")
+        note(f"{compose.__name__}(Arbitrary({seed}, words=words(command_ids)), {length}, command_ids)")
         theatre.runner.run(play(seed, length))
 
     fuzz(session)
@@ -355,20 +379,23 @@ def test_bytes(theatre: Theatre, method: str, arbitrary: Any, fuzz: Callable[...
     compose = executor_session if method == "Connect" else pipe_session
 
     async def play(seed: int, length: int) -> None:
-        made = arbitrary(seed, words=WORDS)
+        command_ids = [ids.new_id() for _ in range(COMMANDS)]
+        made = arbitrary(seed, words=words(command_ids))
         dice = made.dice
         async with grpc.aio.insecure_channel(theatre.inside.address, options=[]) as channel:
             call = channel.stream_stream(PATHS[method], request_serializer=bytes, response_deserializer=bytes)(
                 metadata=(("authorization", "Bearer the-token-of-fuzzed"), ("x-api-key", KEY))
             )
-            messages = [m.SerializeToString() if m is not None else made.garbage() for m in compose(made, length)]
+            messages = [
+                m.SerializeToString() if m is not None else made.garbage() for m in compose(made, length, command_ids)
+            ]
             if dice.random() < 0.05:
                 messages.insert(dice.randrange(len(messages) + 1), b"\x12" + bytes(9 << 20))
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 for number, content in enumerate(messages):
                     await call.write(content)
                     if number == 1:
-                        ask_for_commands(theatre.inside, "fuzzed" if method == "Connect" else "slow")
+                        ask_for_commands(theatre.inside, "fuzzed" if method == "Connect" else "slow", command_ids)
                 if dice.random() < 0.5:
                     await call.done_writing()
                     async with asyncio.timeout(PATIENCE_S):
@@ -382,7 +409,7 @@ def test_bytes(theatre: Theatre, method: str, arbitrary: Any, fuzz: Callable[...
             await theatre.check_others()
 
     def session(seed: int, length: int) -> None:
-        note(f"{compose.__name__}(Arbitrary({seed}, words=WORDS), {length})")
+        note(f"{compose.__name__}(Arbitrary({seed}, words=words(command_ids)), {length}, command_ids)")
         theatre.runner.run(play(seed, length))
 
     fuzz(session, share=10)
