@@ -12,6 +12,9 @@ from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, overview_pb2
 
 MOST_CLUSTERS = 2_000
+# Together with the longest ids and versions they leave room for the rest in one message.
+MOST_EXECUTORS_OF_CLUSTER = 20
+MOST_EXECUTORS = 10_000
 
 ConnectedExecutor = cluster_service_pb2.ConnectedExecutor
 
@@ -115,6 +118,7 @@ def add_clusters(
     last_seen: Callable[[str], Timestamp | None],
 ) -> None:
     """The clusters of these ids, which are sorted."""
+    room = MOST_EXECUTORS
     for number, cluster_id in enumerate(cluster_ids):
         connected = fleet.is_connected(cluster_id)
         active_for_s = loads.active_for_s.get(cluster_id, 0.0)
@@ -131,7 +135,11 @@ def add_clusters(
             has_token=True,
             last_seen=None if connected else last_seen(cluster_id),
         )
-        for executor in sorted(fleet.executors(cluster_id), key=lambda each: each.executor_id):
+        executors = sorted(fleet.executors(cluster_id), key=lambda each: each.executor_id)
+        shown = executors[: min(MOST_EXECUTORS_OF_CLUSTER, room)]
+        room -= len(shown)
+        cluster.more_executors = len(executors) - len(shown)
+        for executor in shown:
             cluster.executors.add(
                 executor_id=executor.executor_id,
                 replica_id=executor.replica_id,

@@ -26,6 +26,8 @@ LOOK_EVERY_S = 1.0
 GATHER_S = 0.05
 READ_AT_A_TIME = 200
 MAX_WATCHES = 200
+# Of a cluster, each with 16 KiB of what it can do.
+MOST_EXECUTORS = 100
 
 
 class Watch:
@@ -92,9 +94,14 @@ class Overview:
             # The first word on each is the best one.
             for executor in (*here, *cluster.executors, *self._not_in_redis(cluster.cluster_id)):
                 executors.setdefault(executor.executor_id, executor)
-            cluster.executors.clear()
-            cluster.executors.extend(executors.values())
             cluster.connected = bool(executors)
+            cluster.more_executors = max(0, len(executors) - MOST_EXECUTORS)
+            shown = list(executors.values())
+            if cluster.more_executors:
+                # Which ones must not change from one look to the next.
+                shown = sorted(shown, key=lambda each: each.executor_id)[:MOST_EXECUTORS]
+            cluster.executors.clear()
+            cluster.executors.extend(shown)
         return clusters
 
     def as_known(self, cluster_id: str) -> Cluster:

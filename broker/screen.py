@@ -133,7 +133,7 @@ def _clusters(overview: overview_pb2.Overview, most: int) -> Table:
             plain(cluster.cluster_id),
             Text(f"{state}, active" if cluster.active else state, style),
             f"{_running(cluster)}/{places}" if cluster.executors else "–",
-            _names(executor.executor_id for executor in cluster.executors),
+            _executors(cluster),
             _names(sorted({executor.replica_id for executor in cluster.executors})),
         )
     if more := max(0, len(overview.clusters) + overview.more_clusters - most):
@@ -148,6 +148,11 @@ def plain(text: str) -> Text:
 
 def _running(cluster: cluster_service_pb2.Cluster) -> int:
     return sum(executor.running for executor in cluster.executors)
+
+
+def _executors(cluster: cluster_service_pb2.Cluster) -> Text:
+    names = _names(executor.executor_id for executor in cluster.executors)
+    return names.append(f" and {cluster.more_executors} more", "dim") if cluster.more_executors else names
 
 
 def _names(names: Iterable[str]) -> Text:

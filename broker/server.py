@@ -113,6 +113,7 @@ async def _serving(
     """The gRPC server, from its first to its last call."""
     executors = ExecutorService(
         replica.dispatcher,
+        replica.ledger.connections,
         replica.directory,
         credentials,
         replica.proof,

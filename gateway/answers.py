@@ -162,7 +162,7 @@ def cluster_status_answer(cluster: cluster_service_pb2.Cluster) -> ClusterStatus
         active_for_seconds=math.ceil(cluster.active_for_s),
         is_connected=cluster.connected,
         last_seen=instant(cluster.last_seen),
-        executors=len(cluster.executors),
+        executors=len(cluster.executors) + cluster.more_executors,
     )
 
 

@@ -19,6 +19,7 @@ def cluster_shown(cluster: cluster_service_pb2.Cluster) -> ClusterShown:
         labels=labels_of(cluster),
         replicas=sorted({executor.replica_id for executor in cluster.executors}),
         executors=[_executor(executor) for executor in _sorted(cluster)],
+        more_executors=cluster.more_executors,
     )
 
 

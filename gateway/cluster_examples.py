@@ -55,6 +55,7 @@ _CLUSTER = {
             "versions": {"executor": "0.1.0", "kubectl": "v1.37.1", "kubernetes": "v1.37.1", "protocol": 1},
         }
     ],
+    "more_executors": 0,
 }
 _KEY: dict[str, Any] = {
     "key_id": "4f0c2a91be73d865",

@@ -45,6 +45,7 @@ class ClusterShown(BaseModel):
     )
     replicas: list[str] = Field(description="Broker replicas that have a connection to it, sorted.")
     executors: list[ExecutorAnswer]
+    more_executors: int = Field(description="How many there are that are not shown.")
 
 
 class ClusterPage(BaseModel):

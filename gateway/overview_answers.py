@@ -86,6 +86,7 @@ def _cluster(cluster: cluster_service_pb2.Cluster) -> ClusterListed:
         active_for_seconds=math.ceil(cluster.active_for_s),
         last_seen=instant(cluster.last_seen),
         executors=[_executor(executor) for executor in cluster.executors],
+        more_executors=cluster.more_executors,
     )
 
 

@@ -76,6 +76,7 @@ class ClusterListed(BaseModel):
     active_for_seconds: int
     last_seen: datetime | None = Field(description="Of one that is not connected.")
     executors: list[ExecutorListed]
+    more_executors: int = Field(description="How many there are that are not shown.")
 
 
 class CommandOutline(BaseModel):

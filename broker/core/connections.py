@@ -6,10 +6,15 @@ from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.core.quotas import full
 from broker.core.tokens import Name
+from openline.errors import OpenlineError
 from openline.ids import made_before
 from openline.v1 import executor_service_pb2
 from openline.v1.cluster_service_pb2 import ConnectedExecutor
+
+# Ids of executors are their own word: a cluster's token opens as many streams as there are ids.
+MAX_EXECUTORS_OF_CLUSTER = 100
 
 # One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word:
 # whoever has a token of another cluster may say the same one.
@@ -150,6 +155,12 @@ class Connections:
         cluster_id, executor_id, _ = instance
         current = self.of_executor(cluster_id, executor_id)
         return current if current is not None and current.instance == instance else None
+
+    def check_room(self, cluster_id: str, executor_id: str) -> None:
+        """Raises QUOTA_EXCEEDED where the cluster has as many executors here as it may, and this is one more."""
+        of_cluster = self._by_cluster.get(cluster_id, {})
+        if executor_id not in of_cluster and len(of_cluster) >= MAX_EXECUTORS_OF_CLUSTER:
+            raise OpenlineError(full(MAX_EXECUTORS_OF_CLUSTER, "too many executors of this cluster are connected here"))
 
     def add(self, connection: Connection) -> Connection | None:
         """Registers a connection; returns the one it replaces. The newest connection of an executor wins."""

@@ -9,9 +9,10 @@ import grpc
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.core.connections import Connection
+from broker.core.connections import Connection, Connections
 from broker.core.credentials import Credentials
 from broker.core.directory import Directory
+from broker.core.introduced import MAX_DESCRIPTION_BYTES, leave_out_labels
 from broker.core.ledger import Outdated
 from broker.core.proof import Proof
 from broker.core.suspicion import Kind
@@ -21,7 +22,7 @@ from broker.opening import Opening
 from broker.refusals import Refusals
 from broker.rivals import Rivals
 from broker.rpc.handshake import accept
-from broker.rpc.hello import MAX_DESCRIPTION_BYTES, hear
+from broker.rpc.hello import hear
 from broker.rpc.holdings import Holdings
 from broker.rpc.identity import clusters_of
 from broker.rpc.service import abort_stream, credential
@@ -50,6 +51,7 @@ class ExecutorService:
     def __init__(
         self,
         dispatcher: Dispatcher,
+        connections: Connections,
         directory: Directory,
         credentials: Credentials,
         proof: Proof,
@@ -60,6 +62,7 @@ class ExecutorService:
         replica_id: str,
     ) -> None:
         self._dispatcher = dispatcher
+        self._connections = connections
         self._directory = directory
         self._holdings = Holdings(proof)
         self._credentials = credentials
@@ -140,7 +143,7 @@ class ExecutorService:
     def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
         """The token that lets the executor in, or None for a certificate that does.
 
-        Raises as `check_executor` and `Holdings.check`, and BROKER_UNAVAILABLE while draining.
+        Raises as `check_executor`, `check_room` and `Holdings.check`, and BROKER_UNAVAILABLE while draining.
         """
         token = None
         if hello.cluster_id not in self._credentials.certified & clusters_of(context):
@@ -148,6 +151,7 @@ class ExecutorService:
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)
+        self._connections.check_room(hello.cluster_id, hello.executor_id)
         self._holdings.check(hello)
         return token
 
@@ -206,6 +210,7 @@ class ExecutorService:
                 case "capabilities":
                     # Other replicas hear of it when presence is refreshed.
                     if frame.capabilities.ByteSize() <= MAX_DESCRIPTION_BYTES:
+                        leave_out_labels(frame.capabilities)
                         connection.capabilities = frame.capabilities
                 case "credential":
                     self._renew(connection, frame.credential.token)

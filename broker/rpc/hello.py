@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from broker.core.introduced import MAX_DESCRIPTION_BYTES, leave_out_labels, versions_of
 from broker.opening import Opening
 from broker.rpc.handshake import first_frames, version_for, violation
 from broker.streams import Stream
@@ -9,8 +10,6 @@ from openline.ids import is_cluster_id, is_token
 from openline.v1 import executor_service_pb2
 
 MAX_LISTED_IDS = 10_000
-# What an executor says of itself is kept while it is connected, and written to Redis every few seconds.
-MAX_DESCRIPTION_BYTES = 16 << 10
 
 
 async def hear(
@@ -38,7 +37,8 @@ async def hear(
     ]
     if wrong:
         raise violation("Hello is not valid", violations=wrong)
-    hello.versions.protocol = version
+    hello.versions.CopyFrom(versions_of(hello.versions, protocol=version))
+    leave_out_labels(hello.capabilities)
     return hello, rest
 
 

@@ -40,7 +40,7 @@ export class Clusters {
         { label: "State", width: 170, draw: (cell, row) => drawState(cell, row, this.#now) },
         { label: "Active", width: 110, class: "low", draw: (cell, row) => write(cell, row.is_active ? `for ${row.active_for_seconds} s` : "", null) },
         { label: "Running", width: 150, draw: drawLoad },
-        { label: "Executors", class: "mid", draw: (cell, row) => write(cell, named(row.executors.map((each) => each.executor_id))) },
+        { label: "Executors", class: "mid", draw: (cell, row) => write(cell, named(row.executors.map((each) => each.executor_id), row.more_executors)) },
         { label: "Replica", width: 150, class: "low", draw: (cell, row) => write(cell, named([...new Set(row.executors.map((each) => each.replica_id))])) },
         { label: "Versions", width: 200, class: "mid", draw: (cell, row) => write(cell, ...versions(row)) },
       ],
@@ -91,7 +91,10 @@ function drawLoad(cell, row) {
   setText(text, row.executors.length ? `${running} / ${most}` : "–");
 }
 
-const named = (names) => (names.length > 2 ? `${names.slice(0, 2).join(", ")} and ${names.length - 2} more` : names.join(", "));
+function named(names, others = 0) {
+  const more = Math.max(0, names.length - 2) + others;
+  return names.slice(0, 2).join(", ") + (more ? ` and ${count(more)} more` : "");
+}
 
 function versions(row) {
   const said = row.executors.map(({ executor_id: id, versions: v }) => ({ id, text: [v.executor, v.kubernetes].filter(Boolean).join(" · ") }));

@@ -223,7 +223,8 @@ def many(commands: int, clusters: int) -> pb.Overview:
         overview.commands.add(command=command, elapsed_s=number)
     for number in range(clusters):
         executors = [ConnectedExecutor(executor_id=f"e-{number}", replica_id="a", running=number, max_concurrency=8)]
-        overview.clusters.append(Cluster(cluster_id=f"c-{number:04}", connected=number > 0, executors=executors))
+        cluster = Cluster(cluster_id=f"c-{number:04}", connected=number > 0, executors=executors, more_executors=7)
+        overview.clusters.append(cluster)
     return overview
 
 
@@ -236,6 +237,7 @@ def test_it_fits_on_the_screen(width: int, height: int) -> None:
     text = "\n".join(lines)
     assert re.search(r"… and 1\d\d\d more", text)
     assert "c-0999" in text
+    assert "e-999 and 7 more" in text
     assert "does not answer" in text
 
 

@@ -60,11 +60,15 @@ async def test_labels_are_those_of_all_executors(stage: Any) -> None:
         pass
 
     async with stage(nothing) as scene:
-        scene.broker.fleet.clusters = [cluster_service_pb2.Cluster(cluster_id="c", executors=executors)]
+        scene.broker.fleet.clusters = [
+            cluster_service_pb2.Cluster(cluster_id="c", executors=executors, more_executors=3)
+        ]
         shown = (await scene.api.get("/v1/clusters/c")).json()
+        status = (await scene.api.get("/cluster/c/status")).json()
     assert shown["labels"] == {"env": "prod", "zone": "1"}
     assert shown["replicas"] == ["r1", "r2"]
     assert [executor["executor_id"] for executor in shown["executors"]] == ["a", "b"]
+    assert (shown["more_executors"], status["executors"]) == (3, 5)
 
 
 @pytest.mark.parametrize("cluster_id", ["nowhere", "No_Where"])

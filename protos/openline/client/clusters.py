@@ -32,6 +32,8 @@ class Cluster:
     # When an executor was last known to be connected; None if never.
     last_seen: datetime | None
     executors: tuple[Executor, ...]
+    # How many there are that are not among them.
+    more_executors: int = 0
 
 
 def read_cluster(cluster: cluster_service_pb2.Cluster) -> Cluster:
@@ -51,4 +53,5 @@ def read_cluster(cluster: cluster_service_pb2.Cluster) -> Cluster:
             )
             for executor in cluster.executors
         ),
+        more_executors=cluster.more_executors,
     )

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from openline.v1 import executor_service_pb2 as openline_dot_v1_dot_executor__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!openline/v1/cluster_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openline/v1/executor_service.proto\"\xe7\x01\n\x07\x43luster\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x14\n\x0c\x61\x63tive_for_s\x18\x04 \x01(\x01\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\texecutors\x18\x06 \x03(\x0b\x32\x1e.openline.v1.ConnectedExecutor\x12\x11\n\thas_token\x18\x07 \x01(\x08\x12\x1a\n\x12has_active_session\x18\x08 \x01(\x08\"\xd0\x02\n\x11\x43onnectedExecutor\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\nreplica_id\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x30\n\x0c\x63onnected_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32\x19.openline.v1.Capabilities\x12\'\n\x08versions\x18\x07 \x01(\x0b\x32\x15.openline.v1.Versions\x12\x17\n\x0fmax_concurrency\x18\x08 \x01(\r\x12\x0f\n\x07running\x18\t \x01(\r\x12\x17\n\x0freplica_address\x18\n \x01(\t\x12\x0e\n\x06moving\x18\x0b \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x04\"\x83\x01\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x11\n\texecutors\x18\x05 \x01(\r\"<\n\x13ListClustersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListClustersResponse\x12&\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x14.openline.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetClusterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\";\n\x12GetClusterResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.openline.v1.Cluster\"\x16\n\x14WatchClustersRequest\">\n\x15WatchClustersResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.openline.v1.Cluster2\x8e\x02\n\x0e\x43lusterService\x12S\n\x0cListClusters\x12 .openline.v1.ListClustersRequest\x1a!.openline.v1.ListClustersResponse\x12M\n\nGetCluster\x12\x1e.openline.v1.GetClusterRequest\x1a\x1f.openline.v1.GetClusterResponse\x12X\n\rWatchClusters\x12!.openline.v1.WatchClustersRequest\x1a\".openline.v1.WatchClustersResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!openline/v1/cluster_service.proto\x12\x0bopenline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openline/v1/executor_service.proto\"\xff\x01\n\x07\x43luster\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x14\n\x0c\x61\x63tive_for_s\x18\x04 \x01(\x01\x12-\n\tlast_seen\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\texecutors\x18\x06 \x03(\x0b\x32\x1e.openline.v1.ConnectedExecutor\x12\x11\n\thas_token\x18\x07 \x01(\x08\x12\x1a\n\x12has_active_session\x18\x08 \x01(\x08\x12\x16\n\x0emore_executors\x18\t \x01(\r\"\xd0\x02\n\x11\x43onnectedExecutor\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\nreplica_id\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x30\n\x0c\x63onnected_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32\x19.openline.v1.Capabilities\x12\'\n\x08versions\x18\x07 \x01(\x0b\x32\x15.openline.v1.Versions\x12\x17\n\x0fmax_concurrency\x18\x08 \x01(\r\x12\x0f\n\x07running\x18\t \x01(\r\x12\x17\n\x0freplica_address\x18\n \x01(\t\x12\x0e\n\x06moving\x18\x0b \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x04\"\x83\x01\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x11\n\texecutors\x18\x05 \x01(\r\"<\n\x13ListClustersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListClustersResponse\x12&\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x14.openline.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetClusterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\";\n\x12GetClusterResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.openline.v1.Cluster\"\x16\n\x14WatchClustersRequest\">\n\x15WatchClustersResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.openline.v1.Cluster2\x8e\x02\n\x0e\x43lusterService\x12S\n\x0cListClusters\x12 .openline.v1.ListClustersRequest\x1a!.openline.v1.ListClustersResponse\x12M\n\nGetCluster\x12\x1e.openline.v1.GetClusterRequest\x1a\x1f.openline.v1.GetClusterResponse\x12X\n\rWatchClusters\x12!.openline.v1.WatchClustersRequest\x1a\".openline.v1.WatchClustersResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openline.v1.cluster_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLUSTER']._serialized_start=120
-  _globals['_CLUSTER']._serialized_end=351
-  _globals['_CONNECTEDEXECUTOR']._serialized_start=354
-  _globals['_CONNECTEDEXECUTOR']._serialized_end=690
-  _globals['_REPLICA']._serialized_start=693
-  _globals['_REPLICA']._serialized_end=824
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=826
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=886
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=888
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=975
-  _globals['_GETCLUSTERREQUEST']._serialized_start=977
-  _globals['_GETCLUSTERREQUEST']._serialized_end=1016
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=1018
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=1077
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1079
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1101
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1103
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=1165
-  _globals['_CLUSTERSERVICE']._serialized_start=1168
-  _globals['_CLUSTERSERVICE']._serialized_end=1438
+  _globals['_CLUSTER']._serialized_end=375
+  _globals['_CONNECTEDEXECUTOR']._serialized_start=378
+  _globals['_CONNECTEDEXECUTOR']._serialized_end=714
+  _globals['_REPLICA']._serialized_start=717
+  _globals['_REPLICA']._serialized_end=848
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=850
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=910
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=912
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=999
+  _globals['_GETCLUSTERREQUEST']._serialized_start=1001
+  _globals['_GETCLUSTERREQUEST']._serialized_end=1040
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=1042
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=1101
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1103
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1125
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1127
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=1189
+  _globals['_CLUSTERSERVICE']._serialized_start=1192
+  _globals['_CLUSTERSERVICE']._serialized_end=1462
 # @@protoc_insertion_point(module_scope)

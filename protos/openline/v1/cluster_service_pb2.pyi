@@ -32,6 +32,7 @@ class Cluster(_message.Message):
     EXECUTORS_FIELD_NUMBER: _builtins.int
     HAS_TOKEN_FIELD_NUMBER: _builtins.int
     HAS_ACTIVE_SESSION_FIELD_NUMBER: _builtins.int
+    MORE_EXECUTORS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     connected: _builtins.bool
     """An executor of this cluster is connected to some replica."""
@@ -40,12 +41,16 @@ class Cluster(_message.Message):
     active_for_s: _builtins.float
     has_token: _builtins.bool
     has_active_session: _builtins.bool
+    more_executors: _builtins.int
+    """How many more there are."""
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp:
         """When an executor was last known to be connected; unset if never."""
 
     @_builtins.property
-    def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectedExecutor]: ...
+    def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectedExecutor]:
+        """At most 100, and the first by their ids where there are more."""
+
     def __init__(
         self,
         *,
@@ -57,10 +62,11 @@ class Cluster(_message.Message):
         executors: _abc.Iterable[Global___ConnectedExecutor] | None = ...,
         has_token: _builtins.bool = ...,
         has_active_session: _builtins.bool = ...,
+        more_executors: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_for_s", b"active_for_s", "cluster_id", b"cluster_id", "connected", b"connected", "executors", b"executors", "has_active_session", b"has_active_session", "has_token", b"has_token", "last_seen", b"last_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_for_s", b"active_for_s", "cluster_id", b"cluster_id", "connected", b"connected", "executors", b"executors", "has_active_session", b"has_active_session", "has_token", b"has_token", "last_seen", b"last_seen", "more_executors", b"more_executors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,7 +198,7 @@ class ListClustersResponse(_message.Message):
     next_page_token: _builtins.str
     @_builtins.property
     def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]:
-        """Sorted by id."""
+        """Sorted by id. Fewer than asked for where they have much to say; the token is empty on the last page alone."""
 
     def __init__(
         self,

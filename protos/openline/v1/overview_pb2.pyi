@@ -61,7 +61,9 @@ class Overview(_message.Message):
 
     @_builtins.property
     def clusters(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_service_pb2.Cluster]:
-        """Sorted by id, at most 2,000, without has_active_session and without the executors' capabilities."""
+        """Sorted by id, at most 2,000, without has_active_session and without the executors' capabilities. Of executors 20 of
+        each at most, and 10,000 in all.
+        """
 
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommandOverview]:
