@@ -197,13 +197,13 @@ class Stubs:
     async def check_session_id(self, session_id: str, caller: Caller) -> None:
         """Raises SESSION_UNKNOWN for what cannot be one."""
         if not is_token(session_id):
-            await self._check_key(caller)
+            await self.check_key(caller)
             raise OpenlineError(error(Reason.SESSION_UNKNOWN, "no such session"))
 
     async def check_command_id(self, command_id: str, caller: Caller) -> None:
         """Raises COMMAND_UNKNOWN for what cannot be one."""
         if not is_command_id(command_id):
-            await self._check_key(caller)
+            await self.check_key(caller)
             raise OpenlineError(error(Reason.COMMAND_UNKNOWN, "no such command"))
 
     async def get_command(self, command_id: str, caller: Caller, *, wait_s: float = 0.0) -> command_pb2.Command:
@@ -212,7 +212,7 @@ class Stubs:
         wait_s = min(wait_s, max(left_s - TIMEOUT_S, left_s / 2))
         return await self._lookups(caller).get_command(command_id, wait_s=wait_s, timeout_s=left_s - wait_s)
 
-    async def _check_key(self, caller: Caller) -> None:
+    async def check_key(self, caller: Caller) -> None:
         """Raises UNAUTHENTICATED, which comes before anything else: by a question that has no other purpose."""
         try:
             await self.list_clusters(caller, page_size=1)

@@ -149,7 +149,7 @@ class Agent:
             exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
             await self._stubs.check_ids(request, caller)
         except Unacceptable as wrong:
-            failure = unacceptable(wrong)
+            failure = await self._judged(wrong, caller)
         except OpenlineError as wrong:
             failure = wrong
         else:
@@ -173,6 +173,14 @@ class Agent:
                     raise
                 clusters = []
             raise unreadable(str(why), parts[0].text or "", clusters) from None
+
+    async def _judged(self, wrong: Unacceptable, caller: Caller) -> OpenlineError:
+        """No broker need be asked to know that it is wrong; but that the key is comes first."""
+        try:
+            await self._stubs.check_key(caller)
+        except OpenlineError as failure:
+            return failure
+        return unacceptable(wrong)
 
     async def _run(self, request: ExecuteRequest, asking: Asking, *, leaves: bool) -> Task:
         try:

@@ -9,11 +9,13 @@ from gateway.a2a import card
 from gateway.a2a.agent import Agent, Asking
 from gateway.a2a.forms import V0_3, V1_0, Form
 from gateway.a2a.rpc import Call, Code, RpcError, read_call, refused
-from gateway.callers import read_caller
+from gateway.callers import Caller, read_caller
 from gateway.express import Route as ShownRoute
 from gateway.origins import check_origin
 from gateway.stubs import Stubs
+from openline.errors import OpenlineError
 from openline.pipes import Pipes
+from openline.reasons import Reason
 
 PATH = "/a2a"
 VERSION = "A2A-Version"
@@ -49,9 +51,12 @@ ABSENT: dict[str, tuple[Code, str]] = {
     ),
 }
 
+# Whoever is told one of these has shown a key to a broker; all others are known without one.
+TOLD_BY_BROKERS = frozenset({Code.INTERNAL_ERROR, Code.TASK_NOT_FOUND, Code.TASK_NOT_CANCELABLE})
+
 
 def a2a_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float, public_url: str) -> list[Route]:
-    door = Door(Agent(pipes, stubs, ping_s=ping_s))
+    door = Door(Agent(pipes, stubs, ping_s=ping_s), stubs)
     return [
         Route(PATH, endpoint=door.answer, methods=["POST"], include_in_schema=False),
         Route(card.PATH, endpoint=card.Card(public_url).answer, methods=["GET"], include_in_schema=False),
@@ -61,8 +66,9 @@ def a2a_routes(pipes: Pipes, stubs: Stubs, *, ping_s: float, public_url: str) ->
 class Door:
     """JSON-RPC in, JSON-RPC out. What is wrong with the key is HTTP's to say, as the protocol asks."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, stubs: Stubs) -> None:
         self._agent = agent
+        self._stubs = stubs
 
     async def answer(self, http: Request) -> Response:
         http.scope["route"] = ShownRoute(PATH)
@@ -76,9 +82,19 @@ class Door:
             caller.exchange.facts["a2a_method"] = call.method
             return await do(self._agent, Asking(call, form, caller, http))
         except RpcError as why:
+            if why.code not in TOLD_BY_BROKERS:
+                await self._check_key(caller)
             caller.exchange.facts["a2a_error"] = why.code.name
             content = refused(why.number if number is None else number, why)
             return Response(content, media_type="application/json")
+
+    async def _check_key(self, caller: Caller) -> None:
+        """Raises UNAUTHENTICATED. Where no broker can say, a mistake is told of all the same: it is nobody's secret."""
+        try:
+            await self._stubs.check_key(caller)
+        except OpenlineError as failure:
+            if failure.reason is Reason.UNAUTHENTICATED:
+                raise
 
 
 def _method(call: Call, version: str) -> tuple[Form, Callable[[Agent, Asking], Awaitable[Response]]]:

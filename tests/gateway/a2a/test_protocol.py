@@ -173,6 +173,8 @@ async def test_what_is_no_request(http: httpx.AsyncClient, content: bytes, code:
     said = answer.json()
     assert (said["jsonrpc"], said["id"], said["error"]["code"]) == ("2.0", number, code)
     assert said["error"]["message"]
+    stranger = await http.post("/a2a", content=content, headers={"X-API-Key": "wrong"})
+    assert stranger.status_code == 401
 
 
 async def test_too_large(http: httpx.AsyncClient) -> None:
@@ -184,6 +186,8 @@ async def test_what_there_is_not(http: httpx.AsyncClient, method: str) -> None:
     """Of the protocol is refused as the protocol says, not as unknown."""
     answer = (await http.post("/a2a", json=asking(method, {}))).json()
     assert answer["error"]["code"] in (UNSUPPORTED, NO_PUSH, -32007)
+    stranger = await http.post("/a2a", json=asking(method, {}), headers={"X-API-Key": "wrong"})
+    assert stranger.status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -232,6 +236,8 @@ async def test_a_broker_that_is_not_there(run_program: Any) -> None:
                 assert answer["error"]["code"] == -32603
                 assert answer["error"]["message"].startswith("BROKER_UNAVAILABLE")
             part = {"data": {"cluster": "script", "command": "get pods", "timeout_seconds": 1}}
+            # Whose key cannot be checked is told of a mistake nevertheless: it says nothing of anybody.
+            assert (await api.post("/a2a", content=b"junk")).json()["error"]["code"] == PARSE
             answer, streamed = await asyncio.gather(
                 *(api.post("/a2a", json=asking(how, sending(part))) for how in ("SendMessage", "SendStreamingMessage"))
             )

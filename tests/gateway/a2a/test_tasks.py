@@ -283,7 +283,15 @@ async def test_keys(a2a: Any, connect: Any, version: str) -> None:
             with pytest.raises(Exception, match=str(status)):
                 await agent.send("script: get pods")
     async with connect(a2a.urls[0], version, key="wrong", streaming=True) as agent:
-        for said in ("script: get pods", "what is this?", {"cluster": "No such", "command": "get pods"}):
+        for said in (
+            "script: get pods",
+            "what is this?",
+            {"cluster": "No such", "command": "get pods"},
+            # What is wrong with these is known without a broker.
+            "script: get pods | grep x",
+            "script:",
+            {"cluster": "script", "command": "get pods", "shell": "bash"},
+        ):
             with pytest.raises(Exception, match="401"):
                 await agent.send(said)
         for ask in (agent.get, agent.cancel, agent.subscribe):
