@@ -3,25 +3,25 @@
 Nothing is kept here. A task's id is its command's, so any gateway finds it where commands are found.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import Request, Response
 
 from gateway.a2a.asking import Asked, Look, Sending, Unreadable, read_asked
+from gateway.a2a.failures import end_of, looking_at
 from gateway.a2a.forms import Form, Json
 from gateway.a2a.rpc import Call, Code, RpcError, answered
-from gateway.a2a.shown import TaskShown, event_of, not_known
+from gateway.a2a.shown import TaskShown, event_of
 from gateway.a2a.tasks import Task
-from gateway.a2a.telling import refused, task_of, task_of_failure, unacceptable, unreadable
+from gateway.a2a.telling import own, refused, task_of, unacceptable, unreadable
 from gateway.callers import Caller
 from gateway.calling_off import cancel_one
 from gateway.command_answers import done
 from gateway.commands import LONGEST_WATCH_S
 from gateway.deferring import run_or_leave
 from gateway.event_text import EventText
-from gateway.executing import run, run_live
+from gateway.executing import REPLAYED, run, run_live
 from gateway.fanout import OF_THE_KEY
 from gateway.following import CommandStream
 from gateway.leaving import while_there
@@ -39,8 +39,6 @@ from openline.words import Unacceptable
 # So long a cancelled task's end is waited for: kubectl is given a moment to end by itself.
 CANCEL_WAIT_S = 5.0
 
-_NO_TASK = frozenset({Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED})
-
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -51,8 +49,8 @@ class Asking:
     caller: Caller
     http: Request
 
-    def answer(self, result: Json) -> Response:
-        return Response(answered(self.call.id, result), media_type="application/json")
+    def answer(self, result: Json, *, headers: Mapping[str, str] | None = None) -> Response:
+        return Response(answered(self.call.id, result), headers=headers, media_type="application/json")
 
 
 class Agent:
@@ -68,7 +66,7 @@ class Agent:
         sending = Sending.read(asking.call.params)
         begun = await self._request(sending, asking)
         task = begun if isinstance(begun, Task) else await self._run(begun, asking, leaves=sending.returns_at_once)
-        return asking.answer(asking.form.sent(task))
+        return asking.answer(asking.form.sent(task), headers=_headers(task))
 
     async def stream(self, asking: Asking) -> Response:
         begun = await self._request(Sending.read(asking.call.params), asking)
@@ -84,7 +82,7 @@ class Agent:
                 ping_s=self._ping_s,
             )
         except OpenlineError as failure:
-            return _ended(await _end_of(failure, begun, asking), asking)
+            return _ended(await end_of(failure, begun, asking.caller.exchange), asking)
 
     async def get(self, asking: Asking) -> Response:
         command = await self._find(Look.read(asking.call.params).id, asking)
@@ -93,7 +91,7 @@ class Agent:
     async def cancel(self, asking: Asking) -> Response:
         """Answers with the task as it is when its process has been stopped, which may take a moment."""
         task_id = Look.read(asking.call.params).id
-        with _told(task_id):
+        with looking_at(task_id):
             await self._check(task_id, asking)
             cancelled = await cancel_one(self._pipes, task_id, asking.caller)
         if cancelled.state == command_pb2.COMMAND_STATE_DONE:
@@ -124,7 +122,7 @@ class Agent:
             timeout_s=LONGEST_WATCH_S,
         )
         shown = TaskShown(asking.form, asking.call.id, request, begun=await task_of(command))
-        with _told(command.command_id):
+        with looking_at(command.command_id):
             return await CommandStream.open(
                 events, asking.http, shown=shown, ping_s=self._ping_s, for_s=asking.caller.wait_s
             )
@@ -189,13 +187,13 @@ class Agent:
             else:
                 begun = await run(self._pipes, request, asking.caller, asking.http)
         except OpenlineError as failure:
-            return await _end_of(failure, request, asking)
+            return await end_of(failure, request, asking.caller.exchange)
         command = done(begun.result, request) if isinstance(begun, ExecuteResponse) else begun
         asking.caller.exchange.facts["command_id"] = command.command_id
-        return await task_of(command, context_id=request.correlation_id)
+        return own(await task_of(command, context_id=request.correlation_id), request)
 
     async def _find(self, task_id: str, asking: Asking, *, wait_s: float = 0.0) -> command_pb2.Command:
-        with _told(task_id):
+        with looking_at(task_id):
             await self._check(task_id, asking)
             async with while_there(asking.http.receive):
                 command = await self._stubs.get_command(task_id, asking.caller, wait_s=wait_s)
@@ -210,28 +208,9 @@ class Agent:
 def _ended(task: Task, asking: Asking) -> Response:
     """A stream about a task that has ended before it began."""
     said = event_of(answered(asking.call.id, asking.form.sent(task)))
-    return Response(said, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store"} | _headers(task)
+    return Response(said, media_type="text/event-stream", headers=headers)
 
 
-async def _end_of(failure: OpenlineError, request: ExecuteRequest, asking: Asking) -> Task:
-    asking.caller.exchange.facts["reason"] = failure.reason
-    # These answer the request, not the message, unless the command may have begun.
-    if failure.reason in OF_THE_KEY and failure.executed == "no":
-        raise failure
-    task = await task_of_failure(failure, request)
-    if task is None:
-        raise not_known(failure, request.command_id)
-    return task
-
-
-@contextmanager
-def _told(task_id: str) -> Iterator[None]:
-    """What is wrong with a look at a task, in the protocol's words."""
-    try:
-        yield
-    except OpenlineError as failure:
-        if failure.reason in OF_THE_KEY:
-            raise
-        if failure.reason in _NO_TASK:
-            raise RpcError(Code.TASK_NOT_FOUND, f"{failure.reason}: {failure.error.message}") from None
-        raise not_known(failure, task_id) from None
+def _headers(task: Task) -> dict[str, str]:
+    return REPLAYED if task.is_replayed else {}

@@ -6,12 +6,12 @@ from typing import Any
 
 from starlette.types import Scope
 
+from gateway.a2a.failures import not_known
 from gateway.a2a.forms import Form
-from gateway.a2a.rpc import Code, RequestId, RpcError, answered, refused
+from gateway.a2a.rpc import RequestId, answered, refused
 from gateway.a2a.tasks import Artifact, State, Status, Task
-from gateway.a2a.telling import state_of, task_of, task_of_failure
+from gateway.a2a.telling import own, state_of, task_of, task_of_failure
 from gateway.command_answers import done, state_name
-from gateway.fanout import OF_THE_KEY
 from gateway.following import tell_end
 from openline.errors import OpenlineError
 from openline.v1 import command_pb2
@@ -64,7 +64,7 @@ class TaskShown:
         if self._is_told:
             return b""
         self._is_told = True
-        self._task = replace(self._task, id=command_id or self._task.id)
+        self._task = own(replace(self._task, id=command_id or self._task.id), self._request)
         return self._said(self._form.sent(self._task))
 
     def _reach(self, state: State) -> bytes:
@@ -92,7 +92,7 @@ class TaskShown:
 
     def _end(self, task: Task) -> bytes:
         """Both streams are over, and then the task is."""
-        self._task = task
+        self._task = task = own(task, self._request)
         pieces = [self._piece(name, text, last=True) for name, text in self._rests()]
         # Whole, where nothing of it came before: it had ended by then, or wrote nothing.
         pieces += [
@@ -119,11 +119,3 @@ class TaskShown:
 def event_of(answer: bytes) -> bytes:
     """As Server-Sent Events: JSON is one line."""
     return b"data: %b\n\n" % answer
-
-
-def not_known(failure: OpenlineError, task_id: str) -> RpcError:
-    """What became of a task cannot be said."""
-    how = "with a good key" if failure.reason in OF_THE_KEY else "in a moment"
-    text = f"{failure.reason}: {failure.error.message}. Ask for task {task_id} {how}: it may be running"
-    known = {"reason": str(failure.reason), "executed": failure.executed, "task_id": task_id}
-    return RpcError(Code.INTERNAL_ERROR, text, known=known)

@@ -18,6 +18,9 @@ class State(StrEnum):
     REJECTED = "rejected"  # nothing was run
 
 
+# Among the facts of a task: it was there before.
+REPLAYED = "replayed"
+
 ENDS = frozenset({State.COMPLETED, State.FAILED, State.CANCELED, State.REJECTED})
 
 
@@ -47,3 +50,8 @@ class Task:
     context_id: str
     status: Status
     artifacts: tuple[Artifact, ...] = ()
+
+    @property
+    def is_replayed(self) -> bool:
+        """Its message was sent before, and this is what became of it then."""
+        return REPLAYED in self.status.facts

@@ -1,10 +1,11 @@
 """Commands as tasks: which state, and what is said of it to a model and to a program."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gateway.a2a.asking import USAGE
-from gateway.a2a.tasks import Artifact, State, Status, Task
+from gateway.a2a.tasks import REPLAYED, Artifact, State, Status, Task
 from gateway.answers import stopped_early
 from gateway.command_answers import done
 from gateway.command_models import CommandAnswer
@@ -31,6 +32,7 @@ ADVICE: Mapping[Reason | Rule, str] = NEXT | {
 # How a command's state is shown before its end; any other is of an executor that has it.
 _BEFORE = frozenset({"queued", "forwarded", "written"})
 _ENDS = {"timed_out": State.FAILED, "cancelled": State.CANCELED, "lost": State.FAILED, "rejected": State.REJECTED}
+_SENT_BEFORE = "replayed: this message was sent before, and had this task then; with a new messageId it is run anew"
 # Of a text that cannot be read: so many characters are searched for clusters.
 MOST_LOOKED_AT = 1000
 # Of a command that may run on nevertheless: that we do not know is not how it ended.
@@ -71,6 +73,16 @@ async def task_of_failure(failure: OpenlineError, request: ExecuteRequest) -> Ta
             return refused(failure, request.command_id, request.correlation_id, cluster=request.cluster_id)
         result = failure.result
     return await task_of(done(result, request), context_id=request.correlation_id)
+
+
+def own(task: Task, request: ExecuteRequest) -> Task:
+    """As whoever asked is to be told of it: that of a message which was sent before has the id of then, and says so."""
+    if task.id == request.command_id:
+        return task
+    status = task.status
+    text = "; ".join(filter(None, [status.text, _SENT_BEFORE]))
+    status = replace(status, text=text, facts={**status.facts, REPLAYED: True})
+    return replace(task, status=status)
 
 
 def refused(failure: OpenlineError, task_id: str, context_id: str, *, cluster: str = "") -> Task:

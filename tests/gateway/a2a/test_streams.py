@@ -158,6 +158,8 @@ async def test_sent_again(a2a: Any, connect: Any, version: str) -> None:
 
     streams = [*await asyncio.gather(*map(stream, a2a.urls)), await stream(a2a.urls[0])]
     assert len({events[0]["task"]["id"] for events in streams}) == 1
+    for which in (events[0]["task"] for events in streams), (events[-1]["statusUpdate"] for events in streams):
+        assert sorted("replayed" in told.get("metadata", {}) for told in which) == [False, True, True]
     for events in streams:
         assert states_of(events)[-1] == "completed"
         assert text_of(pieces_of(events, "stdout")) == "one\ntwo\né"

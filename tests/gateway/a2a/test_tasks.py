@@ -200,12 +200,38 @@ async def test_sent_again(a2a: Any, connect: Any, version: str) -> None:
         again = await other.task(said, message_id=message_id)
         assert (again["id"], again["contextId"]) == (task["id"], task["contextId"])
         assert a2a.marks(name) == ["begun"]
+        assert "replayed" not in task["metadata"]
+        assert again["metadata"] == again["artifacts"][0]["metadata"] == task["metadata"] | {"replayed": True}
+        assert "a new messageId" in text_of(again)
+        at_once = await agent.task(said, message_id=message_id, at_once=True)
+        assert at_once["metadata"]["replayed"]
         mixed_up = await agent.task("script: get pods other", message_id=message_id)
         assert mixed_up["status"]["state"] == "TASK_STATE_REJECTED"
         assert "a messageId of its own" in text_of(mixed_up)
         assert (await agent.task(said, message_id=message_id, context_id="another"))["id"] != task["id"]
     async with connect(a2a.urls[0], version, key=OTHER) as noas:
         assert (await noas.task(said, message_id=message_id))["id"] != task["id"]
+
+
+async def test_an_end_that_is_told_again(a2a: Any, connect: Any, version: str) -> None:
+    """Says so, also where it is a failure, and where a run of its own is asked for: the message has had its run."""
+    said = {"cluster": "script", "command": f"get pods {new_id()} -n sleeps", "timeout_seconds": 1}
+    message_id = new_id()
+    async with connect(a2a.urls[0], version) as agent:
+        task = await agent.task(said, message_id=message_id)
+        again = await agent.task(said | {"fresh": True}, message_id=message_id)
+    assert (task["metadata"]["reason"], again["id"]) == ("COMMAND_TIMEOUT", task["id"])
+    assert "replayed" not in task["metadata"]
+    assert again["metadata"] == task["metadata"] | {"replayed": True}
+
+
+async def test_what_http_says_of_it(http: httpx.AsyncClient) -> None:
+    """The same as in REST."""
+    message = {"messageId": new_id(), "role": "ROLE_USER", "parts": [{"text": "script: get pods web"}]}
+    asking = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}}
+    first, second = [await http.post("/a2a", json=asking) for _ in range(2)]
+    assert "Idempotency-Replayed" not in first.headers
+    assert second.headers["Idempotency-Replayed"] == "true"
 
 
 async def test_sent_again_in_another_conversation(a2a: Any, connect: Any, version: str) -> None:
