@@ -49,11 +49,14 @@ class Shown(Protocol):
 class CommandStream(EventStream):
     """Made by `open`. It owns `events` and closes them."""
 
-    def __init__(self, events: CommandEvents, *, shown: Shown, ping_s: float, for_s: float | None) -> None:
+    def __init__(
+        self, events: CommandEvents, *, shown: Shown, ping_s: float, for_s: float | None, opening: bytes
+    ) -> None:
         super().__init__(ping_s=ping_s)
         self._events = events
         self._shown = shown
         self._for_s = for_s
+        self._opening = opening
         # What came before the head was sent.
         self._first: deque[command_pb2.CommandEvent] = deque()
         self._heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,13 +73,15 @@ class CommandStream(EventStream):
         ping_s: float,
         for_s: float | None = None,
         request: ExecuteRequest | None = None,
+        opening: bytes = b"",
     ) -> Self:
         """Waits for news, for a moment. Raises OpenlineError for a command that does not get as far, and CallerGone.
 
         `for_s` ends the stream early, without an end of the command. Of a `request` with an idempotency key it is known
-        from its first event on whether the command is an earlier one's; the head says so, and waits for that.
+        from its first event on whether the command is an earlier one's; the head says so, and waits for that. `opening`
+        follows the head, whether anything is heard of the command or not.
         """
-        stream = cls(events, shown=shown, ping_s=ping_s, for_s=for_s)
+        stream = cls(events, shown=shown, ping_s=ping_s, for_s=for_s, opening=opening)
         try:
             async with while_there(http.receive):
                 await asyncio.wait({stream._beginning}, timeout=HEAD_WAIT_S)
@@ -98,6 +103,8 @@ class CommandStream(EventStream):
     async def tell(self, scope: Scope, send: Send) -> None:
         try:
             async with asyncio.timeout(self._for_s), aclosing(self._all()) as events:
+                if self._opening:
+                    await self.say(send, self._opening)
                 async for event in events:
                     await self.say(send, await self._shown.event(event, scope))
         except OpenlineError as failure:

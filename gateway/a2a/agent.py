@@ -124,7 +124,12 @@ class Agent:
         shown = TaskShown(asking.form, asking.call.id, request, begun=await task_of(command))
         with looking_at(command.command_id):
             return await CommandStream.open(
-                events, asking.http, shown=shown, ping_s=self._ping_s, for_s=asking.caller.wait_s
+                events,
+                asking.http,
+                shown=shown,
+                ping_s=self._ping_s,
+                for_s=asking.caller.wait_s,
+                opening=shown.begin(),
             )
 
     async def _request(self, sending: Sending, asking: Asking) -> ExecuteRequest | Task:

@@ -32,20 +32,28 @@ class TaskShown:
         self._is_told = False
         self._streams: dict[str, codecs.IncrementalDecoder] = {}
 
+    def begin(self, command_id: str = "") -> bytes:
+        """The task, once, which comes before all else; it is an earlier one where the message was sent before."""
+        if self._is_told:
+            return b""
+        self._is_told = True
+        self._task = own(replace(self._task, id=command_id or self._task.id), self._request)
+        return self._said(self._form.sent(self._task))
+
     async def event(self, event: command_pb2.CommandEvent, scope: Scope) -> bytes:
         match event.WhichOneof("event"):
             case "state":
-                return self._begin(event.command_id) + self._reach(state_of(state_name(event.state)))
+                return self.begin(event.command_id) + self._reach(state_of(state_name(event.state)))
             case "output":
                 output = event.output
                 name = _SOURCES.get(output.source, "stdout")
-                return self._begin(output.command_id) + self._write(name, output.data)
+                return self.begin(output.command_id) + self._write(name, output.data)
             case "gap":
-                return self._begin("") + self._miss(event.gap.missed_bytes)
+                return self.begin() + self._miss(event.gap.missed_bytes)
             case "result":
                 tell_end(event.result, scope)
                 command = done(event.result, self._request)
-                return self._begin(event.result.command_id) + self._end(
+                return self.begin(event.result.command_id) + self._end(
                     await task_of(command, context_id=self._task.context_id)
                 )
             case _:
@@ -54,18 +62,10 @@ class TaskShown:
     async def failure(self, failure: OpenlineError, scope: Scope) -> bytes:
         """Where the command may run on for all we know, that is no state of its task."""
         task = await task_of_failure(failure, self._request)
-        begun = self._begin("")
+        begun = self.begin()
         if task is None:
             return begun + event_of(refused(self._number, not_known(failure, self._task.id)))
         return begun + self._end(replace(task, id=self._task.id, context_id=self._task.context_id))
-
-    def _begin(self, command_id: str) -> bytes:
-        """The task comes first; it is an earlier one where the message was sent before."""
-        if self._is_told:
-            return b""
-        self._is_told = True
-        self._task = own(replace(self._task, id=command_id or self._task.id), self._request)
-        return self._said(self._form.sent(self._task))
 
     def _reach(self, state: State) -> bytes:
         if state == self._task.status.state:

@@ -1,13 +1,19 @@
 """A command's events as A2A streams them, where what comes is made up: what a real command seldom does."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fastapi import Request
+from starlette.types import Message
 
 from gateway.a2a.forms import V0_3, V1_0, Form
 from gateway.a2a.shown import TaskShown
+from gateway.a2a.tasks import State, Status, Task
 from gateway.exchange import Exchange
+from gateway.following import CommandStream
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError, error
 from openline.ids import new_id
@@ -137,3 +143,34 @@ async def test_the_command_fails(reason: Reason, state: str) -> None:
     assert update["metadata"]["reason"] == reason
     assert update["taskId"] == stream.task_id
     assert said[0]["result"]["artifactUpdate"]["lastChunk"]
+
+
+async def test_a_task_that_is_known() -> None:
+    """Is told of before anything is heard of it: whoever subscribes is told at once how far it is."""
+    never = asyncio.Event()
+    told: asyncio.Queue[Message] = asyncio.Queue()
+    scope: dict[str, Any] = {"type": "http"}
+    Exchange.begin(scope, {})
+
+    async def receive() -> Message:
+        await never.wait()
+        raise AssertionError("nobody leaves")
+
+    async def silence() -> AsyncIterator[pb.CommandEvent]:
+        await never.wait()
+        yield RUNNING
+
+    request = ExecuteRequest(command_id=new_id())
+    begun = Task(request.command_id, "this", Status(State.WORKING))
+    shown = TaskShown(V1_0, 7, request, begun=begun)
+    stream = await CommandStream.open(silence(), Request(scope, receive), shown=shown, ping_s=60, opening=shown.begin())
+    telling = asyncio.create_task(stream(scope, receive, told.put))
+    async with asyncio.timeout(60):
+        await told.get()
+        [said] = read((await told.get())["body"])
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)
+    assert said["result"]["task"]["id"] == request.command_id
+    assert said["result"]["task"]["status"]["state"] == "TASK_STATE_WORKING"
+    # And not a second time.
+    assert read(await shown.event(RUNNING, scope)) == []
