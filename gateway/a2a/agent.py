@@ -5,16 +5,19 @@ Nothing is kept here. A task's id is its command's, so any gateway finds it wher
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from fastapi import Request, Response
 
-from gateway.a2a.asking import Asked, Look, Sending, Unreadable, read_asked
-from gateway.a2a.failures import end_of, looking_at
+from gateway.a2a.asking import Look, Sending
+from gateway.a2a.failures import NO_TASK, end_of, listing, looking_at
 from gateway.a2a.forms import Form, Json
+from gateway.a2a.listing import Listing
+from gateway.a2a.requesting import request_of
 from gateway.a2a.rpc import Call, Code, RpcError, answered
 from gateway.a2a.shown import TaskShown, event_of
 from gateway.a2a.tasks import Task
-from gateway.a2a.telling import own, refused, task_of, unacceptable, unreadable
+from gateway.a2a.telling import own, task_of
 from gateway.callers import Caller
 from gateway.calling_off import cancel_one
 from gateway.command_answers import done
@@ -22,19 +25,14 @@ from gateway.commands import LONGEST_WATCH_S
 from gateway.deferring import run_or_leave
 from gateway.event_text import EventText
 from gateway.executing import REPLAYED, run, run_live
-from gateway.fanout import OF_THE_KEY
 from gateway.following import CommandStream
 from gateway.leaving import while_there
-from gateway.requests import command_request
 from gateway.resuming import resume
 from gateway.stubs import Stubs
 from openline.errors import OpenlineError
-from openline.ids import new_id
 from openline.pipes import Pipes
-from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
-from openline.words import Unacceptable
 
 # So long a cancelled task's end is waited for: kubectl is given a moment to end by itself.
 CANCEL_WAIT_S = 5.0
@@ -87,6 +85,26 @@ class Agent:
     async def get(self, asking: Asking) -> Response:
         command = await self._find(Look.read(asking.call.params).id, asking)
         return asking.answer(asking.form.task(await task_of(command)))
+
+    async def list(self, asking: Asking) -> Response:
+        """Tasks of the key's owner: each command is one, however it was asked for."""
+        wish = Listing.read(asking.call.params)
+        with listing():
+            async with while_there(asking.http.receive):
+                page = wish.page((await self._stubs.list_commands(wish.request(), asking.caller)).commands)
+                commands = page.commands
+                if wish.includeArtifacts:
+                    commands = [each for listed in commands if (each := await self._whole(listed, asking))]
+        now = datetime.now(UTC)
+        tasks = [await task_of(command, now=now) for command in commands]
+        return asking.answer(
+            {
+                "tasks": [asking.form.task(task, with_artifacts=wish.includeArtifacts) for task in tasks],
+                "nextPageToken": page.next_token,
+                "pageSize": page.size,
+                "totalSize": page.total,
+            }
+        )
 
     async def cancel(self, asking: Asking) -> Response:
         """Answers with the task as it is when its process has been stopped, which may take a moment."""
@@ -143,47 +161,7 @@ class Agent:
         if message.taskId:
             await self._find(message.taskId, asking)
             raise RpcError(Code.UNSUPPORTED_OPERATION, "A task takes one message: leave taskId out for the next one")
-        cluster = ""
-        try:
-            asked = await self._read(sending, caller)
-            cluster = asked.cluster
-            request = command_request(asked.cluster, asked.body(), asked.asked_by(caller))
-            request.idempotency_key = caller.idempotency_key or key
-            exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
-            await self._stubs.check_ids(request, caller)
-        except Unacceptable as wrong:
-            failure = await self._judged(wrong, caller)
-        except OpenlineError as wrong:
-            failure = wrong
-        else:
-            return request
-        if failure.reason in OF_THE_KEY:
-            raise failure
-        exchange.facts["reason"] = failure.reason
-        return refused(failure, new_id(), exchange.correlation_id, cluster=cluster)
-
-    async def _read(self, sending: Sending, caller: Caller) -> Asked:
-        """Raises Unacceptable, and OpenlineError for what cannot be read at all: it names the clusters."""
-        parts = sending.message.parts
-        try:
-            return read_asked(parts)
-        except Unreadable as why:
-            try:
-                page = await self._stubs.list_clusters(caller)
-                clusters = [each.cluster_id for each in page.clusters]
-            except OpenlineError as failure:
-                if failure.reason is not Reason.SCOPE_MISSING:
-                    raise
-                clusters = []
-            raise unreadable(str(why), parts[0].text or "", clusters) from None
-
-    async def _judged(self, wrong: Unacceptable, caller: Caller) -> OpenlineError:
-        """No broker need be asked to know that it is wrong; but that the key is comes first."""
-        try:
-            await self._stubs.check_key(caller)
-        except OpenlineError as failure:
-            return failure
-        return unacceptable(wrong)
+        return await request_of(sending, caller, self._stubs, key=key)
 
     async def _run(self, request: ExecuteRequest, asking: Asking, *, leaves: bool) -> Task:
         try:
@@ -204,6 +182,15 @@ class Agent:
                 command = await self._stubs.get_command(task_id, asking.caller, wait_s=wait_s)
         asking.caller.exchange.concerns(task_id, command.correlation_id)
         return command
+
+    async def _whole(self, listed: command_pb2.Command, asking: Asking) -> command_pb2.Command | None:
+        """With its output; None when that has expired meanwhile."""
+        try:
+            return await self._stubs.get_command(listed.command_id, asking.caller)
+        except OpenlineError as failure:
+            if failure.reason in NO_TASK:
+                return None
+            raise
 
     async def _check(self, task_id: str, asking: Asking) -> None:
         await self._stubs.check_command_id(task_id, asking.caller)

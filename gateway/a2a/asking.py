@@ -72,7 +72,7 @@ class Sending(BaseModel):
     @classmethod
     def read(cls, params: Mapping[str, Any]) -> Self:
         """Raises RpcError for what the protocol forbids, or we do not do."""
-        sending = _read(cls, {name: value for name, value in params.items() if value is not None})
+        sending = read_params(cls, params)
         message, wanted = sending.message, sending.configuration
         if message.contextId and not is_token(message.contextId):
             raise RpcError(Code.INVALID_PARAMS, "message.contextId: must be 1 to 200 visible ASCII characters")
@@ -102,7 +102,7 @@ class Look(BaseModel):
     @classmethod
     def read(cls, params: Mapping[str, Any]) -> Self:
         """Raises RpcError."""
-        return _read(cls, params)
+        return read_params(cls, params)
 
 
 class Asked(Words):
@@ -145,9 +145,10 @@ def _read_text(text: str) -> dict[str, str]:
     return {"cluster": cluster, "command": command}
 
 
-def _read(model: type[M], given: Mapping[str, Any]) -> M:
+def read_params(model: type[M], params: Mapping[str, Any]) -> M:
+    """Null is as good as nothing. Raises RpcError, which names the first mistake."""
     try:
-        return model.model_validate(given)
+        return model.model_validate({name: value for name, value in params.items() if value is not None})
     except ValidationError as mistakes:
         first = mistakes.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, first["loc"]))

@@ -24,6 +24,7 @@ METHODS: dict[str, tuple[Form, Callable[[Agent, Asking], Awaitable[Response]]]] 
     "SendMessage": (V1_0, Agent.send),
     "SendStreamingMessage": (V1_0, Agent.stream),
     "GetTask": (V1_0, Agent.get),
+    "ListTasks": (V1_0, Agent.list),
     "CancelTask": (V1_0, Agent.cancel),
     "SubscribeToTask": (V1_0, Agent.subscribe),
     "message/send": (V0_3, Agent.send),
@@ -35,7 +36,6 @@ METHODS: dict[str, tuple[Form, Callable[[Agent, Asking], Awaitable[Response]]]] 
 # What the protocol has and we do not.
 _NO_PUSH = (Code.PUSH_NOTIFICATION_NOT_SUPPORTED, "There are no push notifications: stream, or ask for the task")
 ABSENT: dict[str, tuple[Code, str]] = {
-    "ListTasks": (Code.UNSUPPORTED_OPERATION, "Tasks are not listed here; GET /v1/commands?correlation_id= does it"),
     "CreateTaskPushNotificationConfig": _NO_PUSH,
     "GetTaskPushNotificationConfig": _NO_PUSH,
     "ListTaskPushNotificationConfigs": _NO_PUSH,

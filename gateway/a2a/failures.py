@@ -12,7 +12,7 @@ from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.v1.command_service_pb2 import ExecuteRequest
 
-_NO_TASK = frozenset({Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED})
+NO_TASK = frozenset({Reason.COMMAND_UNKNOWN, Reason.RESULT_EXPIRED})
 
 
 async def end_of(failure: OpenlineError, request: ExecuteRequest, exchange: Exchange) -> Task:
@@ -35,9 +35,21 @@ def looking_at(task_id: str) -> Iterator[None]:
     except OpenlineError as failure:
         if failure.reason in OF_THE_KEY:
             raise
-        if failure.reason in _NO_TASK:
+        if failure.reason in NO_TASK:
             raise RpcError(Code.TASK_NOT_FOUND, f"{failure.reason}: {failure.error.message}") from None
         raise not_known(failure, task_id) from None
+
+
+@contextmanager
+def listing() -> Iterator[None]:
+    """Raises OpenlineError for what is wrong with the key, and RpcError for all else."""
+    try:
+        yield
+    except OpenlineError as failure:
+        if failure.reason in OF_THE_KEY:
+            raise
+        text = f"{failure.reason}: {failure.error.message}. Ask again in a moment"
+        raise RpcError(Code.INTERNAL_ERROR, text, known={"reason": str(failure.reason)}) from None
 
 
 def not_known(failure: OpenlineError, task_id: str) -> RpcError:

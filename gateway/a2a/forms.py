@@ -20,15 +20,16 @@ class Form:
         """The answer to a message, and the first event of a stream."""
         return self._told("task", self.task(task))
 
-    def task(self, task: Task) -> Json:
+    def task(self, task: Task, *, with_artifacts: bool = True) -> Json:
         facts = task.status.facts
         members: Json = {
             "id": task.id,
             "contextId": task.context_id,
             "status": self._status(task.status, task),
-            "artifacts": [self._artifact(each, facts) for each in task.artifacts],
             "metadata": dict(facts),
         }
+        if with_artifacts:
+            members["artifacts"] = [self._artifact(each, facts) for each in task.artifacts]
         return members if self.is_named else {"kind": "task"} | members
 
     def status_update(self, task: Task) -> Json:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.a2a.asking import USAGE
 from gateway.a2a.tasks import REPLAYED, Artifact, State, Status, Task
-from gateway.answers import stopped_early
-from gateway.command_answers import done
+from gateway.answers import instant, stopped_early
+from gateway.command_answers import done, state_name
 from gateway.command_models import CommandAnswer
 from gateway.fanout import OF_THE_KEY
 from gateway.mcp.advising import NEXT
@@ -31,7 +32,11 @@ ADVICE: Mapping[Reason | Rule, str] = NEXT | {
 }
 # How a command's state is shown before its end; any other is of an executor that has it.
 _BEFORE = frozenset({"queued", "forwarded", "written"})
-_ENDS = {"timed_out": State.FAILED, "cancelled": State.CANCELED, "lost": State.FAILED, "rejected": State.REJECTED}
+# Every other one has failed.
+_ENDS: Mapping[command_pb2.Outcome.ValueType, State] = {
+    command_pb2.OUTCOME_CANCELLED: State.CANCELED,
+    command_pb2.OUTCOME_REJECTED: State.REJECTED,
+}
 _SENT_BEFORE = "replayed: this message was sent before, and had this task then; with a new messageId it is run anew"
 # Of a text that cannot be read: so many characters are searched for clusters.
 MOST_LOOKED_AT = 1000
@@ -44,22 +49,43 @@ def state_of(state: str) -> State:
     return State.SUBMITTED if state in _BEFORE else State.WORKING
 
 
-async def task_of(command: command_pb2.Command, *, context_id: str = "") -> Task:
-    """Running or done. `context_id` is for a command that has none of its own."""
+def state_now(command: command_pb2.Command) -> State:
+    if not command.HasField("result"):
+        return state_of(state_name(command.state))
+    result = command.result
+    if result.outcome == command_pb2.OUTCOME_EXITED:
+        return State.FAILED if result.exit_code else State.COMPLETED
+    return _ENDS.get(result.outcome, State.FAILED)
+
+
+def ended_at(command: command_pb2.Command) -> datetime | None:
+    """None for one that runs.
+
+    What its executor saw may have been before it was asked for, where the run was another one's.
+    """
+    if not command.HasField("result"):
+        return None
+    result = command.result
+    created_at = instant(command.created_at) or instant(result.created_at) or datetime.now(UTC)
+    observed_at = instant(result.observed_at) or created_at + timedelta(seconds=result.timings.total_s)
+    return max(created_at, observed_at)
+
+
+async def task_of(command: command_pb2.Command, *, context_id: str = "", now: datetime | None = None) -> Task:
+    """Running or done. `context_id` is for a command that has none of its own; `now` is the time of one that runs."""
     answer = await show(command)
     context_id = answer.correlation_id or context_id
     facts = _facts(answer)
+    state, at = state_now(command), ended_at(command) or now or datetime.now(UTC)
     if not command.HasField("result"):
-        return Task(answer.command_id, context_id, Status(state_of(answer.state), facts=facts))
+        return Task(answer.command_id, context_id, Status(state, facts=facts, at=at))
     result = command.result
-    state, text = _end(answer)
+    text = f"exit code {answer.exit_code}" if answer.outcome == "exited" else "how it ended is not known"
     if answer.outcome != "exited" and result.error.reason:
         facts |= failure_fields(OpenlineError(result.error), ADVICE)
         text = failure_text(facts)
-    at = {"at": answer.observed_at} if answer.observed_at else {}
     text = "; ".join([text, *remarks(facts)])
-    status = Status(state, text, facts, **at)
-    return Task(answer.command_id, context_id, status, _artifacts(answer))
+    return Task(answer.command_id, context_id, Status(state, text, facts, at), _artifacts(answer))
 
 
 async def task_of_failure(failure: OpenlineError, request: ExecuteRequest) -> Task | None:
@@ -104,13 +130,6 @@ def unreadable(why: str, text: str, clusters: Sequence[str]) -> OpenlineError:
     named = sorted(clusters, key=lambda name: (name not in beginning, name))[:MAX_NAMES]
     message = f"the message cannot be read: {why}"
     return OpenlineError(error(Reason.INVALID_COMMAND, message, metadata={"available": ",".join(named)}))
-
-
-def _end(answer: CommandAnswer) -> tuple[State, str]:
-    if answer.outcome == "exited":
-        state = State.COMPLETED if answer.success else State.FAILED
-        return state, f"exit code {answer.exit_code}"
-    return _ENDS.get(answer.outcome or "", State.FAILED), "how it ended is not known"
 
 
 def _facts(answer: CommandAnswer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ METHODS = {
     Agent.send: "CommandService.Execute",
     Agent.stream: "CommandService.Execute",
     Agent.get: "CommandService.GetCommand",
+    Agent.list: "CommandService.ListCommands",
     Agent.cancel: "CommandService.CancelCommand",
     Agent.subscribe: "CommandService.WatchCommand",
 }
@@ -39,6 +40,8 @@ def cells(play: Any, row: Any, told: Any) -> Any:
             # Of its own each time: a message that is sent again is answered with the task that there is.
             part = {"text": f"{names['cluster_id']}: get pods"}
             params = {"message": {"messageId": names["command_id"] + (key or ""), "parts": [part]}}
+        if SERVED[method][1] is Agent.list:
+            params = {"pageSize": 100}
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         answer = await api.post("/a2a", json=message, headers=headers)
         text = answer.text
@@ -51,13 +54,15 @@ def cells(play: Any, row: Any, told: Any) -> Any:
             code = said["error"]["code"]
             return told("" if code in ENDED else ERRORS[code], text)
         result = said["result"]
+        if "tasks" in result:
+            return told("", MADE_UP.sub("made-up", text))
         task = result.get("task") or result.get("statusUpdate") or result
         return told(task["metadata"].get("reason", ""), MADE_UP.sub("made-up", text))
 
     async def ask(stage: Any) -> Any:
         async with httpx.AsyncClient(base_url=stage.gateway, timeout=20, trust_env=False) as api:
             rows = {
-                method: row(rule(METHODS[do]), partial(call, api, method))
+                method: row(rule(METHODS[do]), partial(call, api, method), is_list=do is Agent.list)
                 for method, (_, do) in SERVED.items()
                 if do in METHODS  # a new one fails by itself
             }
