@@ -52,8 +52,8 @@ class Admission:
         self._dispatcher.tally.refused(reason_of(error), is_agent_call=bool(request.correlation_id))
         if caller is not None:  # else whoever has no key could write the trail full
             self._audit.refused(request, caller, error)
-            share = caller.owner, request.session_id or request.correlation_id
-            call = share, request.cluster_id, tuple(request.argv)
+            asker = caller.owner, request.session_id or request.correlation_id or caller.digest
+            call = asker, request.cluster_id, tuple(request.argv)
             if hint := self._dispatcher.repetitions.refused(call, error, asked_at=asked_at, now=monotonic()):
                 error.metadata[errors.HINT] = hint
 

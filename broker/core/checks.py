@@ -79,6 +79,7 @@ def check_execute(
         origin=origin,
         quota=caller.quota,
         counted_as=caller.counted_as,
+        key=caller.digest,
         clusters=caller.clusters,
     )
 

@@ -47,7 +47,8 @@ class Ask:
     # Its caller's own, None for that of everybody; and whose commands it is one of.
     quota: Quota | None = None
     counted_as: str = ""
-    # What the caller's key sees.
+    # Of the caller's key: its digest, empty for what was forwarded; and what it sees.
+    key: bytes = field(default=b"", repr=False)
     clusters: Patterns = EVERY
 
     @property
@@ -159,8 +160,7 @@ class Command:
 
     def resume(self, *, instance_id: str, executor_id: str) -> None:
         """This instance has it, or is to have it again."""
-        self.instance_id = instance_id
-        self.executor_id = executor_id
+        self.instance_id, self.executor_id = instance_id, executor_id
         self.replica_id = ""
         self.uncredited_bytes = 0
         self.apply(Event.RESUMED)

@@ -21,8 +21,9 @@ MAX_CALLS = 10_000
 # Longer output is not looked at before its command is run for the second time: what is run once costs next to nothing.
 SHORT_BYTES = 2048
 
-# Whose it is (see `Ask.share`), where, and what.
-Call = tuple[tuple[str, str], str, Sequence[str]]
+# Who it is that repeats itself: an owner's session or correlation id, and without any at least the key, by its digest;
+# where, and what.
+Call = tuple[tuple[str, str | bytes], str, Sequence[str]]
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class Repetitions:
         """A command has its result; what its caller is to be told, empty for nothing."""
         key = hash(call)
         if result.outcome != command_pb2.OUTCOME_EXITED:
-            return self._refused(key, result.error, asked_at, now)
+            return self.refused(call, result.error, asked_at=asked_at, now=now)
         total_bytes = result.stdout_summary.total_bytes
         end: object = None
         if total_bytes <= SHORT_BYTES or key in self._seen:
@@ -61,14 +62,15 @@ class Repetitions:
             if len(stdout) == total_bytes and (not stderr or len(stderr) == result.stderr_summary.total_bytes):
                 end = (result.exit_code, hash(stdout), hash(stderr))
         count, span_s = self._again(key, end, asked_at, now)
-        return _same(count, span_s) if count else ""
+        return _same(_often(call, count, span_s)) if count else ""
 
     def concluded(self, command: Command, *, now: float) -> None:
         """Puts into the command's result what its caller is to be told, before anybody sees it."""
         ask, result = command.ask, command.result
         if result is None:
             return
-        call = ask.share, ask.cluster_id, ask.argv
+        asker = ask.owner, ask.session_id or ask.correlation_id or ask.key
+        call = asker, ask.cluster_id, ask.argv
         if hint := self.ended(call, result, asked_at=command.created_at, now=now):
             result.hint = hint
             if result.HasField("error"):
@@ -76,11 +78,8 @@ class Repetitions:
 
     def refused(self, call: Call, error: command_pb2.Error, *, asked_at: float, now: float) -> str:
         """The same for a request that does not become a command."""
-        return self._refused(hash(call), error, asked_at, now)
-
-    def _refused(self, key: int, error: command_pb2.Error, asked_at: float, now: float) -> str:
-        count, span_s = self._again(key, error.reason, asked_at, now)
-        return _of(reason_of(error), count, span_s) if count else ""
+        count, span_s = self._again(hash(call), error.reason, asked_at, now)
+        return _of(reason_of(error), _often(call, count, span_s)) if count else ""
 
     def _again(self, key: int, end: object, asked_at: float, now: float) -> tuple[int, float]:
         """How often it has ended so in a row, and in what time; 0 if not often enough within the window.
@@ -106,15 +105,15 @@ class Repetitions:
         return (seen.count, now - seen.first_at) if is_told else (0, 0.0)
 
 
-def _same(count: int, span_s: float) -> str:
+def _same(often: str) -> str:
     return (
-        f"This was asked for {_often(count, span_s)}, with the same result each time. Use what you have, or ask for"
+        f"This was asked for {often}, with the same result each time. Use what you have, or ask for"
         " something else. To wait for a change, follow it with --watch where output is streamed, or ask later."
     )
 
 
-def _of(reason: Reason, count: int, span_s: float) -> str:
-    begin = f"This was asked for {_often(count, span_s)}, and ended in {reason} each time"
+def _of(reason: Reason, often: str) -> str:
+    begin = f"This was asked for {often}, and ended in {reason} each time"
     if MEANING[reason].retryable:
         return f"{begin}. Wait longer before asking again."
     if reason in (Reason.COMMAND_TIMEOUT, Reason.CANCELLED, Reason.EXECUTOR_LOST, Reason.INTERNAL):
@@ -122,5 +121,8 @@ def _of(reason: Reason, count: int, span_s: float) -> str:
     return f"{begin}: that will not change by asking again. See `next_step`."
 
 
-def _often(count: int, span_s: float) -> str:
-    return f"{count} times in the last {max(1, round(span_s))} s"
+def _often(call: Call, count: int, span_s: float) -> str:
+    """Whoever names no conversation may be one of several who have the key."""
+    (_, conversation), *_ = call
+    by_whom = " with this key" if isinstance(conversation, bytes) else ""
+    return f"{count} times{by_whom} in the last {max(1, round(span_s))} s"

@@ -599,12 +599,36 @@ async def test_who_repeats_a_call_is_told(broker: Any) -> None:
         assert (again.replayed, again.result.hint) == (True, "")
     assert (await run()).result.hint == ""
     answer = await run()
-    assert answer.result.hint.startswith("This was asked for 3 times in the last")
+    assert answer.result.hint.startswith("This was asked for 3 times with this key in the last")
     stored = await broker.get(answer.result.command_id)
     assert stored.result.hint == answer.result.hint
     stream = broker.stream(argv=["get", "pods"])
     await executor.run_one(b"x")
     assert (await stream.rest())[-1].result.hint.startswith("This was asked for 4 times")
+
+
+async def test_who_names_no_conversation_is_known_by_the_key(start_broker: Any) -> None:
+    """What an owner's other keys ask for is nobody's repetition, whether it runs or is refused."""
+    mine, others = "the-key-of-alice", "another-key-of-alice"
+    async with start_broker(extra_keys=[f"alice:{others}:execute+session+read"]) as broker:
+        executor = await broker.executor()
+
+        async def ran(key: str, **fields: Any) -> str:
+            asked = broker.execute(key=key, **fields)
+            await executor.run_one(b"x")
+            await executor.expect("result_ack")
+            return str((await asked).result.hint)
+
+        async def refused(key: str, **fields: Any) -> str:
+            return str((await broker.refused(key=key, cluster_id="nowhere", **fields)).hint)
+
+        for ask in (ran, refused):
+            assert [await ask(key) for key in (mine, others, others, mine)] == [""] * 4
+            assert "3 times with this key in the last" in await ask(mine)
+            # In a conversation it does not matter which key it is: it is one reader's.
+            said = [await ask(key, correlation_id="c-1") for key in (mine, others, mine)]
+            assert said[:2] == ["", ""]
+            assert "3 times in the last" in said[2]
 
 
 async def test_who_repeats_what_is_denied_is_told(broker: Any) -> None:
