@@ -12,7 +12,7 @@ GENERATE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Ip
 # Tests start programs by the hundred, each of which would compile itself anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test browser fuzz chaos rehearse hygiene storm bench docs pictures check audit format proto proto-fresh clean
+.PHONY: help install demo test browser prometheus fuzz chaos rehearse hygiene storm bench docs pictures check audit format proto proto-fresh clean
 
 help: ## Says what there is.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -29,22 +29,37 @@ demo: install ## Runs everything in one box, with a Kubernetes API server for th
 	@exec $(BIN)/openline-demo
 
 # Four would take two thirds of the time, and keep the machine from what tests wait for.
-test: install browser ## Runs the tests, two files at a time.
+test: install browser prometheus ## Runs the tests, two files at a time.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What to put before a command that only root may do: nothing where that is not allowed.
+AS_ROOT = if [ "$$(id -u)" -eq 0 ]; then as_root=env; elif sudo -n true 2>/dev/null; then as_root="sudo -n"; fi
 
 # Debian's package, since no registry of Python packages has a browser; with a font, without which there is no text.
 browser: ## Finds the Chromium that the tests of the live page drive, or installs it where that is allowed.
 	@for name in $$OPENLINE_CHROMIUM chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v "$$name" >/dev/null 2>&1 && exit 0; \
 	done; \
-	export DEBIAN_FRONTEND=noninteractive; \
-	if [ "$$(id -u)" -eq 0 ]; then as_root=env; elif sudo -n true 2>/dev/null; then as_root="sudo -n"; fi; \
+	export DEBIAN_FRONTEND=noninteractive; $(AS_ROOT); \
 	if [ -n "$$as_root" ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "installing Chromium"; \
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium fonts-liberation \
 			>/dev/null && exit 0; \
 	fi; \
 	echo "the tests of the live page need Chromium: install it, or say in OPENLINE_CHROMIUM where it is" >&2; exit 1
+
+# Debian's package, unpacked: installed, it would run as a service. The two programs need nothing of what it depends on.
+prometheus: ## Finds the Prometheus and promtool that try alerts and dashboard, or unpacks Debian's into .prometheus.
+	@command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1 && exit 0; \
+	test -d .prometheus && exit 0; \
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT; $(AS_ROOT); \
+	get() { (cd "$$fresh" && apt-get download -qq prometheus) >/dev/null 2>&1; }; \
+	if command -v apt-get >/dev/null 2>&1; then \
+		echo "unpacking Prometheus"; \
+		{ get || { [ -n "$$as_root" ] && $$as_root apt-get update -qq && get; }; } && \
+			dpkg-deb -x "$$fresh"/prometheus_*.deb "$$fresh/unpacked" && mv "$$fresh/unpacked" .prometheus && exit 0; \
+	fi; \
+	echo "the tests of alerts and dashboard need prometheus and promtool: have them in PATH" >&2; exit 1
 
 fuzz: install ## Sends at least 100,000 arbitrary messages to both ends of both streams and 20,000 requests to the gateway, and plays long lossy stories; minutes.
 	OPENLINE_FUZZ_MESSAGES=100000 OPENLINE_FUZZ_REQUESTS=20000 OPENLINE_FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout=1800 \
@@ -110,4 +125,4 @@ proto-fresh: install
 	done
 
 clean: ## Removes what the other targets made.
-	rm -rf $(VENV) $(AUDIT) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) .prometheus site .mypy_cache .pytest_cache .ruff_cache .hypothesis

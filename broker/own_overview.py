@@ -117,6 +117,7 @@ class OwnOverview:
         figures.ends.extend(
             overview_pb2.EndCount(outcome=outcome, reason=reason, agent_call=is_agent_call, count=count)
             for (outcome, reason, is_agent_call), count in tally.ended.items()
+            if count
         )
         figures.total.CopyFrom(_durations(*tally.durations.values()))
         figures.stages.extend(

@@ -1,5 +1,7 @@
 """What has become of commands and connections, in numbers: counted once for each command, when it ends."""
 
+from itertools import product
+
 from broker.core.command import Command
 from openline.policy import Rule
 from openline.reasons import OUTCOME_TEXT, Reason, reason_of
@@ -13,13 +15,23 @@ REFUSED = "refused"
 # An executor of a newer version may name a rule that is not known here.
 OTHER_RULE = "other"
 STAGES = ("queue", "route", "deliver", "run", "return")
+# What no caller can help, as deploy/prometheus/alerts.yaml has it, and how a command may end for it. These ends are
+# counted from zero: of a series that begins with eight Prometheus says that it has not grown, and nobody is alarmed.
+DEFECTS = (
+    Reason.INTERNAL,
+    Reason.EXECUTOR_FAILED,
+    Reason.STORE_UNAVAILABLE,
+    Reason.BROKER_UNAVAILABLE,
+    Reason.PROTOCOL_VIOLATION,
+)
+ALARMING = [("lost", Reason.EXECUTOR_LOST), *product((REFUSED, "rejected", "lost"), DEFECTS)]
 
 
 class Tally:
     """Of what callers asked this replica for: what is forwarded is counted where it was asked."""
 
     def __init__(self) -> None:
-        self.ended: dict[Ended, int] = {}
+        self.ended: dict[Ended, int] = {(*end, agent): 0 for end, agent in product(ALARMING, (True, False))}
         self.durations = {True: Histogram(), False: Histogram()}
         self.stages = {stage: Histogram() for stage in STAGES}
         self.forwarded = 0
