@@ -5,7 +5,7 @@ knows all that it has begun, hears of both in the same way: a command of it come
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -27,16 +27,16 @@ BY_ITS_CALLER = "cancelled by its caller"
 class Commands:
     """Those of one call."""
 
-    # Begun, and not known to have ended.
-    running: set[str] = field(default_factory=set)
+    # Begun, and not known to have ended: each one's correlation id by its command id; empty for none.
+    running: dict[str, str] = field(default_factory=dict)
     # Why it begins no more; None as long as it does.
     called_off: str | None = None
 
-    def call_off(self, why: str) -> Sequence[str]:
+    def call_off(self, why: str) -> dict[str, str]:
         """What is to be cancelled now."""
         if self.called_off is None:
             self.called_off = why
-        return tuple(self.running)
+        return dict(self.running)
 
 
 async def cancel_one(pipes: Pipes, command_id: str, caller: Caller) -> CancelCommandResponse:
@@ -56,14 +56,15 @@ async def take_back(pipes: Pipes, commands: Commands, *, api_key: str) -> int:
     return len(running)
 
 
-async def cancel_all(pipes: Pipes, command_ids: Iterable[str], *, why: str, api_key: str) -> None:
-    """One that is done stays as it is, and so does one that is not the key's own."""
+async def cancel_all(pipes: Pipes, commands: Mapping[str, str], *, why: str, api_key: str) -> None:
+    """As in `Commands.running`. One that is done stays as it is, and so does one that is not the key's own."""
 
-    async def cancel(command_id: str) -> None:
+    async def cancel(command_id: str, correlation_id: str) -> None:
         try:
             request = CancelCommandRequest(command_id=command_id, why=why)
             await pipes.cancel(request, api_key=api_key, timeout_s=TIMEOUT_S)
         except OpenlineError as failure:
-            log.info("command.not_cancelled", command_id=command_id, reason=failure.reason)
+            conversation = {"correlation_id": correlation_id} if correlation_id else {}
+            log.info("command.not_cancelled", command_id=command_id, reason=failure.reason, **conversation)
 
-    await asyncio.gather(*map(cancel, command_ids))
+    await asyncio.gather(*(cancel(*each) for each in commands.items()))

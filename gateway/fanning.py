@@ -77,13 +77,14 @@ class FanOut:
         commands = self.commands
         if commands.called_off is not None:
             return Failed(request, OpenlineError(error(Reason.CANCELLED, commands.called_off, executed=NO)))
-        commands.running.add(request.command_id)
+        commands.running[request.command_id] = request.correlation_id
         ended = await ask(self._pipes, self._caller, self._wish, request)
         failure = ended.failure.error if isinstance(ended, Failed) else ended.response.result.error
         why = why_of_all(failure)
         if why is not None and commands.called_off is None:
             # Elsewhere, where not all was seen that has been begun here.
-            others = [each for each in commands.call_off(why) if each != request.command_id]
+            others = commands.call_off(why)
+            others.pop(request.command_id, None)
             await cancel_all(self._pipes, others, why=f"with its fan-out: {why}", api_key=self._caller.api_key)
-        commands.running.discard(request.command_id)
+        commands.running.pop(request.command_id, None)
         return ended

@@ -83,7 +83,7 @@ class TakingBack:
                     break
                 new = [each for each in listed if each.command_id not in seen and is_of(each.command_id, name)]
                 seen.update(each.command_id for each in new)
-                running = [each.command_id for each in new if each.state != COMMAND_STATE_DONE]
+                running = {each.command_id: each.correlation_id for each in new if each.state != COMMAND_STATE_DONE}
                 await cancel_all(self._pipes, running, why=TAKEN_BACK, api_key=caller.api_key)
                 cancelled += len(running)
                 if after_s and not seen:

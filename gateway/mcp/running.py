@@ -22,7 +22,7 @@ async def run(request: ExecuteRequest, call: Call) -> command_pb2.Command:
     """
     following = _Following()
     reading = asyncio.create_task(_result(request, call, following), name="mcp-run")
-    async with ended(reading), call.running(Commands({request.command_id})):
+    async with ended(reading), call.running(Commands({request.command_id: request.correlation_id})):
         if not await call.wait(reading, wait_s=LONGEST_WAIT_S, describe=following.describe):
             return _so_far(request, following)
     result = reading.result()

@@ -58,7 +58,8 @@ def build_server(pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> ASGIApp:
         http = cast(Request, context.request)  # there is one, since everything comes over HTTP
         asked = Asked.of(http.scope)
         asked.take_meta(context.meta or {})
-        asked.caller.exchange.facts["tool"] = params.name
+        exchange = asked.caller.exchange
+        exchange.facts["tool"] = params.name
         call = Call(
             caller=asked.caller,
             pipes=pipes,
@@ -71,7 +72,7 @@ def build_server(pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> ASGIApp:
             told = await tools.call(params.name, params.arguments or {}, call)
         except Exception:
             # The SDK would tell a client of the older protocols what the exception says.
-            log.exception("mcp.defect", request_id=asked.caller.exchange.request_id)
+            log.exception("mcp.defect", request_id=exchange.request_id, **exchange.names)
             raise MCPError(INTERNAL_ERROR, "Internal error") from None
         return CallToolResult(
             content=[TextContent(text=told.text)], structured_content=told.fields, is_error=told.is_error

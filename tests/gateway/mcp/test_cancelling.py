@@ -170,7 +170,7 @@ async def test_a_fan_out_is_its_own_key_s(
 async def test_a_call_is_held_by_key_and_name() -> None:
     """The same name with another key is another call, whichever of them ends first."""
     in_flight = InFlight()
-    mine, theirs = Commands({"a"}), Commands({"b"})
+    mine, theirs = Commands({"a": ""}), Commands({"b": ""})
     with in_flight.hold(KEY, "call-7", mine):
         with in_flight.hold(OTHER, "call-7", theirs):
             assert (in_flight.find(KEY, "call-7"), in_flight.find(OTHER, "call-7")) == (mine, theirs)
@@ -420,6 +420,23 @@ async def test_what_is_listed_later_is_cancelled_too(stage: Any, eventually: Any
         await _take_back(scene, eventually)
         assert [frame.cancel.command_id for frame in scene.broker.asked] == [second, third]
         assert {frame.cancel.why for frame in scene.broker.asked} == {TAKEN_BACK}
+
+
+async def test_a_command_that_is_not_cancelled_is_told_of_with_its_conversation(stage: Any, eventually: Any) -> None:
+    """It has ended, is another's, or is not known."""
+
+    async def refuses(_frame: Any, say: Any) -> None:
+        await say.reply(error=error(Reason.COMMAND_UNKNOWN, "no such command"))
+
+    async with stage(refuses) as scene:
+        listed = _listed(id_of(name_of("this-session", 7), 0, now_s=time.time()))
+        listed.correlation_id = "this-session"
+        scene.broker.lists = [[listed]]
+        with structlog.testing.capture_logs() as lines:
+            await _post(scene, 7)
+            await eventually(lambda: _count(lines, "request.answered") == 1)
+        [line] = [line for line in lines if line["event"] == "command.not_cancelled"]
+        assert (line["command_id"], line["correlation_id"]) == (listed.command_id, "this-session")
 
 
 async def test_what_there_is_nothing_of(stage: Any, eventually: Any) -> None:

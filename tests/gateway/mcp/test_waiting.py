@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+import structlog
 
 from gateway.mcp import many, running, together
 from gateway.mcp.naming import id_of, is_of, name_of
@@ -121,7 +122,7 @@ async def test_output_of_many_is_bounded(stage: Any, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_defect(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is not told to anybody, and the next call is answered."""
+    """Is not told to anybody but the log, with its conversation, and the next call is answered."""
 
     async def script(_frame: Any, say: Any) -> None:
         await say.reply(response={"result": {"outcome": command_pb2.OUTCOME_EXITED, "stdout": b"out"}})
@@ -133,8 +134,11 @@ async def test_a_defect(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patched:
             patched.setattr("gateway.mcp.tools.told", broken)
             call = calling("kubectl", cluster="local", command="get pods")
-            answer = await scene.api.post("/mcp", json=call, headers=HEADERS)
+            with structlog.testing.capture_logs() as lines:
+                answer = await scene.api.post("/mcp", json=call, headers=HEADERS | {"X-Correlation-ID": "talk-1"})
             assert events(answer)[-1]["error"] == {"code": -32603, "message": "Internal error"}
+            [line] = [line for line in lines if line["event"] == "mcp.defect"]
+            assert (line["correlation_id"], line["tool"]) == ("talk-1", "kubectl")
         [answer] = events(await scene.api.post("/mcp", json=call, headers=HEADERS))
         assert answer["result"]["content"][0]["text"] == "out"
 
