@@ -128,3 +128,12 @@ def test_tls_is_mutual_between_programs_of_ours(production: Any, kubelet: Any) -
         assert (settings.tls_client_ca if program.name == "openline-broker" else settings.tls_ca) is not None
         if program.name == "openline-broker":
             assert settings.redis_url.startswith("rediss://")
+
+
+def test_a_service_says_plaintext_only_where_there_is_plaintext(trial: Any, production: Any) -> None:
+    """A mesh or a proxy that is told h2c of a port with TLS speaks plaintext to it."""
+    said = [
+        {port.get("appProtocol") for service in each.of("Service") for port in service["spec"]["ports"]}
+        for each in (trial, production)
+    ]
+    assert said == [{None, "kubernetes.io/h2c"}, {None}]
