@@ -44,15 +44,21 @@ export class Commands {
     for (const ended of overview.ended) {
       if (!this.#ended.has(ended.command_id)) this.#ended.set(ended.command_id, { ...ended, endedAt: at - ended.ended_s_ago });
     }
+    // Not only when it is drawn: nothing is while the page is paused.
+    this.#forgetEnded(at);
   }
 
   forget() {
     this.#ended.clear();
   }
 
+  #forgetEnded(now) {
+    for (const [id, { endedAt }] of this.#ended) if (now - endedAt > ENDED_STAY_S) this.#ended.delete(id);
+  }
+
   /** `now` as `at`; no later than the last overview while nothing comes. */
   draw(matches, now) {
-    for (const [id, { endedAt }] of this.#ended) if (now - endedAt > ENDED_STAY_S) this.#ended.delete(id);
+    this.#forgetEnded(now);
     const since = Math.max(0, now - this.#at);
     const running = this.#running
       .filter((row) => !this.#ended.has(row.command_id))
