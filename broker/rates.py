@@ -16,6 +16,8 @@ from openline.v1 import overview_pb2
 End = tuple[str, str]
 # Outcomes that are no errors.
 GOOD = ("exited", "cancelled")
+# So long the totals of a replica are kept that is not told of: it may be frozen, or unknown to the one that is asked.
+FORGOTTEN_AFTER_S = 300.0
 
 
 @dataclass(slots=True)
@@ -75,20 +77,25 @@ class History:
         self._kept_s = kept_s
         self._steps: deque[Step] = deque()
         self._seconds = 0.0
-        # By replica and start.
-        self._last: dict[tuple[str, int], overview_pb2.Figures] = {}
+        # Seconds of all looks.
+        self._now = 0.0
+        # By replica and start, with when it was told of.
+        self._last: dict[tuple[str, int], tuple[float, overview_pb2.Figures]] = {}
 
     def take(self, overview: overview_pb2.Overview, *, seconds: float) -> None:
         """The next look, so long after the one before."""
         step = Step(seconds)
         is_first = not self._last
+        self._now += seconds
         for replica in overview.replicas:
             if replica.HasField("figures"):
                 name = (replica.replica.replica_id, replica.replica.started_at.ToMilliseconds())
                 # One that is seen for the first time may have counted for days.
                 if (before := self._last.get(name)) is not None:
-                    _count(step, before, replica.figures)
-                self._last[name] = replica.figures
+                    _count(step, before[1], replica.figures)
+                self._last[name] = self._now, replica.figures
+        oldest = self._now - FORGOTTEN_AFTER_S
+        self._last = {name: last for name, last in self._last.items() if last[0] >= oldest}
         if is_first:
             return
         self._steps.append(step)

@@ -1,6 +1,8 @@
 // Rates and percentiles from totals. Pure: each replica says what it has counted since its start, and the difference of
 // two looks is what happened between them. What was missed costs nothing, and a replica that was restarted begins anew.
 
+// So long the totals of a replica are kept that is not told of: it may be frozen, or unknown to the one that is asked.
+const FORGOTTEN_AFTER_S = 300;
 const STAGES = ["queue", "route", "deliver", "run", "return"];
 
 /** What happened between two looks: ends by outcome and reason, and histograms. Empty to begin with. */
@@ -14,21 +16,24 @@ function noDurations() {
 
 /** Follows overviews; knows for each replica what it said last. */
 export class Differences {
-  #last = new Map();
+  #last = new Map(); // by replica and start: {figures, at}
+  #now = 0; // seconds of all looks
 
   /** What has happened since the overview before, `s` seconds ago; null for the first one. */
   take(overview, s) {
     const step = nothing();
     step.s = s;
     const isFirst = this.#last.size === 0;
+    this.#now += s;
     for (const replica of overview.replicas) {
       if (!replica.figures) continue;
       const name = `${replica.replica_id} ${replica.started_at}`;
       const before = this.#last.get(name);
-      this.#last.set(name, replica.figures);
+      this.#last.set(name, { figures: replica.figures, at: this.#now });
       // One that was just started has counted from zero; one that is just seen for the first time may have for days.
-      if (before) addDifference(step, before, replica.figures);
+      if (before) addDifference(step, before.figures, replica.figures);
     }
+    for (const [name, { at }] of this.#last) if (at < this.#now - FORGOTTEN_AFTER_S) this.#last.delete(name);
     return isFirst ? null : step;
   }
 }

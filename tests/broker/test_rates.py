@@ -53,6 +53,17 @@ def test_a_look_that_was_missed_costs_nothing() -> None:
     assert (history.over(60).ends[OK], history.over(60).per_second) == (8, 4)
 
 
+def test_a_replica_that_is_gone_for_good_is_forgotten() -> None:
+    """With each restart there is one more that never comes back. One that does so later is one that was just seen."""
+    history = History()
+    history.take(overview(("a", 1, {OK: 1}, []), ("gone", 1, {OK: 5}, [])), seconds=0)
+    for away_s, says, counted in ((250, 8, 3), (350, 20, 0)):
+        for _ in range(away_s):
+            history.take(overview(("a", 1, {OK: 1}, [])), seconds=1)
+        history.take(overview(("a", 1, {OK: 1}, []), ("gone", 1, {OK: says}, [])), seconds=1)
+        assert history.over(60).ends[OK] == counted
+
+
 def test_a_replica_that_was_restarted_begins_anew() -> None:
     """It has counted less than before, and nothing is taken away for that."""
     history = History()

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
-from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, Request, Route, async_playwright, expect
 
 from broker.rates import History
 from openline.v1 import overview_pb2 as pb
@@ -566,6 +566,13 @@ def large(clusters: int, commands: int) -> dict[str, Any]:
     }
 
 
+def ended(command_id: str) -> dict[str, Any]:
+    """A command that ended a minute ago."""
+    whose = {"cluster_id": "c-0001", "owner": "o", "session_id": None, "correlation_id": None}
+    how = {"outcome": "exited", "exit_code": 0, "reason": None, "total_s": 1.0, "ended_s_ago": 60.0}
+    return {"command_id": command_id, "argv": ["get", "pods"], "executor_id": "e", "replica_id": "a", **whose, **how}
+
+
 async def test_a_large_installation_costs_what_is_in_sight(stage: Stage) -> None:
     """Two thousand clusters and two hundred commands: a few dozen rows are there, and each can be come to."""
     async with stage.tab() as tab:
@@ -594,6 +601,43 @@ async def test_a_large_installation_costs_what_is_in_sight(stage: Stage) -> None
         await tab.page.keyboard.type("e-1234")
         await expect(tab.row("Clusters")).to_have_count(1)
         await tab.shows("Clusters", "c-1234")
+
+
+async def test_what_ended_long_ago_is_not_kept_while_the_page_is_paused(stage: Stage) -> None:
+    """A page that was left paused over a weekend: what would not be shown any more is not in it."""
+    looks = [large(1, 1) | {"ended": [ended(f"id-{look}-{n}") for n in range(100)]} for look in range(50)]
+    is_paused, all_came = False, asyncio.Event()
+    told: list[int] = []
+
+    async def answer(route: Route) -> None:
+        # It asks again when it has taken what came.
+        if told and told[-1] == len(looks):
+            all_came.set()
+        now = looks if is_paused else looks[:1]
+        text = "".join(f"event: overview\ndata: {json.dumps(look)}\n\n" for look in now)
+        await route.fulfill(headers={"Content-Type": "text/event-stream"}, body=text)
+        told.append(len(now))
+
+    async with stage.tab() as tab:
+        await tab.page.route("**/admin/overview/events*", answer)
+        await tab.sign_in()
+        await tab.shows("Clusters", "c-0000")
+        await tab.press("p")
+        await expect(tab.page.locator("#pause")).to_have_text("Go on")
+        is_paused = True
+        async with asyncio.timeout(PATIENCE_MS / 1000):
+            await all_came.wait()
+        assert await largest_map(tab.page) < 1_000
+
+
+async def largest_map(page: Page) -> int:
+    """Of all that the page's scripts have."""
+    browser = await page.context.new_cdp_session(page)
+    prototype = await browser.send("Runtime.evaluate", {"expression": "Map.prototype"})
+    maps = await browser.send("Runtime.queryObjects", {"prototypeObjectId": prototype["result"]["objectId"]})
+    size = "function () { return Math.max(...this.map((each) => each.size)); }"
+    question = {"functionDeclaration": size, "objectId": maps["objects"]["objectId"], "returnByValue": True}
+    return int((await browser.send("Runtime.callFunctionOn", question))["result"]["value"])
 
 
 async def test_the_page_and_the_terminal_have_the_same_rates(stage: Stage) -> None:
@@ -644,6 +688,20 @@ async def test_the_page_and_the_terminal_have_the_same_rates(stage: Stage) -> No
     assert found["percentiles"] == pytest.approx(
         [known.total.percentile(share) for share in (0.1, 0.5, 0.9, 0.95, 0.99, 1)]
     )
+
+
+async def test_the_page_forgets_a_replica_that_is_gone_for_good(stage: Stage) -> None:
+    """As the terminal does: after five minutes, it is one that was just seen."""
+    counts = [5, None, 8, None, None, 20]
+    looks = [[] if n is None else [_as_shown([], "gone", 1, {"exited": n}, [n])] for n in counts]
+    script = """async ([looks]) => {
+      const rates = await import(new URL('ui/rates.js', location.href));
+      const differences = new rates.Differences();
+      return looks.map((replicas) => rates.all(differences.take({replicas}, 200) ?? rates.nothing()));
+    }"""
+    async with stage.tab() as tab:
+        await tab.open()
+        assert await tab.page.evaluate(script, [looks]) == [0, 0, 3, 0, 0, 0]
 
 
 def _as_shown(bounds: list[float], name: str, started: int, ends: dict[str, int], counts: list[int]) -> dict[str, Any]:
