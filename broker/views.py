@@ -13,7 +13,7 @@ from time import monotonic
 import structlog
 
 from broker.core import quotas
-from broker.core.patterns import Patterns
+from broker.core.patterns import EVERY, Patterns
 from broker.survey import Survey
 from openline import errors
 from openline.reasons import NO, Reason
@@ -25,6 +25,10 @@ ANSWER_SHARE, MAX_ANSWER_S = 0.8, 1.0
 MAX_WATCHES = 50
 # What one owner leaves to the others: a key of some clusters must not lock out whoever operates all of them.
 MAX_WATCHES_OF_OWNER = 25
+# Each view asks every replica and looks at every cluster, up to twice a second, so there are fewer of them than
+# watches. That of everything, which there is once, is not counted among all.
+MAX_VIEWS = 16
+MAX_VIEWS_OF_OWNER = 4
 
 log = structlog.get_logger()
 
@@ -33,8 +37,8 @@ class Views:
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
         self._views: dict[Patterns, View] = {}
-        # How many each owner has.
-        self._watches: Counter[str] = Counter()
+        # How many each owner has of each view.
+        self._watches: Counter[tuple[str, Patterns]] = Counter()
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -48,22 +52,19 @@ class Views:
         """Overviews from now on. Raises QUOTA_EXCEEDED, BROKER_UNAVAILABLE."""
         if self._is_closed:
             raise _closed()
-        if self._watches[owner] >= MAX_WATCHES_OF_OWNER:
-            raise errors.OpenlineError(quotas.full(MAX_WATCHES_OF_OWNER, "too many of this owner watch the overview"))
-        if self._watches.total() >= MAX_WATCHES:
-            raise errors.OpenlineError(quotas.full(MAX_WATCHES, "too many watch the overview"))
+        self._admit(within, owner)
         view = self._views.get(within)
         if view is None or view.is_over:
             view = self._views[within] = View(self._survey, within)
         watch = Watch(view, interval_s=interval_s)
-        self._watches[owner] += 1
+        self._watches[owner, within] += 1
         view.join(watch)
         try:
             yield watch
         finally:
-            self._watches[owner] -= 1
-            if not self._watches[owner]:
-                del self._watches[owner]
+            self._watches[owner, within] -= 1
+            if not self._watches[owner, within]:
+                del self._watches[owner, within]
             if view.leave(watch):
                 if self._views.get(within) is view:
                     del self._views[within]
@@ -74,6 +75,19 @@ class Views:
         self._is_closed = True
         for view in self._views.values():
             view.close(_closed())
+
+    def _admit(self, within: Patterns, owner: str) -> None:
+        """Raises QUOTA_EXCEEDED for one watch more than there may be, and for one view more."""
+        own = {seen: count for (who, seen), count in self._watches.items() if who == owner}
+        views = 0 if within.is_every else len(self._views.keys() - {within, EVERY})
+        for count, most, what in (
+            (sum(own.values()), MAX_WATCHES_OF_OWNER, "too many of this owner watch the overview"),
+            (self._watches.total(), MAX_WATCHES, "too many watch the overview"),
+            (len(own.keys() - {within}), MAX_VIEWS_OF_OWNER, "this owner watches too many sets of clusters"),
+            (views, MAX_VIEWS, "too many sets of clusters are watched"),
+        ):
+            if count >= most:
+                raise errors.OpenlineError(quotas.full(most, what))
 
 
 class View:

@@ -575,6 +575,31 @@ async def test_one_owners_watchers_leave_places_to_the_others(broker: Any, monke
     await until(lambda: repr(views_of(broker)) in ("<Views 0 watches=0>", "<Views 1 watches=1>"))
 
 
+async def test_one_owner_has_a_few_views(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each asks all replicas; one that it has already is open to any number of its watchers."""
+    monkeypatch.setattr(views, "MAX_VIEWS_OF_OWNER", 2)
+    held = [Watcher(broker, OF_PROD, clusters=[pattern]) for pattern in ("prod", "prod-*", "prod")]
+    for watcher in held:
+        await watcher.next()
+    refused = await refusal(Watcher(broker, OF_PROD, clusters=["prod-east"]).next())
+    assert (refused.reason, refused.error.metadata["limit"]) == (Reason.QUOTA_EXCEEDED, "2")
+    held.append(Watcher(broker, clusters=["prod-east"]))
+    await held[-1].next()
+    for watcher in held:
+        watcher.call.cancel()
+    await until(lambda: repr(views_of(broker)) == "<Views 0 watches=0>")
+    await Watcher(broker, OF_PROD, clusters=["prod-east"]).next()
+
+
+async def test_views_are_bounded(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for that of everything, which is one alone: whoever operates all clusters is not locked out."""
+    monkeypatch.setattr(views, "MAX_VIEWS", 1)
+    await Watcher(broker, clusters=["prod"]).next()
+    assert (await refusal(Watcher(broker, clusters=["staging"]).next())).reason is Reason.QUOTA_EXCEEDED
+    assert (await Watcher(broker).next()).is_whole
+    await Watcher(broker, clusters=["prod"]).next()
+
+
 async def test_looks_are_bounded(start_broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As each of them asks all replicas."""
     monkeypatch.setattr(methods, "MAX_LOOKS", 1)
