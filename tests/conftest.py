@@ -34,8 +34,8 @@ from openline.exposition import Exposition
 from openline.tracing.spans import record_with
 
 # How long an example takes says more of the machine than of what is tested.
-settings.register_profile("fresh")
-settings.register_profile("steady", derandomize=True)
+settings.register_profile("fresh", deadline=None)
+settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("fresh" if "OPENLINE_FUZZ_EXAMPLES" in os.environ else "steady")
 
 # Anything shorter is found in texts that have nothing to do with it.
