@@ -72,8 +72,11 @@ class Words(Arguments):
     fresh: bool = False
 
     def asked_by(self, caller: Caller) -> Caller:
-        """The caller, with what the command itself says of how old its answer may be."""
-        return replace(caller, max_age_s=0.0) if self.fresh else caller
+        """The caller, with what the command says of how old its answer may be: the header has no say in that here.
+
+        Some clients send `Cache-Control: no-cache` along with whatever they ask.
+        """
+        return replace(caller, max_age_s=0.0 if self.fresh else None)
 
     def words(self) -> list[str]:
         """Raises Unacceptable."""

@@ -249,8 +249,12 @@ async def test_sent_again_in_another_conversation(a2a: Any, connect: Any, versio
 
 
 async def test_fresh(a2a: Any, connect: Any, version: str) -> None:
-    """Who asks the same at the same time shares a run, and is told so; or asks for a run of its own."""
-    async with connect(a2a.urls[0], version) as agent, connect(a2a.urls[1], version) as other:
+    """Who asks the same at the same time shares a run, and is told so; or asks for a run of its own.
+
+    The header has no say in that: some clients send it along with everything.
+    """
+    header = {"Cache_Control": "no-cache"}
+    async with connect(a2a.urls[0], version, **header) as agent, connect(a2a.urls[1], version, **header) as other:
         for fresh in (False, True):
             said = {"cluster": "script", "command": f"get pods {new_id()} -n drips", "fresh": fresh}
             tasks = await asyncio.gather(agent.task(said), other.task(said))

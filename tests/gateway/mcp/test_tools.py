@@ -229,9 +229,13 @@ async def test_a_command_of_another(mcp: Any, connect: Any, call: Any, tool: str
 
 @pytest.mark.parametrize("tool", ["kubectl", "kubectl_fanout"])
 async def test_fresh(mcp: Any, connect: Any, call: Any, tool: str) -> None:
-    """Who asks the same at the same time shares a run, and is told so; or asks for a run of its own."""
+    """Who asks the same at the same time shares a run, and is told so; or asks for a run of its own.
+
+    The header has no say in that: some clients send it along with everything.
+    """
     where: dict[str, Any] = {"cluster": "script"} if tool == "kubectl" else {"clusters": ["script"]}
-    async with connect(mcp.urls[0], "modern") as client, connect(mcp.urls[1], "legacy") as other:
+    header = {"Cache_Control": "no-cache"}
+    async with connect(mcp.urls[0], "modern", **header) as client, connect(mcp.urls[1], "legacy", **header) as other:
         for fresh in (False, True):
             asked = where | {"command": f"get pods {tool}-{fresh} -n drips", "fresh": fresh}
             answers = await asyncio.gather(call(client, tool, **asked), call(other, tool, **asked))
