@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from openline.errors import short
 from openline.policy.denial import Refused, Rule
 from openline.policy.lexer import lex
 from openline.words import Unacceptable as Unacceptable
@@ -60,7 +61,7 @@ def build_argv(
     said = read_scope(verb, [*args, *extra_args])
     wanted = said.namespaces | ({namespace} if namespace and is_explicit else set())
     if len(wanted) > 1:
-        raise Unacceptable("namespace", f"different namespaces were given: {', '.join(sorted(wanted))}")
+        raise Unacceptable("namespace", f"different namespaces were given: {short(', '.join(sorted(wanted)))}")
     argv = [str(verb), *args]
     if namespace and not said.is_said:
         # After `--` everything is a name, so the flag goes before it.

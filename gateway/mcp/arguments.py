@@ -14,6 +14,7 @@ from gateway.fanout_models import MAX_CLUSTERS, FanoutBody
 from gateway.models import Argument, Text
 from gateway.selectors import MAX_SELECTOR_CHARS
 from gateway.shaping_models import MAX_SHOWN, ShapingFields
+from openline.errors import short
 from openline.limits import DEFAULT_TIMEOUT_S, MAX_ARGUMENTS, MAX_ARGV_BYTES, MAX_TIMEOUT_S
 
 # An answer has its output twice, as text and in fields, and is one event, of which clients take 1 MiB. In JSON a
@@ -51,7 +52,8 @@ class Arguments(BaseModel):
             return cls.model_validate(said)
         except ValidationError as mistakes:
             first = mistakes.errors(include_input=False, include_url=False)[0]
-            field = ".".join(map(str, first["loc"]))
+            # What there is no such argument as may be called anything.
+            field = short(".".join(map(str, first["loc"])))
             if first["type"] == "extra_forbidden":
                 known = ", ".join(cls.model_fields)
                 raise Unacceptable(field, f"there is no such argument; there are {known}") from None

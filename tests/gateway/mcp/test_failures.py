@@ -98,6 +98,19 @@ async def test_arguments_that_make_no_sense(
         assert (answer.fields["reason"], answer.fields["executed"]) == ("INVALID_COMMAND", "no")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"command": "get pods", "x" * 100_000: 1}, {"command": f"get pods -n {'a' * 16_000} -n {'b' * 16_000}"}],
+    ids=["name", "namespaces"],
+)
+async def test_what_is_wrong_is_said_in_short(mcp: Any, connect: Any, call: Any, arguments: dict[str, Any]) -> None:
+    """However much of it there is."""
+    async with connect(mcp.urls[0], "modern") as client:
+        answer = await call(client, "kubectl", cluster="real", **arguments)
+        assert answer.fields["reason"] == "INVALID_COMMAND"
+        assert len(answer.text) < 1000
+
+
 async def test_what_is_null_or_empty_is_not_given(mcp: Any, connect: Any, call: Any) -> None:
     """Models fill in every argument they see."""
     async with connect(mcp.urls[0], "modern") as client:
