@@ -57,7 +57,8 @@ class Exchange:
     def offer_correlation_id(self, from_body: str | None) -> None:
         """Takes the body's where the headers had none: the header wins."""
         if from_body and not self.is_agent_call:
-            self.correlation_id = visible(from_body.encode())
+            # Half of a surrogate pair, which JSON can say and UTF-8 cannot, is as good as any other text.
+            self.correlation_id = visible(from_body.encode(errors="surrogatepass"))
             self.is_agent_call = True
 
     @property

@@ -57,18 +57,18 @@ def build_server(pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> ASGIApp:
             raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:100]!r}; there are {', '.join(TOOLS)}")
         http = cast(Request, context.request)  # there is one, since everything comes over HTTP
         asked = Asked.of(http.scope)
-        asked.take_meta(context.meta or {})
         exchange = asked.caller.exchange
         exchange.facts["tool"] = params.name
-        call = Call(
-            caller=asked.caller,
-            pipes=pipes,
-            in_flight=in_flight,
-            name=asked.name_of(context.request_id),
-            ends_with_client=context.protocol_version in MODERN_PROTOCOL_VERSIONS,
-            report=_report(context),
-        )
         try:
+            asked.take_meta(context.meta or {})
+            call = Call(
+                caller=asked.caller,
+                pipes=pipes,
+                in_flight=in_flight,
+                name=asked.name_of(context.request_id),
+                ends_with_client=context.protocol_version in MODERN_PROTOCOL_VERSIONS,
+                report=_report(context),
+            )
             told = await tools.call(params.name, params.arguments or {}, call)
         except Exception:
             # The SDK would tell a client of the older protocols what the exception says.

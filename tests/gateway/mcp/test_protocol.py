@@ -153,6 +153,17 @@ async def test_ids(http: httpx.AsyncClient) -> None:
     assert (await http.post("/mcp", json=call, headers=headers)).headers["X-Correlation-ID"] == "third"
 
 
+async def test_half_of_a_surrogate_pair(http: httpx.AsyncClient) -> None:
+    """JSON can say it and UTF-8 cannot: it is taken where anything is, as a correlation id and as what comes back."""
+    headers = {"MCP-Protocol-Version": NEW, "Mcp-Method": "tools/call", "Mcp-Name": "kubectl"}
+    call = calling("kubectl", cluster="script", command="get pods half -n drips") | {"id": "\ud800"}
+    call["params"]["_meta"] = META | {"openline/correlation_id": "half-\ud800", "progressToken": "\ud800"}
+    answer = await http.post("/mcp", content=json.dumps(call), headers=headers)
+    assert answer.headers["X-Correlation-ID"] == "half-%ED%A0%80"
+    *_, told = [json.loads(line[5:]) for line in answer.text.split("\n") if line.startswith("data:")]
+    assert (told["id"], told["result"]["structuredContent"]["exit_code"]) == ("\ud800", 0)
+
+
 async def test_a_conversation_is_listed_in_order(http: httpx.AsyncClient, eventually: Any) -> None:
     """Ids are made of the session and the number, and the time in them is true all the same."""
     session = {"Mcp-Session-Id": (await http.post("/mcp", json=hello("2025-06-18"))).headers["Mcp-Session-Id"]}
