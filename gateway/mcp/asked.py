@@ -1,7 +1,8 @@
 """A request at /mcp before the protocol is looked at: who asks, in which session and conversation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Self
 
 from fastapi import Request
@@ -37,6 +38,10 @@ class Asked:
     def of(cls, scope: Scope) -> "Asked":
         asked: Asked = scope[_KEY]
         return asked
+
+    def begin(self) -> None:
+        """The caller's time begins here, and not with loading what serves it."""
+        self.caller = replace(self.caller, asked_at=monotonic())
 
     def take_meta(self, meta: Mapping[str, Any]) -> None:
         """What a message says of itself, where the headers do not."""

@@ -17,6 +17,7 @@ from gateway.edge import before
 from gateway.express import Route as ShownRoute
 from gateway.mcp.asked import SESSION_ID, Asked
 from gateway.mcp.cancelling import InFlight, TakingBack
+from gateway.mcp.keys import refuse_wrong_key
 from gateway.origins import check_origin
 from gateway.stubs import Stubs
 from openline.ids import new_id
@@ -25,6 +26,8 @@ from openline.pipes import Pipes
 PATH = "/mcp"
 
 INITIALIZE = "initialize"
+# Where a client begins, and what needs no broker: a wrong key is told here.
+BEGINNINGS = (INITIALIZE, "server/discover", "tools/list")
 CANCELLED = "notifications/cancelled"
 
 
@@ -50,13 +53,16 @@ class Door:
         check_origin(http)
         message = await receive()
         said = _read(message.get("body", b""))
-        if said is not None and said.get("method") == CANCELLED and "id" not in said:
-            await self._take_back(said, await Asked.read(http), scope, receive, send)
-            return
-        serve = await self._server()
-        # The time of a call begins here, not with that of loading.
+        method = said.get("method")
         asked = await Asked.read(http)
-        if said is not None and said.get("method") == INITIALIZE:
+        if method == CANCELLED and "id" not in said:
+            await self._take_back(said, asked, scope, receive, send)
+            return
+        if method in BEGINNINGS:
+            await refuse_wrong_key(self._stubs, asked.caller)
+        serve = await self._server()
+        asked.begin()
+        if method == INITIALIZE:
             send = _in_session(new_id(), asked, send)
         await serve(scope, before(message, receive), send)
 
@@ -87,15 +93,13 @@ class Door:
         asked.caller.exchange.facts["cancelled"] = await self._taking_back.cancel(name, asked.caller)
 
 
-def _read(body: bytes) -> dict[str, Any] | None:
-    """A message that is for us as well; of the others nothing is looked at here."""
-    if not any(method.encode() in body for method in (INITIALIZE, CANCELLED)):
-        return None
+def _read(body: bytes) -> dict[str, Any]:
+    """The message; empty for what is none, which the SDK answers."""
     try:
         said = orjson.loads(body)
     except ValueError:
-        return None
-    return said if isinstance(said, dict) else None
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _in_session(session_id: str, asked: Asked, send: Send) -> Send:

@@ -1,4 +1,7 @@
-"""Every tool at /mcp, in an older protocol and in the newest, with each kind of key; a new one is given a method."""
+"""Every tool at /mcp, in an older protocol and in the newest, with each kind of key; a new one is given a method.
+
+And what a client begins with, which is the same for every key that there is.
+"""
 
 import json
 import re
@@ -10,7 +13,9 @@ import httpx
 import pytest
 
 from broker.core.access import rule
+from gateway.mcp.door import BEGINNINGS
 from gateway.mcp.listing import LISTING
+from openline.reasons import Reason
 
 # By tool: the method whose rule decides.
 METHODS = {
@@ -34,6 +39,30 @@ def arguments(tool: str, names: Mapping[str, str]) -> dict[str, Any]:
     [schema] = [each["inputSchema"] for each in LISTING if each["name"] == tool]
     told = {name: names[NAMED[name]] for name in schema["properties"] if name in NAMED}
     return {name: [value] if name == "clusters" else value for name, value in told.items()} | GIVEN.get(tool, {})
+
+
+@pytest.fixture(scope="module")
+def begun(play: Any) -> Any:
+    """By method and kind of key: the status, and what is said."""
+    client = {"name": "test", "version": "1"}
+    params = {"_meta": META, "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+
+    async def ask(stage: Any) -> Any:
+        headers = {"Accept": "application/json, text/event-stream", "X-Request-ID": "this", "X-Correlation-ID": "this"}
+        async with httpx.AsyncClient(base_url=stage.gateway, headers=headers, timeout=20, trust_env=False) as api:
+
+            async def begin(method: str, key: str | None) -> tuple[int, str]:
+                message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+                answer = await api.post("/mcp", json=message, headers={} if key is None else {"X-API-Key": key})
+                return answer.status_code, answer.text
+
+            # One that may do nothing else, since no scope is asked for.
+            keys = stage.keys | {
+                "wrong scope": (await stage.ask("AdminService.CreateApiKey", owner="zoe", scopes=["audit"])).key
+            }
+            return {(method, kind): await begin(method, key) for method in BEGINNINGS for kind, key in keys.items()}
+
+    return play(ask)
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +122,15 @@ def test_every_tool_is_in_the_matrix() -> None:
 @pytest.mark.parametrize(("tool", "form"), ROWS)
 def test_tool(cells: Any, judge: Any, tool: str, form: str, kind: str) -> None:
     judge(cells[f"{tool} {form}"], kind)
+
+
+@pytest.mark.parametrize("method", BEGINNINGS)
+def test_beginning(begun: Any, method: str, kind: str) -> None:
+    """Nobody learns that a key was good once; what it may do is told by the tools."""
+    status, text = begun[method, kind]
+    if kind in ("wrong scope", "wrong cluster", "good key"):
+        assert (status, text) == begun[method, "good key"]
+        assert status != 401
+    else:
+        assert (status, json.loads(text)["reason"]) == (401, Reason.UNAUTHENTICATED)
+        assert kind == "no key" or text == begun[method, "wrong key"][1]

@@ -157,26 +157,6 @@ async def test_a_cursor_that_somebody_changed(mcp: Any, connect: Any, call: Any)
         assert "the cursor is for another command" in wrong.text
 
 
-async def test_a_wrong_key(mcp: Any, connect: Any, call: Any, mode: str) -> None:
-    """Which tools there are is no secret. Each call is refused, and it is said who can help."""
-    async with connect(mcp.urls[0], mode, key="a-key-of-nobody") as client:
-        assert len((await client.list_tools()).tools) == 5
-        for tool, arguments in (
-            ("kubectl", {"cluster": "real", "command": "get pods"}),
-            ("kubectl", {"cluster": "Not A Name", "command": "get pods"}),
-            ("list_clusters", {}),
-            ("get_result", {"command_id": "web"}),
-            ("cancel", {"command_id": "01a227e1-ceb5-7053-89ba-0ec683bd6202"}),
-            ("kubectl_fanout", {"selector": "env=dev", "command": "get pods"}),
-        ):
-            answer = await call(client, tool, **arguments)
-            assert answer.is_error
-            assert answer.fields["reason"] == "UNAUTHENTICATED"
-            assert "Only the user can help" in answer.text
-        answer = await call(client, "kubectl_fanout", clusters=["real", "script"], command="get pods")
-        assert (answer.is_error, answer.fields["reason"]) == (True, "UNAUTHENTICATED")
-
-
 async def test_a_scope_that_is_missing(mcp: Any, connect: Any, call: Any, mode: str) -> None:
     async with connect(mcp.urls[0], mode, key=READER) as client:
         assert not (await call(client, "list_clusters")).is_error

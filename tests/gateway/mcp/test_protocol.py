@@ -9,7 +9,9 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-KEY = "the-key-of-mia"
+from gateway.mcp.door import Door
+
+KEY, WRONG = "the-key-of-mia", "a-key-of-nobody"
 ACCEPT = "application/json, text/event-stream"
 OLD = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 NEW = "2026-07-28"
@@ -94,6 +96,64 @@ async def test_without_a_key(mcp: Any, method: str) -> None:
             assert answer.status_code == 401
             assert answer.headers["WWW-Authenticate"] == "Bearer"
             assert answer.json()["reason"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("version", [OLD[-1], NEW])
+@pytest.mark.parametrize("method", ["initialize", "server/discover", "tools/list", "tools\\/list"])
+async def test_a_wrong_key_at_the_beginning(mcp: Any, method: str, version: str) -> None:
+    """Is told where a client begins, as a missing one is."""
+    sent = hello(version) if method == "initialize" else message("the-method", {"_meta": META})
+    content = json.dumps(sent).replace("the-method", method)
+    headers = {"X-API-Key": WRONG, "Accept": ACCEPT, "MCP-Protocol-Version": version, "Mcp-Method": method}
+    async with httpx.AsyncClient(base_url=mcp.urls[0], headers=headers, timeout=60, trust_env=False) as client:
+        answer = await client.post("/mcp", content=content)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert (answer.json()["reason"], answer.json()["detail"]) == ("UNAUTHENTICATED", "Invalid API key")
+        assert "Mcp-Session-Id" not in answer.headers
+
+
+@pytest.mark.parametrize("version", [None, NEW])
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("kubectl", {"cluster": "real", "command": "get pods"}),
+        ("kubectl", {"cluster": "Not A Name", "command": "get pods"}),
+        ("kubectl", {"cluster": "real"}),
+        ("kubectl", {"cluster": "real", "command": "get pods", "grep": "("}),
+        ("list_clusters", {}),
+        ("list_clusters", {"selector": "(("}),
+        ("get_result", {"command_id": "web"}),
+        ("get_result", {"cursor": "web"}),
+        ("cancel", {"command_id": "01a227e1-ceb5-7053-89ba-0ec683bd6202"}),
+        ("cancel", {}),
+        ("kubectl_fanout", {"selector": "env=dev", "command": "get pods"}),
+        ("kubectl_fanout", {"clusters": ["real", "script"], "command": "get pods"}),
+        ("kubectl_fanout", {"clusters": ["Not A Name"], "command": "get pods"}),
+    ],
+)
+async def test_a_wrong_key_in_a_call(mcp: Any, tool: str, arguments: dict[str, Any], version: str | None) -> None:
+    """Comes before what is wrong with the arguments, and it is said who can help."""
+    headers = {"X-API-Key": WRONG, "Accept": ACCEPT}
+    sent = calling(tool, **arguments)
+    if version is not None:
+        headers |= {"MCP-Protocol-Version": version, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+        sent["params"]["_meta"] = META
+    async with httpx.AsyncClient(base_url=mcp.urls[0], headers=headers, timeout=60, trust_env=False) as client:
+        result = said(await client.post("/mcp", json=sent))["result"]
+        assert (result["isError"], result["structuredContent"]["reason"]) == (True, "UNAUTHENTICATED")
+        assert "Only the user can help" in result["content"][0]["text"]
+
+
+async def test_a_wrong_key_loads_nothing(mcp: Any, serve_gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the SDK takes is for those who may use it."""
+
+    def load(_door: Door) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(Door, "_load", load)
+    async with serve_gateway(mcp.broker) as (address, _), httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        answer = await client.post(f"http://{address}/mcp", json=hello(OLD[0]), headers={"X-API-Key": WRONG})
+        assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "OPTIONS"])

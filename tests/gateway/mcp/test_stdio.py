@@ -249,9 +249,10 @@ def test_the_gateway_goes_and_comes_back(run_program: Any, start: Any) -> None:
         assert ask()["result"] == {}
 
 
-def test_a_key_that_is_refused(mcp: Any, start: Any) -> None:
-    """What is no key at all is refused by the gateway's door, with what to do about it."""
-    process = start("--stdio", "--url", mcp.urls[0], key="k" * 300)
+@pytest.mark.parametrize("key", ["k" * 300, "a-key-of-nobody"])
+def test_a_key_that_is_refused(mcp: Any, start: Any, key: str) -> None:
+    """At the beginning, be it none that there is or none that there can be, with what to do about it."""
+    process = start("--stdio", "--url", mcp.urls[0], key=key)
     out, _ = process.communicate(message("initialize", {}), timeout=PATIENCE_S)
     told = json.loads(out)["error"]["message"]
     assert "says 401: Invalid API key. Check the API key that this server is started with." in told
