@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway.callers import Caller
-from openline.errors import TAKEN_BACK, OpenlineError
+from openline.errors import TAKEN_BACK, OpenlineError, error
 from openline.lookups import TIMEOUT_S
 from openline.pipes import Pipes
+from openline.reasons import NO, Reason
 from openline.tracing.calls import calling
-from openline.v1.command_service_pb2 import CancelCommandRequest, CancelCommandResponse
+from openline.v1.command_service_pb2 import CancelCommandRequest, CancelCommandResponse, ExecuteRequest
 
 log = structlog.get_logger()
 
@@ -31,6 +32,12 @@ class Commands:
     running: dict[str, str] = field(default_factory=dict)
     # Why it begins no more; None as long as it does.
     called_off: str | None = None
+
+    def begin(self, request: ExecuteRequest) -> None:
+        """Raises CANCELLED where no more are begun."""
+        if self.called_off is not None:
+            raise OpenlineError(error(Reason.CANCELLED, self.called_off, executed=NO))
+        self.running[request.command_id] = request.correlation_id
 
     def call_off(self, why: str) -> dict[str, str]:
         """What is to be cancelled now."""

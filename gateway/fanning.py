@@ -12,9 +12,8 @@ from gateway.command_answers import Wish, done
 from gateway.command_models import CommandAnswer
 from gateway.executing import execute
 from gateway.showing import show
-from openline.errors import OpenlineError, error, why_of_all
+from openline.errors import OpenlineError, why_of_all
 from openline.pipes import Pipes
-from openline.reasons import NO, Reason
 from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
 
 # Of one fan-out. The others wait their turn, and their time begins with it.
@@ -52,10 +51,21 @@ async def ask(pipes: Pipes, caller: Caller, wish: Wish, request: ExecuteRequest)
 
 
 class FanOut:
-    """One command in many clusters, until all have answered. Once it is called off, the others are told so."""
+    """One command in many clusters, until all have answered. Once it is called off, the others are told so.
 
-    def __init__(self, pipes: Pipes, caller: Caller, wish: Wish, requests: Sequence[ExecuteRequest]) -> None:
-        self.commands = Commands()
+    `commands` is where it is called off, for whoever knows of it before it begins.
+    """
+
+    def __init__(
+        self,
+        pipes: Pipes,
+        caller: Caller,
+        wish: Wish,
+        requests: Sequence[ExecuteRequest],
+        *,
+        commands: Commands | None = None,
+    ) -> None:
+        self._commands = commands or Commands()
         self._pipes = pipes
         self._caller = caller
         self._wish = wish
@@ -74,13 +84,13 @@ class FanOut:
                 working.create_task(work(), name="fanout")
 
     async def _ask(self, request: ExecuteRequest) -> Ended:
-        commands = self.commands
-        if commands.called_off is not None:
-            return Failed(request, OpenlineError(error(Reason.CANCELLED, commands.called_off, executed=NO)))
-        commands.running[request.command_id] = request.correlation_id
+        commands = self._commands
+        try:
+            commands.begin(request)
+        except OpenlineError as failure:
+            return Failed(request, failure)
         ended = await ask(self._pipes, self._caller, self._wish, request)
-        failure = ended.failure.error if isinstance(ended, Failed) else ended.response.result.error
-        why = why_of_all(failure)
+        why = why_of_all(ended.failure.error if isinstance(ended, Failed) else ended.response.result.error)
         if why is not None and commands.called_off is None:
             # Elsewhere, where not all was seen that has been begun here.
             others = commands.call_off(why)

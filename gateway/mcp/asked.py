@@ -1,7 +1,7 @@
 """A request at /mcp before the protocol is looked at: who asks, in which session and conversation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.types import Scope
 
 from gateway.callers import Caller, read_caller
+from gateway.calling_off import Commands
 from gateway.mcp.naming import name_of
 from openline.ids import is_token
 from openline.tracing.traceparent import has_form
@@ -24,6 +25,8 @@ class Asked:
     caller: Caller
     # As the client has it; nothing is kept for it here. Empty for none.
     session_id: str
+    # What a call has begun.
+    commands: Commands = field(default_factory=Commands)
 
     @classmethod
     async def read(cls, http: Request) -> Self:
@@ -52,6 +55,6 @@ class Asked:
         if not exchange.traceparent and isinstance(traceparent, str) and has_form(traceparent):
             exchange.traceparent = traceparent
 
-    def name_of(self, request_id: str | int | None) -> str | None:
+    def name_of(self, request_id: Any) -> str | None:
         """What the call is known by; None where it cannot be told from those of other clients."""
-        return name_of(self.session_id, request_id) if self.session_id and request_id is not None else None
+        return name_of(self.session_id, request_id) if self.session_id and isinstance(request_id, str | int) else None

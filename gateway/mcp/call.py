@@ -12,7 +12,6 @@ import anyio
 
 from gateway.callers import Caller
 from gateway.calling_off import Commands, take_back
-from gateway.mcp.cancelling import InFlight
 from gateway.mcp.naming import id_of
 from openline.ids import new_id
 from openline.pipes import Pipes
@@ -30,7 +29,8 @@ T = TypeVar("T")
 class Call:
     caller: Caller
     pipes: Pipes
-    in_flight: InFlight
+    # What it has begun. Where it is taken back before that it begins nothing.
+    commands: Commands
     # What its commands are known by (see `naming`); None in a session that has no id.
     name: str | None
     # The client's leaving takes the call back. In older protocols it does not: a message does.
@@ -44,16 +44,15 @@ class Call:
             request.command_id = new_id() if self.name is None else id_of(self.name, nth, now_s=time.time())
 
     @asynccontextmanager
-    async def running(self, commands: Commands) -> AsyncIterator[None]:
-        """The commands can be cancelled by the call's name meanwhile, and are when it is taken back."""
-        with self.in_flight.hold(self.caller.api_key, self.name, commands):
-            try:
-                yield
-            except asyncio.CancelledError:
-                if self.ends_with_client:
-                    with anyio.CancelScope(shield=True):
-                        await take_back(self.pipes, commands, api_key=self.caller.api_key)
-                raise
+    async def running(self) -> AsyncIterator[None]:
+        """Its commands are cancelled when it is taken back meanwhile."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.ends_with_client:
+                with anyio.CancelScope(shield=True):
+                    await take_back(self.pipes, self.commands, api_key=self.caller.api_key)
+            raise
 
     async def wait(self, work: "asyncio.Task[T]", *, wait_s: float, describe: Callable[[], str]) -> bool:
         """Whether the work is done within that time. Progress is told meanwhile, if that was asked for."""

@@ -28,7 +28,7 @@ LOOKS_AFTER_S = (0.0, 0.3, 0.7)
 
 
 class InFlight:
-    """The commands of calls that wait here, by their API keys and names: as many as there are requests."""
+    """What the calls that wait here have begun, by their API keys and names: as many as there are requests."""
 
     def __init__(self) -> None:
         self._commands: dict[tuple[str, str], Commands] = {}
@@ -47,7 +47,7 @@ class InFlight:
                 del self._commands[api_key, name]
 
     def find(self, api_key: str, name: str) -> Commands | None:
-        """None for a call that does not wait here."""
+        """None for a call that does not wait here; empty where it has begun nothing yet."""
         return self._commands.get((api_key, name))
 
 

@@ -28,6 +28,7 @@ PATH = "/mcp"
 INITIALIZE = "initialize"
 # Where a client begins, and what needs no broker: a wrong key is told here.
 BEGINNINGS = (INITIALIZE, "server/discover", "tools/list")
+CALL = "tools/call"
 CANCELLED = "notifications/cancelled"
 
 
@@ -60,11 +61,14 @@ class Door:
             return
         if method in BEGINNINGS:
             await refuse_wrong_key(self._stubs, asked.caller)
-        serve = await self._server()
-        asked.begin()
-        if method == INITIALIZE:
-            send = _in_session(new_id(), asked, send)
-        await serve(scope, before(message, receive), send)
+        # From here on it can be taken back, though it may take a while until it begins something.
+        name = asked.name_of(said.get("id")) if method == CALL else None
+        with self._in_flight.hold(asked.caller.api_key, name, asked.commands):
+            serve = await self._server()
+            asked.begin()
+            if method == INITIALIZE:
+                send = _in_session(new_id(), asked, send)
+            await serve(scope, before(message, receive), send)
 
     async def _server(self) -> ASGIApp:
         """Loaded when it is first asked for, in a thread: the gateway goes on meanwhile."""
@@ -81,16 +85,15 @@ class Door:
     def _load(self) -> ASGIApp:
         from gateway.mcp.server import build_server
 
-        return build_server(self._pipes, self._stubs, self._in_flight)
+        return build_server(self._pipes, self._stubs)
 
     async def _take_back(self, said: dict[str, Any], asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         """Cancels a call that came before, here or at another gateway. Nobody waits for what becomes of it."""
         await Response(status_code=202)(scope, receive, send)
         params = said.get("params")
-        request_id = params.get("requestId") if isinstance(params, dict) else None
-        if not isinstance(request_id, str | int) or (name := asked.name_of(request_id)) is None:
-            return
-        asked.caller.exchange.facts["cancelled"] = await self._taking_back.cancel(name, asked.caller)
+        name = asked.name_of(params.get("requestId")) if isinstance(params, dict) else None
+        if name is not None:
+            asked.caller.exchange.facts["cancelled"] = await self._taking_back.cancel(name, asked.caller)
 
 
 def _read(body: bytes) -> dict[str, Any]:

@@ -19,11 +19,11 @@ async def run_in_many(
     requests: Sequence[ExecuteRequest], call: Call, wish: Wish, *, labels_unknown: Sequence[str]
 ) -> Told:
     """Asks all. Where there is no answer in time, it is said how to get it; raises nothing that is a cluster's own."""
-    fanout = FanOut(call.pipes, call.caller, wish, requests)
-    asking = _Asking(requests, fanout.commands, labels_unknown)
+    fanout = FanOut(call.pipes, call.caller, wish, requests, commands=call.commands)
+    asking = _Asking(requests, call.commands, labels_unknown)
     work = asyncio.create_task(fanout.run(asking.take), name="mcp-fanout")
     # No more is begun before what was begun is cancelled.
-    async with call.running(fanout.commands), ended(work):
+    async with call.running(), ended(work):
         if await call.wait(work, wait_s=LONGEST_WAIT_S, describe=asking.describe):
             work.result()
     return asking.told()

@@ -5,7 +5,6 @@ from collections.abc import Awaitable
 from contextlib import aclosing
 
 from gateway.answers import check_answerable, stopped_early
-from gateway.calling_off import Commands
 from gateway.command_answers import done, state_name
 from gateway.executing import patience_s, run_live
 from gateway.mcp.arguments import LONGEST_WAIT_S
@@ -18,11 +17,12 @@ from openline.v1.command_service_pb2 import ExecuteRequest
 async def run(request: ExecuteRequest, call: Call) -> command_pb2.Command:
     """The command with its result, or as far as it is known when the time for an answer is up.
 
-    Raises OpenlineError for one that did not run, or of which that is not known.
+    Raises OpenlineError for one that did not run, or of which that is not known; CANCELLED if the call was taken back.
     """
     following = _Following()
+    call.commands.begin(request)
     reading = asyncio.create_task(_result(request, call, following), name="mcp-run")
-    async with ended(reading), call.running(Commands({request.command_id: request.correlation_id})):
+    async with ended(reading), call.running():
         if not await call.wait(reading, wait_s=LONGEST_WAIT_S, describe=following.describe):
             return _so_far(request, following)
     result = reading.result()

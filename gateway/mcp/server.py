@@ -29,7 +29,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.edge import MAX_BODY_BYTES
 from gateway.mcp.asked import Asked
 from gateway.mcp.call import Call, Report
-from gateway.mcp.cancelling import InFlight
 from gateway.mcp.listing import INSTRUCTIONS, LISTING
 from gateway.mcp.tools import TOOLS, Tools
 from gateway.stubs import Stubs
@@ -44,7 +43,7 @@ LISTED_FOR_MS = 3_600_000
 Context = ServerRequestContext[Any, Request]
 
 
-def build_server(pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> ASGIApp:
+def build_server(pipes: Pipes, stubs: Stubs) -> ASGIApp:
     """Serves one HTTP request, whole when it comes here, in any version of the protocol."""
     listed = ListToolsResult(tools=[Tool.model_validate(each, by_name=False) for each in LISTING])
     tools = Tools(stubs)
@@ -64,7 +63,7 @@ def build_server(pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> ASGIApp:
             call = Call(
                 caller=asked.caller,
                 pipes=pipes,
-                in_flight=in_flight,
+                commands=asked.commands,
                 name=asked.name_of(context.request_id),
                 ends_with_client=context.protocol_version in MODERN_PROTOCOL_VERSIONS,
                 report=_report(context),

@@ -278,8 +278,14 @@ class ScriptedClusters(ClusterServiceServicer):
 
     def __init__(self) -> None:
         self.clusters: list[cluster_service_pb2.Cluster] = []
+        self.list_requests = 0
+        # As long as it is not set, ListClusters does not answer.
+        self.may_list = asyncio.Event()
+        self.may_list.set()
 
     async def ListClusters(self, request: Any, _context: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        self.list_requests += 1
+        await self.may_list.wait()
         size = request.page_size or 10
         left = [cluster for cluster in self.clusters if cluster.cluster_id > request.page_token]
         token = left[size - 1].cluster_id if len(left) > size else ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -19,11 +20,13 @@ from gateway.fanning import AT_A_TIME, Failed
 from gateway.mcp import many
 from gateway.mcp.call import Call
 from gateway.mcp.cancelling import InFlight
+from gateway.mcp.door import Door
 from gateway.mcp.naming import id_of, name_of
 from gateway.mcp.searching import MOST_OF_SEARCH, MOST_SEARCHES, MOST_SEARCHES_OF_KEY
 from openline.errors import TAKEN_BACK, OpenlineError, error
 from openline.ids import new_id
 from openline.reasons import YES, Reason
+from openline.v1 import cluster_service_pb2
 from openline.v1 import command_pb2 as pb
 from openline.v1.command_service_pb2 import ExecuteRequest
 
@@ -94,6 +97,54 @@ async def test_by_a_message(mcp: Any, eventually: Any, at: int, number: Any) -> 
         told = await asked
         await eventually(lambda: not mcp.is_running(name))
         assert '"CANCELLED"' in told.text
+
+
+async def test_a_message_with_escapes(mcp: Any, eventually: Any) -> None:
+    """JSON may be written so; some clients do."""
+    async with httpx.AsyncClient(headers=HEADERS, timeout=60, trust_env=False) as http:
+        session = await _session(http, mcp.urls[0])
+        asked = asyncio.create_task(http.post(f"{mcp.urls[0]}/mcp", json=calling("escapes"), headers=session))
+        await eventually(lambda: mcp.marks("escapes") == ["begun"])
+        content = json.dumps(cancelled()).replace("/", r"\/")
+        await http.post(f"{mcp.urls[0]}/mcp", content=content, headers=session)
+        assert '"CANCELLED"' in (await asked).text
+
+
+async def test_before_anything_has_begun(stage: Any, eventually: Any) -> None:
+    """A call is known from its arrival on: what looks for its clusters first begins no command."""
+    async with stage(_cancels) as scene:
+        one = cluster_service_pb2.Cluster(cluster_id="a", executors=[{"capabilities": {"labels": {"env": "dev"}}}])
+        scene.broker.fleet.clusters = [one]
+        scene.broker.fleet.may_list.clear()
+        message = calling("x", tool="kubectl_fanout", selector="env=dev")
+        del message["params"]["arguments"]["cluster"]
+        asked = await _begun(scene, message)
+        await eventually(lambda: scene.broker.fleet.list_requests == 1)
+        await _post(scene, 7)
+        scene.broker.fleet.may_list.set()
+        assert '"CANCELLED"' in (await asked).text
+        assert (scene.broker.asked, scene.broker.list_requests) == ([], [])
+
+
+async def test_before_it_can_be_served(stage: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway's first call waits until the SDK is loaded."""
+    loads, may_load, load = threading.Event(), threading.Event(), Door._load
+
+    def wait(door: Door) -> Any:
+        loads.set()
+        may_load.wait(60)
+        return load(door)
+
+    monkeypatch.setattr(Door, "_load", wait)
+    async with stage(_cancels) as scene:
+        with structlog.testing.capture_logs() as lines:
+            asked = await _begun(scene, calling("x"))
+            await eventually(loads.is_set)
+            await _post(scene, 7)
+            await eventually(lambda: _count(lines, "request.answered") == 1)
+        may_load.set()
+        assert '"CANCELLED"' in (await asked).text
+        assert (scene.broker.asked, scene.broker.list_requests) == ([], [])
 
 
 async def test_only_the_call_that_is_meant(mcp: Any, eventually: Any) -> None:
@@ -296,21 +347,18 @@ async def test_a_fan_out_that_is_taken_back_begins_no_more(monkeypatch: pytest.M
         return Failed(request, OpenlineError(error(Reason.CANCELLED, "taken back")))
 
     monkeypatch.setattr(fanning, "ask", ask)
-    in_flight = InFlight()
+    commands = Commands()
     caller = SimpleNamespace(api_key=KEY)
-    call = Call(caller, None, in_flight, "call-7", ends_with_client=False, report=None)  # type: ignore[arg-type]
+    call = Call(caller, None, commands, "call-7", ends_with_client=False, report=None)  # type: ignore[arg-type]
     running = asyncio.create_task(many.run_in_many(requests, call, ALL, labels_unknown=()))
     await asyncio.sleep(0)
     while len(begun) < AT_A_TIME:
         await asyncio.sleep(0)
-    commands = in_flight.find(KEY, "call-7")
-    assert commands is not None
     assert len(commands.call_off(TAKEN_BACK)) == AT_A_TIME
     enough.set()
     told = await running
     assert len(begun) == AT_A_TIME
     assert told.is_error
-    assert in_flight.find(KEY, "call-7") is None
 
 
 async def test_a_fan_out_is_cancelled_at_another_gateway(
@@ -508,6 +556,12 @@ async def _take_back(scene: Any, eventually: Any) -> None:
     with structlog.testing.capture_logs() as lines:
         await _post(scene, 7)
         await eventually(lambda: _count(lines, "request.answered") == 1)
+
+
+async def _begun(scene: Any, message: dict[str, Any]) -> asyncio.Task[httpx.Response]:
+    """A call in the session that `_post` takes calls of back."""
+    headers = HEADERS | {"Mcp-Session-Id": "this-session", "MCP-Protocol-Version": "2025-06-18", "X-API-Key": KEY}
+    return asyncio.create_task(scene.api.post("/mcp", json=message, headers=headers))
 
 
 async def _post(scene: Any, *numbers: int, key: str = KEY, session: str = "this-session") -> None:
