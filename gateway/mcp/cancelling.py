@@ -3,7 +3,7 @@
 What is in flight here is known here. What is at another gateway is looked for among the commands of the conversation,
 and known by its id (see `naming`). That gateway sees a command of its call come back cancelled for this reason: so it
 knows, begins no more, and cancels what else runs. Whether a command is the caller's own is for the broker to say; here
-a call is known by its key as well, which nobody has checked yet.
+a call is known by its key as well, which nobody need have checked yet.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import structlog
 from gateway.callers import Caller
 from gateway.calling_off import Commands, cancel_all, take_back
 from gateway.mcp.naming import is_of
-from gateway.mcp.searching import Searches
+from gateway.mcp.searching import Crowded, Search, Searches
 from gateway.stubs import Stubs
 from openline.errors import TAKEN_BACK, OpenlineError
 from openline.pipes import Pipes
@@ -23,7 +23,8 @@ from openline.v1.command_pb2 import COMMAND_STATE_DONE
 
 log = structlog.get_logger()
 
-# Lists are written behind the answers, and a call may go on beginning commands: the first look may come too early.
+# Lists are written behind the answers, and a call may go on beginning commands: the first look may come too early, and
+# one that has found something does not find all.
 LOOKS_AFTER_S = (0.0, 0.3, 0.7)
 
 
@@ -54,38 +55,38 @@ class InFlight:
 class TakingBack:
     """By name, whatever calls there are. Whatever goes wrong is only logged: nobody waits for an answer."""
 
-    def __init__(self, pipes: Pipes, stubs: Stubs, in_flight: InFlight) -> None:
+    def __init__(self, pipes: Pipes, stubs: Stubs) -> None:
         self._pipes = pipes
-        self._in_flight = in_flight
         self._searches = Searches(stubs)
 
-    async def cancel(self, name: str, caller: Caller) -> int:
-        """Cancels the commands of the call with this name; how many there were."""
-        if (commands := self._in_flight.find(caller.api_key, name)) is None:
-            return await self._search(name, caller)
+    async def here(self, commands: Commands, caller: Caller) -> int:
+        """Cancels what a call that waits here has begun, which begins no more; how many commands there were."""
         return await take_back(self._pipes, commands, api_key=caller.api_key)
 
-    async def _search(self, name: str, caller: Caller) -> int:
-        """At another gateway. Goes on to the last look once there is something of the call."""
+    async def elsewhere(self, name: str, caller: Caller) -> int:
+        """Cancels the commands of the call with this name, wherever it waits; how many there were.
+
+        Takes up room for a while: the key is one that was checked.
+        """
+        cancelled: set[str] = set()
         request_id = caller.exchange.request_id
+        try:
+            with self._searches.join(caller) as search:
+                await self._cancel_found(name, caller, search, cancelled)
+        except Crowded as why:
+            log.warning("mcp.not_looked_for", request_id=request_id, why=str(why))
+        except OpenlineError as failure:
+            log.warning("mcp.not_cancelled", request_id=request_id, reason=failure.reason)
+        return len(cancelled)
+
+    async def _cancel_found(self, name: str, caller: Caller, search: Search, cancelled: set[str]) -> None:
+        """What is found to be running, each once. Raises OpenlineError and Crowded."""
         seen: set[str] = set()
-        cancelled = 0
-        with self._searches.join(caller) as search:
-            if search is None:
-                log.warning("mcp.not_looked_for", request_id=request_id, why="too many calls are looked for")
-                return 0
-            for after_s in LOOKS_AFTER_S:
-                await asyncio.sleep(after_s)
-                try:
-                    listed = await search.look(caller)
-                except OpenlineError as failure:
-                    log.warning("mcp.not_cancelled", reason=failure.reason, request_id=request_id)
-                    break
-                new = [each for each in listed if each.command_id not in seen and is_of(each.command_id, name)]
-                seen.update(each.command_id for each in new)
-                running = {each.command_id: each.correlation_id for each in new if each.state != COMMAND_STATE_DONE}
-                await cancel_all(self._pipes, running, why=TAKEN_BACK, api_key=caller.api_key)
-                cancelled += len(running)
-                if after_s and not seen:
-                    break
-        return cancelled
+        for after_s in LOOKS_AFTER_S:
+            await asyncio.sleep(after_s)
+            listed = await search.look(caller)
+            new = [each for each in listed if each.command_id not in seen and is_of(each.command_id, name)]
+            seen.update(each.command_id for each in new)
+            running = {each.command_id: each.correlation_id for each in new if each.state != COMMAND_STATE_DONE}
+            await cancel_all(self._pipes, running, why=TAKEN_BACK, api_key=caller.api_key)
+            cancelled.update(running)

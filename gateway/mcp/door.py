@@ -44,7 +44,7 @@ class Door:
         self._pipes = pipes
         self._stubs = stubs
         self._in_flight = InFlight()
-        self._taking_back = TakingBack(pipes, stubs, self._in_flight)
+        self._taking_back = TakingBack(pipes, stubs)
         self._route = ShownRoute(PATH)
         self._loading: asyncio.Future[ASGIApp] | None = None
 
@@ -88,12 +88,22 @@ class Door:
         return build_server(self._pipes, self._stubs)
 
     async def _take_back(self, said: dict[str, Any], asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
-        """Cancels a call that came before, here or at another gateway. Nobody waits for what becomes of it."""
-        await Response(status_code=202)(scope, receive, send)
+        """Cancels a call that came before, here or at another gateway. Nobody waits for what becomes of it.
+
+        Raises OpenlineError for a key that is none, or that nobody knows of, where the call has to be looked for.
+        """
         params = said.get("params")
         name = asked.name_of(params.get("requestId")) if isinstance(params, dict) else None
-        if name is not None:
-            asked.caller.exchange.facts["cancelled"] = await self._taking_back.cancel(name, asked.caller)
+        commands = None if name is None else self._in_flight.find(asked.caller.api_key, name)
+        if name is not None and commands is None:
+            # Before the answer: so keys that are made up take up a connection each, and nobody's place.
+            await self._stubs.check_key(asked.caller)
+        await Response(status_code=202)(scope, receive, send)
+        facts = asked.caller.exchange.facts
+        if commands is not None:
+            facts["cancelled"] = await self._taking_back.here(commands, asked.caller)
+        elif name is not None:
+            facts["cancelled"] = await self._taking_back.elsewhere(name, asked.caller)
 
 
 def _read(body: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gateway.mcp.call import Call
 from gateway.mcp.cancelling import InFlight
 from gateway.mcp.door import Door
 from gateway.mcp.naming import id_of, name_of
-from gateway.mcp.searching import MOST_OF_SEARCH, MOST_SEARCHES, MOST_SEARCHES_OF_KEY
+from gateway.mcp.searching import MOST_LOOKS, MOST_LOOKS_OF_KEY
 from openline.errors import TAKEN_BACK, OpenlineError, error
 from openline.ids import new_id
 from openline.reasons import YES, Reason
@@ -488,11 +488,11 @@ async def test_a_command_that_is_not_cancelled_is_told_of_with_its_conversation(
 
 
 async def test_what_there_is_nothing_of(stage: Any, eventually: Any) -> None:
-    """Is looked for twice and no more, since its name may be made up; and never in more than a call can have."""
+    """Is looked for three times and no more, and never in more than a call can have; whatever time the header gives."""
     async with stage(_cancels) as scene:
         scene.broker.lists = [[_listed(id_of(name_of("this-session", 8), 0, now_s=time.time()))]]
-        await _take_back(scene, eventually)
-        assert [request.page_size for request in scene.broker.list_requests] == [250, 250]
+        await _take_back(scene, eventually, X_Request_Timeout="1")
+        assert [request.page_size for request in scene.broker.list_requests] == [250, 250, 250]
         assert {request.correlation_id for request in scene.broker.list_requests} == {"this-session"}
         assert scene.broker.asked == []
 
@@ -516,30 +516,80 @@ async def test_calls_of_one_conversation_share_their_looks(stage: Any, eventuall
         )
 
 
-async def test_searches_are_bounded(stage: Any, eventually: Any) -> None:
-    """In conversations that are made up, a key has a few searches at one time, and leaves places to others, of which
-    there is no end either; and each is for so many calls."""
+async def test_conversations_that_are_cancelled_at_once(stage: Any, eventually: Any) -> None:
+    """By one key, in more of them than are searched at one time: each is looked for when its turn comes."""
+    conversations = [f"session-{number}" for number in range(3 * MOST_LOOKS)]
+    async with stage(_cancels) as scene:
+        named = [_listed(id_of(name_of(each, 7), 0, now_s=time.time())) for each in conversations]
+        scene.broker.lists = [named]
+        with structlog.testing.capture_logs() as lines:
+            await asyncio.gather(*[_post(scene, 7, session=each) for each in conversations])
+            await eventually(lambda: _count(lines, "request.answered") == len(conversations))
+        assert _count(lines, "mcp.not_looked_for") == 0
+        assert {frame.cancel.command_id for frame in scene.broker.asked} == {each.command_id for each in named}
+
+
+async def test_looks_take_turns(stage: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key has a few at one time, and leaves some to others; whose turn does not come is told in the log."""
+    monkeypatch.setattr("gateway.mcp.searching.TURN_S", 1.0)
+    async with stage(_cancels) as scene:
+        listed = scene.broker.list_requests
+        scene.broker.may_list.clear()
+        with structlog.testing.capture_logs() as lines:
+            for each in range(MOST_LOOKS_OF_KEY + 1):
+                await _post(scene, 7, session=f"session-{each}")
+            await eventually(lambda: len(listed) == MOST_LOOKS_OF_KEY)
+            for each in range(MOST_LOOKS - MOST_LOOKS_OF_KEY):
+                await _post(scene, 7, key="the-key-of-another", session=f"session-{each}")
+            await eventually(lambda: len(listed) == MOST_LOOKS)
+            await _post(scene, 7, key="the-key-of-a-third")
+            await eventually(lambda: _count(lines, "mcp.not_looked_for") == 2)
+            assert len(listed) == MOST_LOOKS
+            scene.broker.may_list.set()
+            await eventually(lambda: _count(lines, "request.answered") == MOST_LOOKS + 2)
+        # There is room again.
+        before = len(listed)
+        await _take_back(scene, eventually)
+        assert len(listed) == before + 3
+
+
+async def test_what_is_looked_for_is_bounded(stage: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By how many calls there are with one key, and with all; that is told in the log."""
+    monkeypatch.setattr("gateway.mcp.searching.MOST_CALLS", 5)
+    monkeypatch.setattr("gateway.mcp.searching.MOST_CALLS_OF_KEY", 3)
     async with stage(_cancels) as scene:
         scene.broker.may_list.clear()
         with structlog.testing.capture_logs() as lines:
-            await _post(scene, *range(MOST_OF_SEARCH + 3))
-            await eventually(lambda: _count(lines, "mcp.not_looked_for") == 3)
-            for each in range(MOST_SEARCHES_OF_KEY + 1):
-                await _post(scene, 7, session=f"session-{each}")
-            await eventually(lambda: _count(lines, "mcp.not_looked_for") == 5)
-            for each in range(MOST_SEARCHES_OF_KEY):
-                await _post(scene, 7, key="the-key-of-another", session=f"session-{each}")
-            await _post(scene, 7, key="the-key-of-a-third")
-            await eventually(lambda: _count(lines, "mcp.not_looked_for") == 6)
-            await eventually(lambda: len(scene.broker.list_requests) == MOST_SEARCHES)
+            await _post(scene, 0, 1, session="one")
+            await _post(scene, 0, 1, session="two")
+            await eventually(lambda: _count(lines, "mcp.not_looked_for") == 1)
+            await _post(scene, 0, 1, 2, key="the-key-of-another")
+            await eventually(lambda: _count(lines, "mcp.not_looked_for") == 2)
             scene.broker.may_list.set()
-            await eventually(
-                lambda: _count(lines, "request.answered") == MOST_OF_SEARCH + 3 + 2 * MOST_SEARCHES_OF_KEY + 2
+            await eventually(lambda: _count(lines, "request.answered") == 7)
+
+
+async def test_keys_that_are_made_up(mcp: Any, eventually: Any) -> None:
+    """Are refused, and take nobody's place."""
+    async with httpx.AsyncClient(headers=HEADERS, timeout=60, trust_env=False) as http:
+        session = await _session(http, mcp.urls[0])
+        asked = asyncio.create_task(http.post(f"{mcp.urls[0]}/mcp", json=calling("not-made-up"), headers=session))
+        await eventually(lambda: mcp.marks("not-made-up") == ["begun"])
+        made_up = [
+            asyncio.create_task(
+                http.post(
+                    f"{mcp.urls[1]}/mcp",
+                    json=cancelled(),
+                    headers=session | {"Authorization": f"Bearer made-up-{number}", "Mcp-Session-Id": f"{number}"},
+                )
             )
-        # There is room again.
-        before = len(scene.broker.list_requests)
-        await _take_back(scene, eventually)
-        assert len(scene.broker.list_requests) == before + 2
+            for number in range(40)
+        ]
+        await asyncio.wait(made_up, return_when=asyncio.FIRST_COMPLETED)
+        answer = await http.post(f"{mcp.urls[1]}/mcp", json=cancelled(), headers=session)
+        assert answer.status_code == 202
+        assert '"CANCELLED"' in (await asked).text
+        assert {answer.status_code for answer in await asyncio.gather(*made_up)} == {401}
 
 
 async def _cancels(_frame: Any, say: Any) -> None:
@@ -551,10 +601,10 @@ def _listed(command_id: str, state: str = "RUNNING") -> pb.Command:
     return pb.Command(command_id=command_id, state=pb.CommandState.Value(f"COMMAND_STATE_{state}"))
 
 
-async def _take_back(scene: Any, eventually: Any) -> None:
+async def _take_back(scene: Any, eventually: Any, **headers: str) -> None:
     """Call 7 of a session, and waits until all is done about it."""
     with structlog.testing.capture_logs() as lines:
-        await _post(scene, 7)
+        await _post(scene, 7, **headers)
         await eventually(lambda: _count(lines, "request.answered") == 1)
 
 
@@ -564,9 +614,10 @@ async def _begun(scene: Any, message: dict[str, Any]) -> asyncio.Task[httpx.Resp
     return asyncio.create_task(scene.api.post("/mcp", json=message, headers=headers))
 
 
-async def _post(scene: Any, *numbers: int, key: str = KEY, session: str = "this-session") -> None:
+async def _post(scene: Any, *numbers: int, key: str = KEY, session: str = "this-session", **more: str) -> None:
     """Takes these calls back."""
     headers = HEADERS | {"Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-06-18", "X-API-Key": key}
+    headers |= {name.replace("_", "-"): value for name, value in more.items()}
     posts = [scene.api.post("/mcp", json=cancelled(number), headers=headers) for number in numbers]
     assert {answer.status_code for answer in await asyncio.gather(*posts)} == {202}
 
