@@ -25,6 +25,8 @@ class Asked:
     caller: Caller
     # As the client has it; nothing is kept for it here. Empty for none.
     session_id: str
+    # Of time.monotonic.
+    arrived_at: float
     # What a call has begun.
     commands: Commands = field(default_factory=Commands)
 
@@ -32,7 +34,8 @@ class Asked:
     async def read(cls, http: Request) -> Self:
         """Raises RequestValidationError. The calls of a session are one conversation, unless a header says of which."""
         session_id = http.headers.get(SESSION_ID, "")
-        asked = cls(await read_caller(http), session_id if is_token(session_id) else "")
+        caller = await read_caller(http)
+        asked = cls(caller, session_id if is_token(session_id) else "", arrived_at=caller.asked_at)
         asked.caller.exchange.offer_correlation_id(asked.session_id)
         http.scope[_KEY] = asked
         return asked
@@ -43,7 +46,7 @@ class Asked:
         return asked
 
     def begin(self) -> None:
-        """The caller's time begins here, and not with loading what serves it."""
+        """What the caller gives its lookups begins here, and not with loading what serves it."""
         self.caller = replace(self.caller, asked_at=monotonic())
 
     def take_meta(self, meta: Mapping[str, Any]) -> None:

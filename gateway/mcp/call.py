@@ -12,6 +12,7 @@ import anyio
 
 from gateway.callers import Caller
 from gateway.calling_off import Commands, take_back
+from gateway.mcp.arguments import LONGEST_WAIT_S
 from gateway.mcp.naming import id_of
 from openline.ids import new_id
 from openline.pipes import Pipes
@@ -33,10 +34,16 @@ class Call:
     commands: Commands
     # What its commands are known by (see `naming`); None in a session that has no id.
     name: str | None
+    # Of time.monotonic.
+    arrived_at: float
     # The client's leaving takes the call back. In older protocols it does not: a message does.
     ends_with_client: bool
     # None where no progress was asked for.
     report: Report | None
+
+    def left_s(self) -> float:
+        """Of the time in which a client wants an answer."""
+        return max(0.0, self.arrived_at + LONGEST_WAIT_S - monotonic())
 
     def give_ids(self, requests: Sequence[ExecuteRequest]) -> None:
         """Makes the commands known by this call."""

@@ -7,7 +7,6 @@ from gateway.calling_off import Commands
 from gateway.command_answers import Wish
 from gateway.fanning import Answered, Ended, FanOut
 from gateway.fanout import OF_THE_KEY
-from gateway.mcp.arguments import LONGEST_WAIT_S
 from gateway.mcp.call import Call, ended
 from gateway.mcp.telling import Told, failed
 from gateway.mcp.together import Together
@@ -24,7 +23,7 @@ async def run_in_many(
     work = asyncio.create_task(fanout.run(asking.take), name="mcp-fanout")
     # No more is begun before what was begun is cancelled.
     async with call.running(), ended(work):
-        if await call.wait(work, wait_s=LONGEST_WAIT_S, describe=asking.describe):
+        if await call.wait(work, wait_s=call.left_s(), describe=asking.describe):
             work.result()
     return asking.told()
 

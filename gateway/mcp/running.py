@@ -7,7 +7,6 @@ from contextlib import aclosing
 from gateway.answers import check_answerable, stopped_early
 from gateway.command_answers import done, state_name
 from gateway.executing import patience_s, run_live
-from gateway.mcp.arguments import LONGEST_WAIT_S
 from gateway.mcp.call import Call, ended
 from openline.errors import OpenlineError
 from openline.v1 import command_pb2
@@ -23,7 +22,7 @@ async def run(request: ExecuteRequest, call: Call) -> command_pb2.Command:
     call.commands.begin(request)
     reading = asyncio.create_task(_result(request, call, following), name="mcp-run")
     async with ended(reading), call.running():
-        if not await call.wait(reading, wait_s=LONGEST_WAIT_S, describe=following.describe):
+        if not await call.wait(reading, wait_s=call.left_s(), describe=following.describe):
             return _so_far(request, following)
     result = reading.result()
     check_answerable(result)

@@ -65,6 +65,7 @@ def build_server(pipes: Pipes, stubs: Stubs) -> ASGIApp:
                 pipes=pipes,
                 commands=asked.commands,
                 name=asked.name_of(context.request_id),
+                arrived_at=asked.arrived_at,
                 ends_with_client=context.protocol_version in MODERN_PROTOCOL_VERSIONS,
                 report=_report(context),
             )

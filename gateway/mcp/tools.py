@@ -89,12 +89,12 @@ class Tools:
         command_id, wish = _looked_for(look)
         await self._stubs.check_command_id(command_id, call.caller)
         call.caller.exchange.facts["command_id"] = command_id
-        looking = asyncio.create_task(
-            self._stubs.get_command(command_id, call.caller, wait_s=look.wait_seconds), name="mcp-look"
-        )
+        # When the wait is over there is still an answer to come.
+        wait_s = min(look.wait_seconds, max(0.0, call.left_s() - TIMEOUT_S))
+        looking = asyncio.create_task(self._stubs.get_command(command_id, call.caller, wait_s=wait_s), name="mcp-look")
         async with ended(looking):
             # The look itself has a bound in time.
-            while not await call.wait(looking, wait_s=look.wait_seconds + TIMEOUT_S, describe=lambda: "waiting"):
+            while not await call.wait(looking, wait_s=wait_s + TIMEOUT_S, describe=lambda: "waiting"):
                 pass
         return told(await show(looking.result(), wish))
 

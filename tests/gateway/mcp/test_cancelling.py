@@ -349,7 +349,8 @@ async def test_a_fan_out_that_is_taken_back_begins_no_more(monkeypatch: pytest.M
     monkeypatch.setattr(fanning, "ask", ask)
     commands = Commands()
     caller = SimpleNamespace(api_key=KEY)
-    call = Call(caller, None, commands, "call-7", ends_with_client=False, report=None)  # type: ignore[arg-type]
+    now = time.monotonic()
+    call = Call(caller, None, commands, "call-7", now, ends_with_client=False, report=None)  # type: ignore[arg-type]
     running = asyncio.create_task(many.run_in_many(requests, call, ALL, labels_unknown=()))
     await asyncio.sleep(0)
     while len(begun) < AT_A_TIME:

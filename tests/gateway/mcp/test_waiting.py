@@ -3,15 +3,23 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 
-from gateway.mcp import many, running, together
+from gateway import fanning
+from gateway.calling_off import Commands
+from gateway.command_answers import ALL
+from gateway.mcp import many, together
+from gateway.mcp.arguments import LONGEST_WAIT_S
+from gateway.mcp.call import Call
 from gateway.mcp.naming import id_of, is_of, name_of
-from openline.ids import is_command_id, made_at
+from openline.ids import is_command_id, made_at, new_id
+from openline.lookups import TIMEOUT_S
 from openline.v1 import command_pb2
+from openline.v1.command_service_pb2 import ExecuteRequest
 
 HEADERS = {"Accept": "application/json, text/event-stream"}
 
@@ -28,7 +36,7 @@ def events(answer: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("meta", [None, {"progressToken": "p"}], ids=["quiet", "progress"])
 async def test_it_runs_on(stage: Any, monkeypatch: pytest.MonkeyPatch, meta: Any) -> None:
     """The answer comes before the client loses patience, and says how to get the rest."""
-    monkeypatch.setattr(running, "LONGEST_WAIT_S", 0.3)
+    monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 0.3)
 
     async def script(_frame: Any, say: Any) -> None:
         await say.state("RUNNING")
@@ -81,7 +89,7 @@ async def test_progress_of_a_slow_reader(stage: Any) -> None:
 
 async def test_many_that_take_too_long(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that have answered are told, of the others it is said which have begun."""
-    monkeypatch.setattr(many, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 0.5)
     monkeypatch.setattr("gateway.fanning.AT_A_TIME", 2)
 
     async def script(frame: Any, say: Any) -> None:
@@ -103,6 +111,46 @@ async def test_many_that_take_too_long(stage: Any, monkeypatch: pytest.MonkeyPat
         }
         assert {each["reason"] for each in problems.values()} == {"STILL_RUNNING"}
         assert problems["b"]["command_id"] == begun["b"]
+
+
+async def test_what_comes_before_the_wait_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fan-out that has looked for its clusters until a client loses patience is answered with what it has begun."""
+    begun: list[str] = []
+
+    async def ask(_pipes: Any, _caller: Any, _wish: Any, request: ExecuteRequest) -> Any:
+        begun.append(request.command_id)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(fanning, "ask", ask)
+    call = Call(
+        SimpleNamespace(api_key="test-key"),  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        Commands(),
+        None,
+        arrived_at=time.monotonic() - LONGEST_WAIT_S,
+        ends_with_client=False,
+        report=None,
+    )
+    requests = [ExecuteRequest(cluster_id="a", command_id=new_id())]
+    async with asyncio.timeout(LONGEST_WAIT_S / 2):
+        told = await many.run_in_many(requests, call, ALL, labels_unknown=())
+    [problem] = told.fields["problems"]
+    assert (problem["reason"], problem["executed"]) == ("STILL_RUNNING", "unknown" if begun else "no")
+
+
+async def test_a_look_is_answered_in_time(stage: Any) -> None:
+    """However long it is to wait: what a broker may need to answer is part of it."""
+
+    async def script(_frame: Any, _say: Any) -> None:
+        raise AssertionError("nothing is run")
+
+    async with stage(script) as scene:
+        done = command_pb2.Command(command_id=new_id(), result={"outcome": command_pb2.OUTCOME_EXITED})
+        scene.broker.commands[done.command_id] = done
+        call = calling("get_result", command_id=done.command_id, wait_seconds=LONGEST_WAIT_S)
+        assert events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]["isError"] is False
+        [look] = scene.broker.looked_up
+        assert LONGEST_WAIT_S / 2 < look.wait_s <= LONGEST_WAIT_S - TIMEOUT_S
 
 
 async def test_output_of_many_is_bounded(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
