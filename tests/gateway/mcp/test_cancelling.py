@@ -532,7 +532,7 @@ async def test_conversations_that_are_cancelled_at_once(stage: Any, eventually: 
 
 async def test_looks_take_turns(stage: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key has a few at one time, and leaves some to others; whose turn does not come is told in the log."""
-    monkeypatch.setattr("gateway.mcp.searching.TURN_S", 1.0)
+    monkeypatch.setattr("gateway.mcp.searching.TURN_S", 0.05)
     async with stage(_cancels) as scene:
         listed = scene.broker.list_requests
         scene.broker.may_list.clear()
