@@ -72,7 +72,7 @@ def build_app(pipes: Pipes, *, traffic: Traffic | None = None, ping_s: float = P
         log_level_routes(stubs),
         health_routes(pipes),
         metrics_routes(traffic, pipes),
-        docs_routes(api),
+        docs_routes(),
         live_page_routes(),
     ):
         api.include_router(routes)

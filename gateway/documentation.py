@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import HTMLResponse
 
 from gateway.command_models import CommandAnswer
@@ -185,13 +185,14 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def docs_routes(api: Api) -> APIRouter:
+def docs_routes() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/docs")
-    async def docs() -> HTMLResponse:
+    async def docs(request: Request) -> HTMLResponse:
         """For a person."""
-        return docs_page(api.openapi())
+        # Not by a closure: FastAPI remembers the last thousands of such functions, and all that they hold.
+        return docs_page(request.app.openapi())
 
     return routes
 

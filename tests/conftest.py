@@ -280,10 +280,21 @@ def recorded() -> Iterator[InMemorySpanExporter]:
     provider.shutdown()
 
 
+# Hundreds of thousands of objects come about with the tests and what they import, and stay. A collection that looks
+# through them all takes seconds in the end, for which every program in this process stands still.
+
+
 def pytest_collection_finish() -> None:
-    """Some hundred thousand objects have come about, which stay: a collection that looks through them all stops the
-    programs in this process for as long as some of their bounds in time are.
-    """
+    _leave_alone_what_stays()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or nextitem.path != item.path:
+        _leave_alone_what_stays()
+
+
+def _leave_alone_what_stays() -> None:
     gc.collect()
     gc.freeze()
 
