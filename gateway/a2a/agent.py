@@ -89,13 +89,14 @@ class Agent:
     async def list(self, asking: Asking) -> Response:
         """Tasks of the key's owner: each command is one, however it was asked for."""
         wish = Listing.read(asking.call.params)
+        # Before the brokers are asked: what ends while their answer is on its way has changed since then.
+        now = datetime.now(UTC)
         with listing():
             async with while_there(asking.http.receive):
                 page = wish.page((await self._stubs.list_commands(wish.request(), asking.caller)).commands)
                 commands = page.commands
                 if wish.includeArtifacts:
                     commands = [each for listed in commands if (each := await self._whole(listed, asking))]
-        now = datetime.now(UTC)
         tasks = [await task_of(command, now=now) for command in commands]
         return asking.answer(
             {

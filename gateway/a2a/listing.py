@@ -23,7 +23,7 @@ USUAL_PAGE, MAX_PAGE = 50, 100
 # With their output, which may be long.
 MAX_WHOLE = 10
 
-# Whoever ended since then was asked for no longer before; a minute is for clocks that differ.
+# Whoever ended since then was asked for no longer before; a minute is for what it takes to end.
 _LONGEST = timedelta(seconds=MAX_TIMEOUT_S + MAX_WAIT_FOR_CLUSTER_S + 60)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 # In place of when it ended, of what runs: after all that has ended.

@@ -61,14 +61,13 @@ def state_now(command: command_pb2.Command) -> State:
 def ended_at(command: command_pb2.Command) -> datetime | None:
     """None for one that runs.
 
-    What its executor saw may have been before it was asked for, where the run was another one's.
+    By the broker's clock alone: executors' may be off by anything, and who polls goes on from the newest that it saw.
     """
     if not command.HasField("result"):
         return None
     result = command.result
     created_at = instant(command.created_at) or instant(result.created_at) or datetime.now(UTC)
-    observed_at = instant(result.observed_at) or created_at + timedelta(seconds=result.timings.total_s)
-    return max(created_at, observed_at)
+    return created_at + timedelta(seconds=result.timings.total_s)
 
 
 async def task_of(command: command_pb2.Command, *, context_id: str = "", now: datetime | None = None) -> Task:

@@ -9,7 +9,9 @@ from a2a.types import a2a_pb2 as pb
 from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.core.told import MAX_TIMESTAMP_S
 from gateway.a2a.listing import Listing
+from gateway.a2a.telling import task_of
 from openline.ids import new_id
 from openline.v1 import command_pb2
 
@@ -201,23 +203,53 @@ async def test_what_chooses_nothing(http: httpx.AsyncClient, params: dict[str, A
     await ask(http, **params)
 
 
+def ended(asked_at: int, total_s: float, *, said: int) -> command_pb2.Command:
+    """One whose executor says when it ended."""
+    return command_pb2.Command(
+        command_id=new_id(),
+        state=command_pb2.COMMAND_STATE_DONE,
+        created_at=Timestamp(seconds=asked_at),
+        result=command_pb2.CommandResult(
+            outcome=command_pb2.OUTCOME_EXITED,
+            observed_at=Timestamp(seconds=said),
+            timings=command_pb2.Timings(total_s=total_s),
+        ),
+    )
+
+
 def test_a_run_of_before() -> None:
     """A task that was given another one's result has ended when it was asked for, not when that was seen."""
-    made = [
-        command_pb2.Command(
-            command_id=new_id(),
-            state=command_pb2.COMMAND_STATE_DONE,
-            created_at=Timestamp(seconds=asked_at),
-            result=command_pb2.CommandResult(
-                outcome=command_pb2.OUTCOME_EXITED, observed_at=Timestamp(seconds=observed_at)
-            ),
-        )
-        for asked_at, observed_at in ((100, 105), (106, 104), (101, 101))
-    ]
+    made = [ended(100, 5, said=105), ended(106, 0, said=104), ended(101, 0, said=101)]
     page = Listing().page(made)
     assert [each.created_at.seconds for each in page.commands] == [106, 100, 101]
     since = Listing.read({"statusTimestampAfter": "1970-01-01T00:01:45Z"})
     assert since.page(made).total == 2
+
+
+@pytest.mark.parametrize("off_s", [-300, 300], ids=["behind", "before"])
+async def test_an_executors_clock_that_is_off(off_s: int) -> None:
+    """Hides nothing from whoever goes on from the newest timestamp that it saw, which is the brokers' word."""
+    made = [ended(1000 + number, 600 - 2 * number, said=1600 - number + off_s) for number in range(3)]
+    newest_first = Listing().page(made).commands
+    assert list(newest_first) == made
+    told = [(await task_of(each)).status.at for each in newest_first]
+    assert [at.timestamp() for at in told] == [1600, 1599, 1598]
+    since = Listing.read({"statusTimestampAfter": told[1].isoformat()})
+    assert list(since.page(made).commands) == made[:2]
+
+
+def test_a_cluster_that_lies_about_times() -> None:
+    """Its tasks have their places nevertheless, and every page leads to the next one."""
+    lies = (MAX_TIMESTAMP_S, 1, MAX_TIMESTAMP_S, 1700)
+    made = [ended(1000 - number, 10, said=said) for number, said in enumerate(lies)]
+    found, params = [], {"pageSize": 1}
+    while True:
+        page = Listing.read(params).page(made)
+        found += page.commands
+        if not page.next_token:
+            break
+        params["pageToken"] = page.next_token
+    assert found == made
 
 
 async def test_in_0_3(http: httpx.AsyncClient) -> None:
