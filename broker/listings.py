@@ -58,9 +58,10 @@ class Listings:
         since = first_made_at(max(oldest, asked_since - CLOCK_SLACK_S))
 
         async def fetch(shown: str, count: int) -> Sequence[tuple[str, command_pb2.Command | None]]:
-            return await self._store.history.page(
+            found = await self._store.history.page(
                 listing, shown=shown, since=since, count=count, oldest_first=oldest_first
             )
+            return [(name, None if command is None else self._now(command)) for name, command in found]
 
         def fits(command: command_pb2.Command) -> bool:
             return (
@@ -72,17 +73,15 @@ class Listings:
                 and seconds(command.created_at) >= asked_since
             )
 
-        size = page_size(request.page_size)
-        page = await read_page(
+        return await read_page(
             fetch,
             fits,
-            size=size,
+            size=page_size(request.page_size),
             token=token,
             at_a_time=COMMANDS_AT_A_TIME,
             most=MAX_COMMANDS,
             newest_last=oldest_first,
         )
-        return Page([self._now(command) for command in page.items], page.next_token)
 
     async def sessions(
         self, request: session_service_pb2.ListSessionsRequest, caller: Caller

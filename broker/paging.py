@@ -1,11 +1,14 @@
 """Lists, a page at a time: in the order in which they are fetched, what fits, with a bound on what is looked at for it;
-or sorted, of what is in memory.
+or sorted, of what is in memory. A page has room in a message, whatever is on it.
 """
 
 import heapq
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
 
 from openline import errors
 from openline.ids import is_command_id
@@ -13,8 +16,11 @@ from openline.reasons import Reason
 
 MAX_PAGE = 1000
 USUAL_PAGE = 100
+# Of a page, unless one item alone has more to say: a message has room for twice as much.
+MAX_PAGE_BYTES = 4 << 20
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 # So many that come after the one with this id; from the first one on if it is empty. None for what is not there any
 # more. Neighbours may have one id: the newest of them counts.
 Fetch = Callable[[str, int], Awaitable[Sequence[tuple[str, T | None]]]]
@@ -28,21 +34,35 @@ class Page(Generic[T]):
     next_token: str
 
 
+class Room:
+    """What is left of a page for what is on it, one after another."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PAGE_BYTES
+
+    def takes(self, item: Message) -> bool:
+        """Whether there is room for one more; for the first one there always is."""
+        is_first = self._left == MAX_PAGE_BYTES
+        self._left -= item.ByteSize()
+        return is_first or self._left >= 0
+
+
 async def read_page(
-    fetch: Fetch[T],
-    fits: Callable[[T], bool],
+    fetch: Fetch[M],
+    fits: Callable[[M], bool],
     *,
     size: int,
     token: str,
     at_a_time: int,
     most: int,
     newest_last: bool = False,
-) -> Page[T]:
-    """Looks at about `most`: a page on which little fits is short, and its token goes on.
+) -> Page[M]:
+    """Looks at about `most`: a page on which little fits, or of which each is long, is short, and its token goes on.
 
     Of neighbours with one id the first is the newest, or with `newest_last` the last.
     """
-    items: list[T] = []
+    items: list[M] = []
+    room = Room()
     # Where the next page begins: behind what was shown, since the place of what does not fit is not to be told either.
     shown = last = token
     looked_at = 0
@@ -53,7 +73,7 @@ async def read_page(
             if name == last:
                 continue
             if item is not None and fits(item):
-                if len(items) == size:
+                if len(items) == size or not room.takes(item):
                     return Page(items, shown)
                 items.append(item)
                 shown = name
@@ -81,12 +101,15 @@ def _each_once(
     return items.items()
 
 
-def sorted_page(items: Iterable[T], place: Callable[[T], tuple[str, str]], *, size: int, token: str) -> Page[T]:
+def sorted_page(
+    items: Iterable[T], place: Callable[[T], tuple[str, str]], show: Callable[[T], M], *, size: int, token: str
+) -> Page[M]:
     """The first ones behind the token, sorted by their places, of which the second part has no space in it."""
     first, _, second = token.rpartition(" ")
     # Not all of them are sorted for a page, and they may be many.
-    page = heapq.nsmallest(size + 1, (item for item in items if place(item) > (first, second)), key=place)
-    return Page(page[:size], " ".join(place(page[size - 1])) if len(page) > size else "")
+    found = heapq.nsmallest(size + 1, (item for item in items if place(item) > (first, second)), key=place)
+    page = list(takewhile(Room().takes, map(show, found[:size])))
+    return Page(page, " ".join(place(found[len(page) - 1])) if len(found) > len(page) else "")
 
 
 def page_size(wanted: int, *, usual: int = USUAL_PAGE) -> int:

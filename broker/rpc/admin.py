@@ -79,8 +79,8 @@ class AdminService:
             self._registry.require(request.cluster_id, caller)
         clusters = [request.cluster_id] if request.cluster_id else self._registry.visible(caller)
         size = page_size(request.page_size, usual=MAX_PAGE)
-        page = sorted_page(self._tokens.listed(clusters), _place, size=size, token=request.page_token)
-        return pb.ListExecutorTokensResponse(executor_tokens=map(_shown, page.items), next_page_token=page.next_token)
+        page = sorted_page(self._tokens.listed(clusters), _place, _shown, size=size, token=request.page_token)
+        return pb.ListExecutorTokensResponse(executor_tokens=page.items, next_page_token=page.next_token)
 
     async def RevokeExecutorToken(  # noqa: N802
         self, request: pb.RevokeExecutorTokenRequest, context: Context

@@ -46,8 +46,8 @@ class ApiKeyMethods:
         admin = admitted(self._credentials, context, "AdminService.ListApiKeys")
         listed = (key for key in self._keys.listed(admin) if request.owner in ("", key.caller.owner))
         size = page_size(request.page_size, usual=MAX_PAGE)
-        page = sorted_page(listed, _place, size=size, token=request.page_token)
-        return pb.ListApiKeysResponse(api_keys=map(_shown, page.items), next_page_token=page.next_token)
+        page = sorted_page(listed, _place, _shown, size=size, token=request.page_token)
+        return pb.ListApiKeysResponse(api_keys=page.items, next_page_token=page.next_token)
 
     async def RevokeApiKey(  # noqa: N802
         self, request: pb.RevokeApiKeyRequest, context: Context

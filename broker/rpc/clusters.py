@@ -1,7 +1,7 @@
 """ClusterService: which clusters there are, and which can be reached now; of those that the key sees."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import grpc
@@ -9,13 +9,10 @@ import grpc
 from broker.core.credentials import Credentials
 from broker.lasting import LastingCalls
 from broker.overview import Overview
-from broker.paging import MAX_PAGE, page_size
+from broker.paging import MAX_PAGE, Room, page_size
 from broker.registry import Registry
 from broker.rpc.callers import admitted
 from openline.v1 import cluster_service_pb2
-
-# Of a page, unless one cluster alone has more to say: a message has room for twice as much.
-MAX_PAGE_BYTES = 4 << 20
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,7 +31,7 @@ class ClusterService:
         visible = self._registry.visible(admitted(self._credentials, context, "ClusterService.ListClusters"))
         size = page_size(request.page_size, usual=MAX_PAGE)
         begin = bisect_right(visible, request.page_token)
-        clusters = _fitting(await self._overview.get(visible[begin : begin + size]))
+        clusters = list(takewhile(Room().takes, await self._overview.get(visible[begin : begin + size])))
         is_last = begin + len(clusters) >= len(visible)
         return cluster_service_pb2.ListClustersResponse(
             clusters=clusters, next_page_token="" if is_last else clusters[-1].cluster_id
@@ -56,13 +53,3 @@ class ClusterService:
         async with self._lasting.of(caller), self._overview.watch(caller) as clusters:
             async for cluster in clusters:
                 await context.write(cluster_service_pb2.WatchClustersResponse(cluster=cluster))
-
-
-def _fitting(clusters: Sequence[cluster_service_pb2.Cluster]) -> Sequence[cluster_service_pb2.Cluster]:
-    """The first ones, as many as a page has room for; one always has."""
-    room = MAX_PAGE_BYTES
-    for number, cluster in enumerate(clusters):
-        room -= cluster.ByteSize()
-        if room < 0 and number:
-            return clusters[:number]
-    return clusters

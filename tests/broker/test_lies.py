@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker import merging, overview
+from broker import merging, overview, paging
 from broker.core import connections
 from broker.core.introduced import MAX_DESCRIPTION_BYTES
 from broker.core.told import MAX_STAGE_S, MAX_TOTAL_BYTES
-from broker.rpc import clusters
 from openline.channels import MAX_MESSAGE_BYTES
 from openline.errors import OpenlineError
 from openline.labels import MAX_LABELS
@@ -235,7 +234,7 @@ async def test_the_overview_shows_some_executors_of_a_cluster(broker: Any, monke
 async def test_one_clusters_executors_leave_room_for_the_others(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a list as large as a message may be: it goes on on the next page."""
     monkeypatch.setattr(overview, "MOST_EXECUTORS", 2)
-    monkeypatch.setattr(clusters, "MAX_PAGE_BYTES", 4000)
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", 4000)
     verbs = ["x" * 1500]
     for number in range(3):
         await broker.executor(executor_id=f"e-{number}", capabilities=wire.Capabilities(verbs=verbs))

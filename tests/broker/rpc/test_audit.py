@@ -13,7 +13,9 @@ from broker.core.credentials import Caller
 from broker.store import keys
 from broker.store.credentials import CredentialRecords
 from broker.store.store import open_store
+from openline.channels import MAX_MESSAGE_BYTES
 from openline.errors import OpenlineError, error, from_rpc_error
+from openline.ids import new_id
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
@@ -344,3 +346,18 @@ async def test_who_gives_up_a_call_has_not_done_it_unseen(broker: Any, monkeypat
     await asyncio.gather(asked, return_exceptions=True)
     [entry] = await entries(broker, 1)
     assert (entry.action, "broken off" in entry.detail) == ("create_api_key", True)
+
+
+async def test_a_page_has_room_in_a_message(broker: Any) -> None:
+    """With the longest words that there may be: it goes on on the next page."""
+    written = 1050
+    for _ in range(written):
+        broker.store.audit.append(AuditEntry(entry_id=new_id(), action="execute", argv=["\U0001f41b" * 2048]))
+    broker.store.audit.flush()
+    await broker.store.behind.drain(PATIENCE_S)
+    pages = [await page(broker, page_size=1000)]
+    while token := pages[-1].next_page_token:
+        pages.append(await page(broker, page_size=1000, page_token=token))
+    assert sum(len(each.entries) for each in pages) == written
+    assert sum(each.ByteSize() for each in pages) > MAX_MESSAGE_BYTES
+    assert all(each.ByteSize() < MAX_MESSAGE_BYTES * 0.6 for each in pages)

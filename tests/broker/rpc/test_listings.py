@@ -8,9 +8,11 @@ import grpc
 import pytest
 from redis.asyncio import Redis
 
+from broker.core.told import told
 from broker.store import keys
 from broker.store.store import open_store
 from openline import ids
+from openline.channels import MAX_MESSAGE_BYTES
 from openline.errors import OpenlineError, from_rpc_error
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -226,6 +228,30 @@ async def test_a_list_has_bounds(broker: Any, redis: Redis, monkeypatch: pytest.
     found = await listed(broker, lambda found: [each.command_id for each in found] == names[:3])
     assert [list(command.argv) for command in found] == [["get", "…"]] * 3
     assert 590 < await redis.ttl(keys.owned_commands("alice")) <= 600
+
+
+async def test_a_page_has_room_in_a_message(broker: Any) -> None:
+    """With as much as executors may say of an end: it goes on on the next page."""
+    said = command_pb2.Error(message="\U0001f41b" * 500, metadata={"why": "x" * 2000})
+    for number in range(10):
+        said.violations.add(field=f"{number}" + "\U0001f41b" * 99, description="\U0001f41b" * 200)
+    error = told(said, command_pb2.OUTCOME_LOST)
+    names = [ids.new_id() for _ in range(600)][::-1]
+    for name in names:
+        lost = command_pb2.CommandResult(outcome=command_pb2.OUTCOME_LOST, error=error)
+        command = command_pb2.Command(
+            command_id=name, cluster_id="prod", owner="alice", state=command_pb2.COMMAND_STATE_DONE, result=lost
+        )
+        command.created_at.GetCurrentTime()
+        broker.store.history.ended(command)
+    broker.store.history.flush()
+    await broker.store.behind.drain(PATIENCE_S)
+    pages = [await commands(broker, page_size=1000)]
+    while token := pages[-1].next_page_token:
+        pages.append(await commands(broker, page_size=1000, page_token=token))
+    assert [command.command_id for page in pages for command in page.commands] == names
+    assert sum(page.ByteSize() for page in pages) > MAX_MESSAGE_BYTES
+    assert all(page.ByteSize() < MAX_MESSAGE_BYTES * 0.6 for page in pages)
 
 
 async def test_what_has_expired_is_not_listed(broker: Any, redis: Redis) -> None:
