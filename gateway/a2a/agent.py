@@ -3,7 +3,7 @@
 Nothing is kept here. A task's id is its command's, so any gateway finds it where commands are found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from gateway.a2a.asking import Look, Sending
 from gateway.a2a.failures import NO_TASK, end_of, listing, looking_at
 from gateway.a2a.forms import Form, Json
-from gateway.a2a.listing import Listing
+from gateway.a2a.listing import LOOKED_AT, Listing
 from gateway.a2a.requesting import request_of
 from gateway.a2a.rpc import Call, Code, RpcError, answered
 from gateway.a2a.shown import TaskShown, event_of
@@ -32,10 +32,12 @@ from gateway.stubs import Stubs
 from openline.errors import OpenlineError
 from openline.pipes import Pipes
 from openline.v1 import command_pb2
-from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse
+from openline.v1.command_service_pb2 import ExecuteRequest, ExecuteResponse, ListCommandsRequest
 
 # So long a cancelled task's end is waited for: kubectl is given a moment to end by itself.
 CANCEL_WAIT_S = 5.0
+# So often brokers are asked for what a list is made of: twice what a thousand can take that have the most to say.
+MOST_PAGES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Agent:
         now = datetime.now(UTC)
         with listing():
             async with while_there(asking.http.receive):
-                page = wish.page((await self._stubs.list_commands(wish.request(), asking.caller)).commands)
+                page = wish.page(await self._newest(wish.request(), asking))
                 commands = page.commands
                 if wish.includeArtifacts:
                     commands = [each for listed in commands if (each := await self._whole(listed, asking))]
@@ -183,6 +185,17 @@ class Agent:
                 command = await self._stubs.get_command(task_id, asking.caller, wait_s=wait_s)
         asking.caller.exchange.concerns(task_id, command.correlation_id)
         return command
+
+    async def _newest(self, request: ListCommandsRequest, asking: Asking) -> Sequence[command_pb2.Command]:
+        """As many as a list is made of, by as many pages as it takes; those of a broker have room for so much each."""
+        found: list[command_pb2.Command] = []
+        for _ in range(MOST_PAGES):
+            page = await self._stubs.list_commands(request, asking.caller)
+            found += page.commands
+            if not page.next_page_token or len(found) >= LOOKED_AT:
+                break
+            request.page_token, request.page_size = page.next_page_token, LOOKED_AT - len(found)
+        return found
 
     async def _whole(self, listed: command_pb2.Command, asking: Asking) -> command_pb2.Command | None:
         """With its output; None when that has expired meanwhile."""

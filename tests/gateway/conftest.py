@@ -310,6 +310,8 @@ class ScriptedBroker(CommandServiceServicer):
         # What ListCommands finds, one look after the other; the last one from then on.
         self.lists: list[list[command_pb2.Command]] = [[]]
         self.list_requests: list[pb.ListCommandsRequest] = []
+        # They are pages, each of which leads to the next one.
+        self.are_pages = False
         # As long as it is not set, ListCommands does not answer.
         self.may_list = asyncio.Event()
         self.may_list.set()
@@ -374,8 +376,9 @@ class ScriptedBroker(CommandServiceServicer):
     async def ListCommands(self, request: pb.ListCommandsRequest, _context: Any) -> pb.ListCommandsResponse:  # type: ignore[override]  # noqa: N802
         self.list_requests.append(request)
         await self.may_list.wait()
-        found = self.lists[min(len(self.list_requests), len(self.lists)) - 1]
-        return pb.ListCommandsResponse(commands=found)
+        number = min(len(self.list_requests), len(self.lists))
+        token = f"page {number}" if self.are_pages and number < len(self.lists) else ""
+        return pb.ListCommandsResponse(commands=self.lists[number - 1], next_page_token=token)
 
     async def _play(self, frame: pb.CallerFrame) -> None:
         await self.script(frame, Say(self, frame.call_id))

@@ -10,6 +10,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.core.told import MAX_TIMESTAMP_S
+from gateway.a2a.agent import MOST_PAGES
 from gateway.a2a.listing import Listing
 from gateway.a2a.telling import task_of
 from openline.ids import new_id
@@ -17,6 +18,10 @@ from openline.v1 import command_pb2
 
 OTHER, EXECUTER = "the-key-of-noa", "the-key-of-an-executer"
 STEPS = 5
+
+
+async def unused(*_: Any) -> None:
+    """No command is asked for."""
 
 
 def asking(**params: Any) -> dict[str, Any]:
@@ -250,6 +255,31 @@ def test_a_cluster_that_lies_about_times() -> None:
             break
         params["pageToken"] = page.next_token
     assert found == made
+
+
+@pytest.mark.parametrize(
+    ("pages", "sizes", "total"),
+    [
+        ([400, 400, 300], [1000, 600, 200], 1000),
+        ([400, 0, 300], [1000, 600, 600], 700),
+        ([999, 1, 1], [1000, 1], 1000),
+        ([1] * 50, list(range(1000, 1000 - MOST_PAGES, -1)), MOST_PAGES),
+    ],
+    ids=["a thousand", "fewer", "just as many", "in small pages"],
+)
+async def test_what_brokers_tell_in_pages(stage: Any, pages: list[int], sizes: list[int], total: int) -> None:
+    """Where each has much to say: it is asked for until there are enough, and not for ever."""
+    async with stage(unused) as scene:
+        scene.broker.are_pages = True
+        scene.broker.lists = [[ended(1000, 10, said=1) for _ in range(count)] for count in pages]
+        # Never more than are asked for, as brokers have it.
+        for listed, size in zip(scene.broker.lists, sizes, strict=False):
+            del listed[size:]
+        assert (await ask(scene.api, contextId="c"))["totalSize"] == total
+        requests = scene.broker.list_requests
+    assert [request.page_size for request in requests] == sizes
+    assert [request.page_token for request in requests] == ["", *(f"page {n}" for n in range(1, len(sizes)))]
+    assert {request.correlation_id for request in requests} == {"c"}
 
 
 async def test_in_0_3(http: httpx.AsyncClient) -> None:
