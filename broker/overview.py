@@ -26,7 +26,8 @@ LOOK_EVERY_S = 1.0
 GATHER_S = 0.05
 READ_AT_A_TIME = 200
 MAX_WATCHES = 200
-# Of a cluster, each with 16 KiB of what it can do.
+# That are shown of a cluster, each with 16 KiB of what it can do. It may have more: as many as one replica takes
+# (`connections.MAX_EXECUTORS_OF_CLUSTER`) are on each of several.
 MOST_EXECUTORS = 100
 
 

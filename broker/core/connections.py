@@ -13,7 +13,8 @@ from openline.ids import made_before
 from openline.v1 import executor_service_pb2
 from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
-# Ids of executors are their own word: a cluster's token opens as many streams as there are ids.
+# Ids of executors are their own word: a cluster's token opens as many streams as there are ids. Here, that is; how many
+# of all replicas' are shown is another matter (`overview.MOST_EXECUTORS`).
 MAX_EXECUTORS_OF_CLUSTER = 100
 
 # One process of one executor: cluster id, executor id, instance id. The instance id alone would be anybody's word:

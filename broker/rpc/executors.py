@@ -17,6 +17,7 @@ from broker.core.ledger import Outdated
 from broker.core.proof import Proof
 from broker.core.suspicion import Kind
 from broker.core.tokens import Token
+from broker.crowding import Crowding
 from broker.dispatcher import Dispatcher, Replaced
 from broker.opening import Opening
 from broker.refusals import Refusals
@@ -62,7 +63,7 @@ class ExecutorService:
         replica_id: str,
     ) -> None:
         self._dispatcher = dispatcher
-        self._connections = connections
+        self._crowding = Crowding(connections)
         self._directory = directory
         self._holdings = Holdings(proof)
         self._credentials = credentials
@@ -143,7 +144,7 @@ class ExecutorService:
     def _admit(self, hello: executor_service_pb2.Hello, context: Context) -> Token | None:
         """The token that lets the executor in, or None for a certificate that does.
 
-        Raises as `check_executor`, `check_room` and `Holdings.check`, and BROKER_UNAVAILABLE while draining.
+        Raises as `check_executor`, `Crowding.check` and `Holdings.check`, and BROKER_UNAVAILABLE while draining.
         """
         token = None
         if hello.cluster_id not in self._credentials.certified & clusters_of(context):
@@ -151,7 +152,7 @@ class ExecutorService:
         if self.is_draining:
             draining = errors.error(Reason.BROKER_UNAVAILABLE, "this replica takes no executors", executed=NO)
             raise errors.OpenlineError(draining)
-        self._connections.check_room(hello.cluster_id, hello.executor_id)
+        self._crowding.check(hello.cluster_id, hello.executor_id)
         self._holdings.check(hello)
         return token
 

@@ -216,6 +216,31 @@ async def test_executors_of_a_cluster_are_bounded(broker: Any, monkeypatch: pyte
     two.call.cancel()
 
 
+async def test_clusters_with_too_many_executors_are_told_of(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, Any]]
+) -> None:
+    """Nobody else sees those that are turned away: one line a minute of each cluster, however often they come."""
+    monkeypatch.setattr(connections, "MAX_EXECUTORS_OF_CLUSTER", 1)
+    now = 1000.0
+    monkeypatch.setattr("broker.seldom.monotonic", lambda: now)
+    others = {"cluster_id": "staging"}
+    for token, who in (("prod", {}), ("staging", others)):
+        await broker.dial(token=f"the-token-of-{token}").hello(**who, executor_id="e-0")
+
+    async def crowd(token: str, **who: Any) -> list[tuple[str, int, str]]:
+        for _ in range(3):
+            with pytest.raises(OpenlineError):
+                await broker.dial(token=f"the-token-of-{token}").hello(**who, executor_id="e-1")
+        crowded = [line for line in log_lines if line["event"] == "executors.crowded"]
+        return [(line["cluster_id"], line["hellos"], line["last_from"]) for line in crowded]
+
+    told = [("prod", 1, "e-1")]
+    assert await crowd("prod") == told
+    assert await crowd("staging", **others) == [*told, ("staging", 1, "e-1")]
+    now += 61.0
+    assert await crowd("prod") == [*told, ("staging", 1, "e-1"), ("prod", 3, "e-1")]
+
+
 async def test_the_overview_shows_some_executors_of_a_cluster(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And says how many more there are, also where all clusters together have too many."""
     monkeypatch.setattr(merging, "MOST_EXECUTORS_OF_CLUSTER", 2)
