@@ -22,7 +22,8 @@ from openline.channels import Dialer
 from openline.settings import Address
 from openline.v1 import executor_service_pb2 as wire
 
-# Statuses that dialing again at once cannot change: a token, a name or a version is wrong.
+# Statuses that dialing again at once cannot change: a token, a name or a version is wrong, or the cluster has too many
+# executors.
 REFUSALS = frozenset(
     {
         grpc.StatusCode.UNAUTHENTICATED,
@@ -30,6 +31,7 @@ REFUSALS = frozenset(
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
 

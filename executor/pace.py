@@ -7,7 +7,7 @@ a broker's restart the executors of all clusters come back at once.
 from openline import limits
 from openline.v1 import executor_service_pb2 as wire
 
-# After a refusal that only a person or a token rotation changes.
+# After a refusal that only a person, a token rotation or the end of another executor changes.
 REFUSED_S = 10.0
 # While commands wait for the line: a broker gives them up after a grace of 10 s, so it is dialed often within that.
 URGENT_S = 1.0

@@ -50,7 +50,7 @@ class Route:
         if self._untried:
             self._untried -= 1
             return 0.0 if moved else HOP_S * chance
-        # Where all refuse, only a person or a token rotation helps; where some are just away, they may be back soon.
+        # Where all refuse, to come again soon does not help; where some are just away, they may be back soon.
         all_refused = self._refusals == len(self._addresses)
         self._begin_round()
         return self._pace.refused(chance) if all_refused else self._pace.lost(lived_s, chance, urgent=urgent)

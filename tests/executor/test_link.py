@@ -115,6 +115,11 @@ def test_a_token_that_was_good_is_worth_another_attempt(code: grpc.StatusCode) -
     assert _is_refusal(End("", code=code, lived_s=5.0)) is (code is not grpc.StatusCode.UNAUTHENTICATED)
 
 
+def test_where_there_are_too_many_executors() -> None:
+    """To come again at once, for ever, makes no room."""
+    assert _is_refusal(End("", code=grpc.StatusCode.RESOURCE_EXHAUSTED))
+
+
 async def test_mutual_tls(serving: Any, dial: Any, stub_kubectl: Any, tmp_path: Path) -> None:
     """With the three files the line is encrypted, and both ends have shown a certificate."""
     authority = trustme.CA()
