@@ -128,11 +128,10 @@ def _clusters(overview: overview_pb2.Overview, most: int) -> Table:
 
     for cluster in sorted(overview.clusters, key=load)[:most]:
         state, style = ("connected", "green") if cluster.connected else ("away", "bold red")
-        places = sum(executor.max_concurrency for executor in cluster.executors)
         table.add_row(
             plain(cluster.cluster_id),
             Text(f"{state}, active" if cluster.active else state, style),
-            f"{_running(cluster)}/{places}" if cluster.executors else "–",
+            _load(cluster),
             _executors(cluster),
             _names(sorted({executor.replica_id for executor in cluster.executors})),
         )
@@ -148,6 +147,14 @@ def plain(text: str) -> Text:
 
 def _running(cluster: cluster_service_pb2.Cluster) -> int:
     return sum(executor.running for executor in cluster.executors)
+
+
+def _load(cluster: cluster_service_pb2.Cluster) -> str:
+    """Of the executors that are shown; there may run more on the others."""
+    if not cluster.executors:
+        return "–"
+    places = sum(executor.max_concurrency for executor in cluster.executors)
+    return f"{'≥' if cluster.more_executors else ''}{_running(cluster)}/{places}"
 
 
 def _executors(cluster: cluster_service_pb2.Cluster) -> Text:

@@ -88,7 +88,10 @@ function drawLoad(cell, row) {
   const most = row.executors.reduce((sum, each) => sum + each.max_concurrency, 0);
   fill.style.inlineSize = `${most ? Math.min(100, (100 * running) / most) : 0}%`;
   setAttribute(fill, "class", running >= most && most ? "bar-fill full" : "bar-fill");
-  setText(text, row.executors.length ? `${running} / ${most}` : "–");
+  // Those that are not shown may run more.
+  const atLeast = row.more_executors ? "≥ " : "";
+  setText(text, row.executors.length ? `${atLeast}${running} / ${most}` : "–");
+  setAttribute(cell, "title", row.more_executors ? `of the ${row.executors.length} executors that are shown` : null);
 }
 
 function named(names, others = 0) {

@@ -228,6 +228,14 @@ def many(commands: int, clusters: int) -> pb.Overview:
     return overview
 
 
+def test_the_load_of_a_cluster_that_is_shown_whole() -> None:
+    overview = many(0, 1)
+    overview.clusters[0].more_executors = 0
+    text = drawn(overview)
+    assert "0/8" in text
+    assert "≥" not in text
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 30), (200, 60)])
 def test_it_fits_on_the_screen(width: int, height: int) -> None:
     """However much there is; what is left out is said."""
@@ -238,6 +246,8 @@ def test_it_fits_on_the_screen(width: int, height: int) -> None:
     assert re.search(r"… and 1\d\d\d more", text)
     assert "c-0999" in text
     assert "e-999 and 7 more" in text
+    # There may run more on those that are not shown.
+    assert "≥999/8" in text
     assert "does not answer" in text
 
 

@@ -582,6 +582,7 @@ async def test_a_large_installation_costs_what_is_in_sight(stage: Stage) -> None
         await tab.sign_in()
         await tab.shows("Clusters", "c-0000")
         await tab.shows("Clusters", "e-0 and 7 more")
+        await tab.shows("Clusters", "≥ 1 / 8")
         await expect(tab.page.locator("#clusters-count")).to_have_text("2,000 of 2,500 connected")
         await expect(tab.page.locator("#clusters .more")).to_have_text("… and 500 more")
         await expect(tab.page.locator("#commands .more")).to_contain_text("… and 4,321 more")
