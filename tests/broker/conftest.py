@@ -28,7 +28,7 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 KEY = "the-key-of-alice"
 TOKEN = "the-token-of-prod"
 

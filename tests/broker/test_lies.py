@@ -23,7 +23,7 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 ROOT = (("x-api-key", "the-key-of-root"),)
 MOST = 2**64 - 1
 Summary = command_pb2.OutputSummary

@@ -22,7 +22,7 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 CHIEF = (("x-api-key", "the-key-of-the-chief"),)
 SOME = "the-key-that-sees-some"
 Cluster = cluster_service_pb2.Cluster

@@ -22,7 +22,7 @@ from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 class ScriptedConnection:

@@ -14,7 +14,7 @@ from executor import token_file
 from executor.settings import load_settings
 from executor.token_file import watch_token
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 @pytest.fixture(autouse=True)

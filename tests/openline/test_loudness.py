@@ -13,7 +13,7 @@ import structlog
 
 from openline.loudness import LOUDNESS, AdjustableLogger, LogLevel
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
 

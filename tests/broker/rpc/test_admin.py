@@ -24,7 +24,7 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 # The promise, with room for a machine that does other things as well.
 SOON_S = 3.0
 ROOT = "the-key-of-root"

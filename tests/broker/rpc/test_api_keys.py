@@ -22,7 +22,7 @@ from openline.v1 import cluster_service_pb2, command_pb2, command_service_pb2
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 # The promise, with room for a machine that does other things as well.
 SOON_S = 3.0
 CHIEF = "the-key-of-the-chief"

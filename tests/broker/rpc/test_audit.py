@@ -29,7 +29,7 @@ from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.session_service_pb2 import CreateSessionRequest, DeleteSessionRequest
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 async def page(broker: Any, key: str = "the-key-of-the-auditor", **fields: Any) -> ListAuditEntriesResponse:

@@ -20,7 +20,7 @@ from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2 import Replica
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 ROOT, AUDITOR, BOB = "the-key-of-root", "the-key-of-the-auditor", "the-key-of-bob"
 OF_PROD = "the-key-of-an-admin-of-prod"
 

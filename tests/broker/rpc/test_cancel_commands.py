@@ -20,7 +20,7 @@ from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2 import CreateSessionRequest
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 ALICE, BOB, CAROL, AUDITOR = "the-key-of-alice", "the-key-of-bob", "the-key-of-carol", "the-key-of-the-auditor"
 OF_PROD = "a-key-of-alice-for-prod"
 

@@ -13,7 +13,7 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 # A peer that takes next to nothing before it reads: the first message stays on its way.
 SMALL_WINDOW: list[tuple[str, int | str]] = [
     *CLIENT_OPTIONS,

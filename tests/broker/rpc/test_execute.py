@@ -30,7 +30,7 @@ from openline.v1 import executor_service_pb2 as wire
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 ALICE = (("x-api-key", "the-key-of-alice"),)
 BOB = (("authorization", "Bearer the-key-of-bob"),)
 

@@ -31,7 +31,7 @@ from openline.v1.session_service_pb2 import (
 )
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 ALICE, BOB, CAROL, ROOT = "the-key-of-alice", "the-key-of-bob", "the-key-of-carol", "the-key-of-root"
 
 

@@ -20,7 +20,7 @@ from openline.v1 import overview_pb2 as pb
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2 import Replica
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 ROOT, OF_PROD = "the-key-of-root", "the-key-of-an-admin-of-prod"
 
 

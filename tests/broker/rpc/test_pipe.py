@@ -15,7 +15,7 @@ from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
 from openline.v1 import executor_service_pb2 as wire
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 async def until(true: Callable[[], bool]) -> None:

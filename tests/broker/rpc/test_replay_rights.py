@@ -15,7 +15,7 @@ from openline.v1 import command_service_pb2 as pb
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 # The usual key of alice has execute, session and read.
 NARROW, OTHER = "a-narrow-key-of-alice", "another-key-of-alice"
 KEYS = [f"alice:{NARROW}:execute", f"alice:{OTHER}:read+execute+session"]

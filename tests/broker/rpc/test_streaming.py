@@ -16,7 +16,7 @@ from openline.reasons import NO, UNKNOWN, Reason
 from openline.v1 import command_pb2, command_service_pb2
 from openline.v1 import executor_service_pb2 as wire
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 STDOUT, STDERR = command_pb2.OUTPUT_SOURCE_STDOUT, command_pb2.OUTPUT_SOURCE_STDERR
 RUNNING = command_pb2.COMMAND_STATE_RUNNING
 

@@ -15,7 +15,7 @@ from openline.v1 import command_service_pb2 as pb
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = CALLER[:-1] + "0"
 EXECUTE, STREAM = "openline.v1.CommandService/Execute", "openline.v1.CommandService/ExecuteStream"

@@ -21,7 +21,7 @@ from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 # Of the same owner and with all scopes: one sees everything, the other one `prod` alone.
 ALL, SOME = "the-key-that-sees-it-all", "the-key-that-sees-some"
 KEYS = [f"zoe:{ALL}:execute+session+read+admin+audit", f"zoe:{SOME}:execute+session+read+admin+audit@prod*"]

@@ -15,7 +15,7 @@ from broker.store.embedded import embedded_valkey
 from broker.store.presence import registering
 from openline.v1.cluster_service_pb2 import ConnectedExecutor
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from openline import ids
 from openline.errors import OpenlineError
 from openline.reasons import NO, Reason
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 def claim(*parts: str, command_id: str = "") -> Claim:

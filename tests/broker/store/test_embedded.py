@@ -11,7 +11,7 @@ import pytest
 from broker.store.client import open_redis
 from broker.store.embedded import EmbeddedFailed, embedded_valkey
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 async def process_id(url: str) -> int:

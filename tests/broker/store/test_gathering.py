@@ -12,7 +12,7 @@ from broker.store.behind import WriteBehind
 from broker.store.client import open_redis
 from broker.store.gathering import Gathering
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 def push(items: Sequence[int]) -> list[tuple[str | int, ...]]:

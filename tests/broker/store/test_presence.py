@@ -18,7 +18,7 @@ from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.v1.cluster_service_pb2 import ConnectedExecutor, Replica
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 def executor(executor_id: str = "a", *, epoch: int = 1, **fields: Any) -> ConnectedExecutor:

@@ -14,7 +14,7 @@ from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.v1 import cluster_service_pb2, command_pb2, session_service_pb2
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 def session(cluster_id: str = "prod", **fields: Any) -> session_service_pb2.Session:

@@ -17,7 +17,7 @@ from broker.store.tokens import TokenRecords
 from openline.errors import OpenlineError
 from openline.reasons import Reason
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 def token(number: int = 0, cluster_id: str = "prod", **fields: Any) -> Token:
