@@ -31,8 +31,6 @@ from openline.v1.session_service_pb2_grpc import SessionServiceStub
 
 # A replica waits three seconds for another one, and a second replica may have to be asked.
 DRAIN_S = 8.0
-# As a page token: no id comes behind it.
-BEHIND_ALL_IDS = "~"
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -215,14 +213,20 @@ class Stubs:
         return await self._lookups(caller).get_command(command_id, wait_s=wait_s, timeout_s=left_s - wait_s)
 
     async def check_key(self, caller: Caller) -> None:
-        """Raises UNAUTHENTICATED, which comes before anything else: by a question that has no other purpose.
-
-        It is for a page that has nothing on it, for which a broker looks at the key and does not ask Redis.
-        """
+        """Raises UNAUTHENTICATED, which comes before anything else: by a question that has no other purpose."""
         try:
-            await self.list_clusters(caller, page_token=BEHIND_ALL_IDS)
+            # The page behind all ids has nothing on it: for that a broker looks at the key, and not into Redis.
+            await self.list_clusters(caller, page_token="~")  # noqa: S106  (of a page)
         except OpenlineError as failure:
             if failure.reason is not Reason.SCOPE_MISSING:
+                raise
+
+    async def refuse_wrong_key(self, caller: Caller) -> None:
+        """Raises UNAUTHENTICATED. Of a key that nobody knows of in time, what needs no broker is said all the same."""
+        try:
+            await self.check_key(caller)
+        except OpenlineError as failure:
+            if failure.reason is Reason.UNAUTHENTICATED:
                 raise
 
     async def _ask(

@@ -9,13 +9,11 @@ from gateway.a2a import card
 from gateway.a2a.agent import Agent, Asking
 from gateway.a2a.forms import V0_3, V1_0, Form
 from gateway.a2a.rpc import Call, Code, RpcError, read_call, refused
-from gateway.callers import Caller, read_caller
+from gateway.callers import read_caller
 from gateway.express import Route as ShownRoute
 from gateway.origins import check_origin
 from gateway.stubs import Stubs
-from openline.errors import OpenlineError
 from openline.pipes import Pipes
-from openline.reasons import Reason
 
 PATH = "/a2a"
 VERSION = "A2A-Version"
@@ -83,18 +81,11 @@ class Door:
             return await do(self._agent, Asking(call, form, caller, http))
         except RpcError as why:
             if why.code not in TOLD_BY_BROKERS:
-                await self._check_key(caller)
+                # Where no broker can say, a mistake is told of all the same: it is nobody's secret.
+                await self._stubs.refuse_wrong_key(caller)
             caller.exchange.facts["a2a_error"] = why.code.name
             content = refused(why.number if number is None else number, why)
             return Response(content, media_type="application/json")
-
-    async def _check_key(self, caller: Caller) -> None:
-        """Raises UNAUTHENTICATED. Where no broker can say, a mistake is told of all the same: it is nobody's secret."""
-        try:
-            await self._stubs.check_key(caller)
-        except OpenlineError as failure:
-            if failure.reason is Reason.UNAUTHENTICATED:
-                raise
 
 
 def _method(call: Call, version: str) -> tuple[Form, Callable[[Agent, Asking], Awaitable[Response]]]:

@@ -26,7 +26,9 @@ async def request_of(sending: Sending, caller: Caller, stubs: Stubs, *, key: str
         exchange.facts.update(cluster_id=request.cluster_id, command_id=request.command_id)
         await stubs.check_ids(request, caller)
     except Unacceptable as wrong:
-        failure = await _judged(wrong, caller, stubs)
+        # No broker need be asked to know that it is wrong; but that the key is comes first.
+        await stubs.refuse_wrong_key(caller)
+        failure = unacceptable(wrong)
     except OpenlineError as wrong:
         failure = wrong
     else:
@@ -38,7 +40,7 @@ async def request_of(sending: Sending, caller: Caller, stubs: Stubs, *, key: str
 
 
 async def _read(sending: Sending, caller: Caller, stubs: Stubs) -> Asked:
-    """Raises Unacceptable, and OpenlineError for what cannot be read at all: it names the clusters."""
+    """Raises Unacceptable, and OpenlineError for what cannot be read at all: it names the clusters that are known."""
     parts = sending.message.parts
     try:
         return read_asked(parts)
@@ -47,16 +49,7 @@ async def _read(sending: Sending, caller: Caller, stubs: Stubs) -> Asked:
             page = await stubs.list_clusters(caller)
             clusters = [each.cluster_id for each in page.clusters]
         except OpenlineError as failure:
-            if failure.reason is not Reason.SCOPE_MISSING:
+            if failure.reason is Reason.UNAUTHENTICATED:
                 raise
             clusters = []
         raise unreadable(str(why), parts[0].text or "", clusters) from None
-
-
-async def _judged(wrong: Unacceptable, caller: Caller, stubs: Stubs) -> OpenlineError:
-    """No broker need be asked to know that it is wrong; but that the key is comes first."""
-    try:
-        await stubs.check_key(caller)
-    except OpenlineError as failure:
-        return failure
-    return unacceptable(wrong)

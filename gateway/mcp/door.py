@@ -17,7 +17,6 @@ from gateway.edge import before
 from gateway.express import Route as ShownRoute
 from gateway.mcp.asked import SESSION_ID, Asked
 from gateway.mcp.cancelling import InFlight, TakingBack
-from gateway.mcp.keys import refuse_wrong_key
 from gateway.origins import check_origin
 from gateway.stubs import Stubs
 from openline.ids import new_id
@@ -60,7 +59,7 @@ class Door:
             await self._take_back(said, asked, scope, receive, send)
             return
         if method in BEGINNINGS:
-            await refuse_wrong_key(self._stubs, asked.caller)
+            await self._stubs.refuse_wrong_key(asked.caller)
         # From here on it can be taken back, though it may take a while until it begins something.
         name = asked.name_of(said.get("id")) if method == CALL else None
         with self._in_flight.hold(asked.caller.api_key, name, asked.commands):

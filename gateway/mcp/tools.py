@@ -22,7 +22,6 @@ from gateway.mcp.arguments import (
     ResultArguments,
 )
 from gateway.mcp.call import Call, ended
-from gateway.mcp.keys import refuse_wrong_key
 from gateway.mcp.many import run_in_many
 from gateway.mcp.running import run
 from gateway.mcp.telling import Told, clusters_text, failed, refused, told
@@ -54,7 +53,7 @@ class Tools:
                 return await tool(self, given, call)
             except Unacceptable as wrong:
                 # No broker may have seen the key yet, and a wrong one comes before anything else.
-                await refuse_wrong_key(self._stubs, call.caller)
+                await self._stubs.refuse_wrong_key(call.caller)
                 return refused(wrong)
         except OpenlineError as failure:
             facts = call.caller.exchange.facts

@@ -238,6 +238,9 @@ async def test_a_broker_that_is_not_there(run_program: Any) -> None:
             part = {"data": {"cluster": "script", "command": "get pods", "timeout_seconds": 1}}
             # Whose key cannot be checked is told of a mistake nevertheless: it says nothing of anybody.
             assert (await api.post("/a2a", content=b"junk")).json()["error"]["code"] == PARSE
+            for wrong in ({"data": {"cluster": "script", "command": "get pods | wc -l"}}, {"text": "what is this?"}):
+                refused = (await api.post("/a2a", json=asking("SendMessage", sending(wrong)))).json()["result"]["task"]
+                assert refused["metadata"]["reason"] == "INVALID_COMMAND"
             answer, streamed = await asyncio.gather(
                 *(api.post("/a2a", json=asking(how, sending(part))) for how in ("SendMessage", "SendStreamingMessage"))
             )
