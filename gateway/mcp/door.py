@@ -5,9 +5,9 @@ all the same, which nobody keeps: it says which calls are of one client.
 """
 
 import asyncio
+import json
 from typing import Any
 
-import orjson
 from fastapi import Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.routing import Route
@@ -106,10 +106,13 @@ class Door:
 
 
 def _read(body: bytes) -> dict[str, Any]:
-    """The message; empty for what is none, which the SDK answers."""
+    """The message; empty for what is none, which the SDK answers.
+
+    By what reads whatever the SDK does, in any version of the protocol: NaN, any number as an id, UTF-16.
+    """
     try:
-        said = orjson.loads(body)
-    except ValueError:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -110,17 +110,26 @@ async def test_a_message_with_escapes(mcp: Any, eventually: Any) -> None:
         assert '"CANCELLED"' in (await asked).text
 
 
-async def test_before_anything_has_begun(stage: Any, eventually: Any) -> None:
-    """A call is known from its arrival on: what looks for its clusters first begins no command."""
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(7, "0"), (7, "NaN"), (7, "-Infinity"), (1 << 70, "0")],
+    ids=["plain", "nan", "infinity", "big"],
+)
+async def test_before_anything_has_begun(stage: Any, eventually: Any, number: int, said: str) -> None:
+    """A call is known from its arrival on: what looks for its clusters first begins no command.
+
+    Whatever the SDK takes for JSON.
+    """
     async with stage(_cancels) as scene:
         one = cluster_service_pb2.Cluster(cluster_id="a", executors=[{"capabilities": {"labels": {"env": "dev"}}}])
         scene.broker.fleet.clusters = [one]
         scene.broker.fleet.may_list.clear()
-        message = calling("x", tool="kubectl_fanout", selector="env=dev")
+        message = calling("x", number=number, tool="kubectl_fanout", selector="env=dev")
         del message["params"]["arguments"]["cluster"]
-        asked = await _begun(scene, message)
+        message["params"]["_meta"] = {"said": "said"}
+        asked = await _begun(scene, json.dumps(message).replace('"said"}', f"{said}}}"))
         await eventually(lambda: scene.broker.fleet.list_requests == 1)
-        await _post(scene, 7)
+        await _post(scene, number)
         scene.broker.fleet.may_list.set()
         assert '"CANCELLED"' in (await asked).text
         assert (scene.broker.asked, scene.broker.list_requests) == ([], [])
@@ -138,7 +147,7 @@ async def test_before_it_can_be_served(stage: Any, eventually: Any, monkeypatch:
     monkeypatch.setattr(Door, "_load", wait)
     async with stage(_cancels) as scene:
         with structlog.testing.capture_logs() as lines:
-            asked = await _begun(scene, calling("x"))
+            asked = await _begun(scene, json.dumps(calling("x")))
             await eventually(loads.is_set)
             await _post(scene, 7)
             await eventually(lambda: _count(lines, "request.answered") == 1)
@@ -609,10 +618,10 @@ async def _take_back(scene: Any, eventually: Any, **headers: str) -> None:
         await eventually(lambda: _count(lines, "request.answered") == 1)
 
 
-async def _begun(scene: Any, message: dict[str, Any]) -> asyncio.Task[httpx.Response]:
+async def _begun(scene: Any, content: str) -> asyncio.Task[httpx.Response]:
     """A call in the session that `_post` takes calls of back."""
     headers = HEADERS | {"Mcp-Session-Id": "this-session", "MCP-Protocol-Version": "2025-06-18", "X-API-Key": KEY}
-    return asyncio.create_task(scene.api.post("/mcp", json=message, headers=headers))
+    return asyncio.create_task(scene.api.post("/mcp", content=content, headers=headers))
 
 
 async def _post(scene: Any, *numbers: int, key: str = KEY, session: str = "this-session", **more: str) -> None:
