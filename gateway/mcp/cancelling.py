@@ -19,6 +19,7 @@ from gateway.mcp.searching import Crowded, Search, Searches
 from gateway.stubs import Stubs
 from openline.errors import TAKEN_BACK, OpenlineError
 from openline.pipes import Pipes
+from openline.reasons import Reason
 from openline.v1.command_pb2 import COMMAND_STATE_DONE
 
 log = structlog.get_logger()
@@ -53,30 +54,45 @@ class InFlight:
 
 
 class TakingBack:
-    """By name, whatever calls there are. Whatever goes wrong is only logged: nobody waits for an answer."""
+    """By name, whatever calls there are. Who cancels is told of a wrong key; what else goes wrong is only logged."""
 
     def __init__(self, pipes: Pipes, stubs: Stubs) -> None:
         self._pipes = pipes
+        self._stubs = stubs
         self._searches = Searches(stubs)
 
     async def here(self, commands: Commands, caller: Caller) -> int:
         """Cancels what a call that waits here has begun, which begins no more; how many commands there were."""
         return await take_back(self._pipes, commands, api_key=caller.api_key)
 
+    async def knows_key(self, caller: Caller) -> bool:
+        """Whether it is one, as far as a broker says so in time. Raises UNAUTHENTICATED for one that is none.
+
+        Nothing else is raised: some clients end their session when a message of theirs fails.
+        """
+        try:
+            await self._stubs.check_key(caller)
+        except OpenlineError as failure:
+            if failure.reason is Reason.UNAUTHENTICATED:
+                raise
+            _say_not_cancelled(failure, caller)
+            return False
+        return True
+
     async def elsewhere(self, name: str, caller: Caller) -> int:
         """Cancels the commands of the call with this name, wherever it waits; how many there were.
 
-        Takes up room for a while: the key is one that was checked.
+        Takes up room for a while: the key is one that is known.
         """
         cancelled: set[str] = set()
-        request_id = caller.exchange.request_id
         try:
             with self._searches.join(caller) as search:
                 await self._cancel_found(name, caller, search, cancelled)
         except Crowded as why:
-            log.warning("mcp.not_looked_for", request_id=request_id, why=str(why))
+            exchange = caller.exchange
+            log.warning("mcp.not_looked_for", request_id=exchange.request_id, why=str(why), **exchange.names)
         except OpenlineError as failure:
-            log.warning("mcp.not_cancelled", request_id=request_id, reason=failure.reason)
+            _say_not_cancelled(failure, caller)
         return len(cancelled)
 
     async def _cancel_found(self, name: str, caller: Caller, search: Search, cancelled: set[str]) -> None:
@@ -90,3 +106,8 @@ class TakingBack:
             running = {each.command_id: each.correlation_id for each in new if each.state != COMMAND_STATE_DONE}
             await cancel_all(self._pipes, running, why=TAKEN_BACK, api_key=caller.api_key)
             cancelled.update(running)
+
+
+def _say_not_cancelled(failure: OpenlineError, caller: Caller) -> None:
+    exchange = caller.exchange
+    log.warning("mcp.not_cancelled", request_id=exchange.request_id, reason=failure.reason, **exchange.names)

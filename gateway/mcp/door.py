@@ -89,19 +89,18 @@ class Door:
     async def _take_back(self, said: dict[str, Any], asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         """Cancels a call that came before, here or at another gateway. Nobody waits for what becomes of it.
 
-        Raises OpenlineError for a key that is none, or that nobody knows of, where the call has to be looked for.
+        Raises UNAUTHENTICATED for a key that is none, where the call has to be looked for.
         """
         params = said.get("params")
         name = asked.name_of(params.get("requestId")) if isinstance(params, dict) else None
         commands = None if name is None else self._in_flight.find(asked.caller.api_key, name)
-        if name is not None and commands is None:
-            # Before the answer: so keys that are made up take up a connection each, and nobody's place.
-            await self._stubs.check_key(asked.caller)
+        # Before the answer: so keys that are made up take up a connection each, and nobody's place.
+        is_known = name is not None and commands is None and await self._taking_back.knows_key(asked.caller)
         await Response(status_code=202)(scope, receive, send)
         facts = asked.caller.exchange.facts
         if commands is not None:
             facts["cancelled"] = await self._taking_back.here(commands, asked.caller)
-        elif name is not None:
+        elif name is not None and is_known:
             facts["cancelled"] = await self._taking_back.elsewhere(name, asked.caller)
 
 

@@ -577,6 +577,20 @@ async def test_what_is_looked_for_is_bounded(stage: Any, eventually: Any, monkey
             await eventually(lambda: _count(lines, "mcp.not_looked_for") == 2)
             scene.broker.may_list.set()
             await eventually(lambda: _count(lines, "request.answered") == 7)
+        told = [line for line in lines if line["event"] == "mcp.not_looked_for"]
+        assert [line["correlation_id"] for line in told] == ["two", "this-session"]
+
+
+async def test_no_broker(stage: Any, eventually: Any) -> None:
+    """Whoever has cancelled is answered as always: to clients of before a message that fails is a session that ends."""
+    async with stage(_cancels) as scene:
+        await scene.broker.die()
+        with structlog.testing.capture_logs() as lines:
+            await _post(scene, 7, X_Request_Timeout="1")
+            await eventually(lambda: _count(lines, "request.answered") == 1)
+        [line] = [line for line in lines if line["event"] == "mcp.not_cancelled"]
+        assert (line["reason"], line["correlation_id"]) == ("BROKER_UNAVAILABLE", "this-session")
+        assert scene.broker.list_requests == []
 
 
 async def test_keys_that_are_made_up(mcp: Any, eventually: Any) -> None:
