@@ -81,7 +81,12 @@ async def send_folded(client: Client, commands: Sequence[RedisCommand]) -> list[
 
 
 async def ask(client: Client, *commands: RedisCommand) -> list[Any]:
-    """The answers to some commands, in one round trip; strings are bytes. Raises STORE_UNAVAILABLE."""
+    """The answers to some commands, in one round trip; strings are bytes. Raises STORE_UNAVAILABLE.
+
+    To none there are none, wherever Redis is: whether a key is good is asked of a broker by a list of nothing.
+    """
+    if not commands:
+        return []
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             answers = await send(client, commands)

@@ -43,6 +43,14 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1"])
+async def test_nobody_is_asked_for_nothing(url: str) -> None:
+    async with opened(url) as client:
+        assert await ask(client) == []
+        with pytest.raises(OpenlineError):
+            await ask(client, ("PING",))
+
+
 class Writing:
     """Puts a write every 50 ms, over many keys, and says which were reported as stored."""
 
