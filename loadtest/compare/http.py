@@ -14,7 +14,7 @@ from loadtest.http import open_connections
 from loadtest.measuring import Ask, until_answered
 from loadtest.rest import PATH, execute_body, headers_of, over_rest
 from loadtest.rivals import bare
-from loadtest.stage import KEY, Stage, free_address, new_token
+from loadtest.stage import KEY, Stage, new_token
 
 CLUSTER = "loadtest-1"
 ARGV = ("get", "pods", "-n", "default")
@@ -72,7 +72,7 @@ async def kubectl(stage: Stage, _wanted: Set[str]) -> AsyncIterator[list[Contend
 
 async def _cluster(stage: Stage) -> Path:
     """Starts the demo's API server; gives the kubeconfig."""
-    address = free_address()
+    address = stage.address()
     server = await stage.module("kubernetes", "demo.kubernetes", "--port", str(address.port))
     said = "export KUBECONFIG="
     await stage.until("the API server", lambda: said in server.log.read_text())

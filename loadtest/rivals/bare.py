@@ -11,7 +11,7 @@ from typing import Any
 from loadtest.figures import OK
 from loadtest.http import Connections, HttpFailed
 from loadtest.measuring import Ask
-from loadtest.stage import Stage, free_address
+from loadtest.stage import Stage
 from openline.settings import Address
 
 Message = MutableMapping[str, Any]
@@ -20,7 +20,7 @@ TIMEOUT_S = 10.0
 
 async def start(stage: Stage, answer: bytes) -> str:
     """Starts it; gives its URL."""
-    address, file = free_address(), stage.directory / "answer.json"
+    address, file = stage.address(), stage.directory / "answer.json"
     file.write_bytes(answer)
     await stage.module("bare", "loadtest.rivals.bare", address, str(file))
     await stage.listening(address)

@@ -15,7 +15,7 @@ import uvloop
 
 from loadtest.figures import OK
 from loadtest.measuring import Ask
-from loadtest.stage import Stage, free_address
+from loadtest.stage import Stage
 from openline.channels import SERVER_OPTIONS
 from openline.settings import Address
 
@@ -40,7 +40,7 @@ async def serve(address: str) -> None:
 
 async def start(stage: Stage) -> Address:
     """Starts it; gives where it listens."""
-    address = free_address()
+    address = stage.address()
     await stage.module("echo", "loadtest.rivals.echoing", address)
     await stage.listening(address)
     return address

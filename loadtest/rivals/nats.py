@@ -16,7 +16,7 @@ import uvloop
 
 from loadtest.figures import OK
 from loadtest.measuring import Ask, until_answered
-from loadtest.stage import Stage, free_address
+from loadtest.stage import Stage
 from openline.reasons import Reason
 
 SUBJECT = "loadtest"
@@ -45,7 +45,7 @@ def find_server() -> Path:
 
 async def start(stage: Stage, *, reply_bytes: int) -> str:
     """Starts the server and the responder; gives the server's URL. Raises NatsMissing, StartFailed."""
-    address = free_address()
+    address = stage.address()
     await stage.start("nats-server", find_server(), "--addr", address.host, "--port", str(address.port))
     await stage.listening(address)
     url = f"nats://{address}"

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 
 from demo import box
+from demo.ports import held
 from demo.programs import StartFailed
 
 
 async def test_a_port_is_its_programs_alone() -> None:
     """From when it is chosen: nobody else is given it, and the program can listen there."""
-    with box._held(0) as port:
+    with held(0) as port:
         with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
             stranger.bind(("127.0.0.1", port))
-        with box._held(0) as another:
+        with held(0) as another:
             assert another != port
         async with await asyncio.start_server(lambda *_: None, "127.0.0.1", port) as server:
             assert server.sockets[0].getsockname()[1] == port
-            with pytest.raises(StartFailed, match=f"port {port} is in use"), box._held(port):
+            with pytest.raises(StartFailed, match=f"port {port} is in use"), held(port):
                 pass
 
 

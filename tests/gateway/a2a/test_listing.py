@@ -35,12 +35,15 @@ async def ask(http: httpx.AsyncClient, **params: Any) -> dict[str, Any]:
     return dict(answer["result"])
 
 
-async def listed(http: httpx.AsyncClient, count: int, **params: Any) -> dict[str, Any]:
-    """When there are so many: a list is written behind the answers."""
+async def listed(http: httpx.AsyncClient, count: int, *, running: int = 0, **params: Any) -> dict[str, Any]:
+    """When there are so many, and no more of them run: a list is written behind the answers."""
     async with asyncio.timeout(60):
-        while (answer := await ask(http, **params))["totalSize"] != count:
+        while True:
+            answer = await ask(http, **params)
+            run = [task for task in answer["tasks"] if task["status"]["state"] == "TASK_STATE_WORKING"]
+            if (answer["totalSize"], len(run)) == (count, running):
+                return answer
             await asyncio.sleep(0.02)
-    return answer
 
 
 def ids_of(answer: dict[str, Any]) -> list[str]:
@@ -107,7 +110,7 @@ async def test_states(a2a: Any, connect: Any, http: httpx.AsyncClient, eventuall
         bad = await agent.task("script: get pods x -n fails", context_id=context)
         refused = await agent.task("script: delete pods x", context_id=context)
         order = [task["id"] for task in (runs, refused, bad, good)]
-        assert ids_of(await listed(http, 4, contextId=context)) == order
+        assert ids_of(await listed(http, 4, running=1, contextId=context)) == order
         at = [task["status"]["timestamp"] for task in (await ask(http, contextId=context))["tasks"]]
         assert at == sorted(at, reverse=True)
         for state, task in (("WORKING", runs), ("COMPLETED", good), ("FAILED", bad), ("REJECTED", refused)):
@@ -129,7 +132,7 @@ async def test_since(a2a: Any, connect: Any, http: httpx.AsyncClient, eventually
         first = await agent.task("script: get pods x", context_id=context)
         await asyncio.sleep(0.01)  # a timestamp is in milliseconds
         second = await agent.task("script: get pods x", context_id=context)
-        await listed(http, 3, contextId=context)
+        await listed(http, 3, running=1, contextId=context)
         since = second["status"]["timestamp"]
         assert ids_of(await ask(http, contextId=context, statusTimestampAfter=since)) == [runs["id"], second["id"]]
         await agent.cancel(runs["id"])
@@ -148,7 +151,7 @@ async def test_with_output(a2a: Any, connect: Any, http: httpx.AsyncClient, even
         said = {"cluster": "script", "command": f"get pods {name} -n sleeps", "timeout_seconds": 100}
         runs = await agent.task(said, context_id=context, at_once=True)
         await eventually(lambda: a2a.marks(name) == ["begun"])
-        await listed(http, 2, contextId=context)
+        await listed(http, 2, running=1, contextId=context)
         answer = await ask(http, contextId=context, includeArtifacts=True, pageSize=100)
         await agent.cancel(runs["id"])
     assert answer["pageSize"] == 10
