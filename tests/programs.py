@@ -4,6 +4,7 @@ every run.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -55,15 +56,28 @@ async def until(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     return held
 
 
+# The ports that a process has for its programs, and how many it has given out: in turns, since what was given out just
+# now is free until the program runs.
+ROOM = 100
+_given = itertools.count()
+
+
 def free_ports(count: int) -> list[int]:
     """Neighbours that nobody listens on, below those that connections are given: still free after a restart."""
-    # With room between those that begin to look at one time: what one has found is free until its programs run.
-    for first in range(20_000 + 40 * (os.getpid() % 250), 32_000, count):
+    first = 20_000 + ROOM * (os.getpid() % 120)
+    for _ in range(ROOM):
+        ports = [first + next(_given) % ROOM for _ in range(count)]
         with ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
+            for port in ports:
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return list(range(first, first + count))
+            if ports[-1] - ports[0] == count - 1:
+                return ports
     raise AssertionError("no free ports")
+
+
+def free_port() -> int:
+    [port] = free_ports(1)
+    return port
 
 
 class Program:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.server import CannotListen
+from tests.programs import free_port
 
 PATIENCE_S = 20.0
 
@@ -27,16 +28,9 @@ async def until(port: int, path: str, status: int) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.fixture
-def taken() -> Any:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
-
-
-async def test_a_replica_that_drains_lives_and_is_not_ready(start_broker: Any, frames: Any, taken: Any) -> None:
+async def test_a_replica_that_drains_lives_and_is_not_ready(start_broker: Any, frames: Any) -> None:
     """So nobody new is sent to it, and it is not killed for that while it finishes what runs."""
-    port = taken.getsockname()[1]
-    taken.close()
+    port = free_port()
 
     async def look(executor: Any, command_id: str) -> tuple[int, int]:
         await until(port, "/healthz", 503)
@@ -60,7 +54,8 @@ async def test_a_replica_that_drains_lives_and_is_not_ready(start_broker: Any, f
         await ask(port, "/livez")
 
 
-async def test_a_port_that_is_taken_is_told(start_broker: Any, taken: Any) -> None:
-    with pytest.raises(CannotListen, match="--health-listen: cannot listen on "):
+async def test_a_port_that_is_taken_is_told(start_broker: Any) -> None:
+    refused = pytest.raises(CannotListen, match="--health-listen: cannot listen on ")
+    with socket.create_server(("127.0.0.1", 0)) as taken, refused:
         async with start_broker(health_listen=f"127.0.0.1:{taken.getsockname()[1]}"):
             pass

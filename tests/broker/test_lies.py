@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import socket
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,18 +21,12 @@ from openline.v1 import admin_service_pb2, cluster_service_pb2, command_pb2, ove
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.admin_service_pb2_grpc import AdminServiceStub
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from tests.programs import free_port
 
 PATIENCE_S = 20.0
 ROOT = (("x-api-key", "the-key-of-root"),)
 MOST = 2**64 - 1
 Summary = command_pb2.OutputSummary
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -18,18 +18,12 @@ from openline.errors import OpenlineError, error
 from openline.metrics import BROKER
 from openline.reasons import Reason
 from openline.v1 import executor_service_pb2 as wire
+from tests.programs import free_port
 
 PATIENCE_S = 20.0
 PREFIX = "openline_broker_"
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Scrape:

@@ -11,6 +11,7 @@ import pytest
 from demo import box
 from demo.ports import held
 from demo.programs import StartFailed
+from tests.programs import free_port
 
 
 async def test_a_port_is_its_programs_alone() -> None:
@@ -29,8 +30,7 @@ async def test_a_port_is_its_programs_alone() -> None:
 async def test_a_gateway_without_brokers_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers with a problem document, whose `status` is a number: not ready, and no reason to fall over."""
     monkeypatch.setattr(box, "READY_TIMEOUT_S", 3.0)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [
         Path(sys.executable).parent / "openline-gateway",
         "--listen",

@@ -8,7 +8,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +37,7 @@ from openline.v1 import command_service_pb2 as pb
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceServicer, add_ClusterServiceServicer_to_server
 from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
 from openline.v1.executor_service_pb2 import HeartbeatAck
+from tests.programs import free_port
 
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_S = 60.0
@@ -136,8 +136,7 @@ class Redis:
 @pytest.fixture
 def redis() -> Iterator[Redis]:
     """One that brokers can share, and that can be taken from them."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     flags = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null")
     with subprocess.Popen([get_binary_path(), *flags]) as process:
         yield Redis(f"redis://127.0.0.1:{port}", process)

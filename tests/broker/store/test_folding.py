@@ -1,7 +1,6 @@
 """Many SETs as one command."""
 
 import asyncio
-import socket
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError
@@ -9,6 +8,7 @@ from redis.exceptions import OutOfMemoryError
 from broker.store.client import open_redis, send_folded
 from broker.store.folding import fold, unfold
 from broker.store.single import RedisCommand
+from tests.programs import free_port
 
 
 def results(count: int, *, seconds: int = 60) -> list[RedisCommand]:
@@ -60,9 +60,7 @@ async def test_a_server_has_what_was_folded(valkey: str) -> None:
 
 async def test_each_is_written_by_itself_where_a_script_cannot(start_server: Any) -> None:
     """One server that holds all slots of a Redis Cluster, but was not given as one."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        bus = listener.getsockname()[1]
-    server = await start_server("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    server = await start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     await server.redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
     async with asyncio.timeout(10):
         while b"cluster_state:ok" not in await server.redis.execute_command("CLUSTER", "INFO"):

@@ -6,7 +6,6 @@ The bundled Valkey has no TLS, so something that has stands before it, as in man
 import asyncio
 import contextlib
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -23,15 +22,10 @@ from broker.store import sentinels
 from broker.store.client import Client, check_url, open_client, send
 from broker.store.secured import FreshConnection, FreshPrimaryConnection
 from openline.tls import server_context
+from tests.programs import free_port
 
 PATIENCE_S = 20.0
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Front:

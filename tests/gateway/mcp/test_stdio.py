@@ -23,6 +23,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from gateway.mcp import stdio
 from gateway.mcp.lines import MAX_LINE_BYTES, split_lines
+from tests.programs import free_port
 
 GATEWAY = Path(sys.executable).parent / "openline-gateway"
 KEY = "the-key-of-mia"
@@ -217,8 +218,7 @@ def test_a_client_that_is_frozen(mcp: Any, start: Any) -> None:
 
 def test_no_gateway(start: Any) -> None:
     """Every request has an answer, which says where none was found."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     process = start("--stdio", "--url", url)
     sent = message("initialize", {}) + b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
     out, err = process.communicate(sent, timeout=PATIENCE_S)
@@ -285,7 +285,10 @@ def test_something_else_at_the_address(start: Any) -> None:
             process.stdin.flush()
             connection, _ = server.accept()
             with connection:
-                connection.recv(65536)
+                asked = b""
+                # All of it: what is not read would be told the client as a reset.
+                while not asked.endswith(b"}"):
+                    asked += connection.recv(65536)
                 connection.sendall(head)
             assert says in json.loads(process.stdout.readline())["error"]["message"]
         process.stdin.close()

