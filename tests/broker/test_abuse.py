@@ -655,9 +655,13 @@ async def test_health_and_reflection_are_bounded(start_broker: Any, monkeypatch:
             assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
             return call
 
+        async def asking() -> AsyncIterator[Any]:
+            yield asked
+            await asyncio.Event().wait()
+
         async def reflect() -> Any:
-            call = reflection.ServerReflectionInfo()
-            await call.write(asked)
+            # Not by `write`, which fails without the status where that has come before.
+            call = reflection.ServerReflectionInfo(asking())
             assert (await call.read()).HasField("list_services_response")
             return call
 

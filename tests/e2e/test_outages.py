@@ -404,9 +404,12 @@ async def test_redis_comes_back_empty(fleet: Any, open_cluster: Callable[..., An
         open_cluster(next(_left), fleet.addresses[1]) as late,
     ):
         await early.start()
+        numbers = itertools.count()
+        for each in callers:
+            # So both replicas know where it is, before what would tell them is gone.
+            await each.execute(early.request(f"before{next(numbers)}", wait_for_cluster_s=10))
         fleet.valkey.kill()
         await fleet.valkey.start()
-        numbers = itertools.count()
         async with asyncio.timeout(10):
             for caller in callers:
                 while not (await connected(caller, early)):
