@@ -37,7 +37,7 @@ from openline.v1 import command_service_pb2 as pb
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceServicer, add_ClusterServiceServicer_to_server
 from openline.v1.command_service_pb2_grpc import CommandServiceServicer, add_CommandServiceServicer_to_server
 from openline.v1.executor_service_pb2 import HeartbeatAck
-from tests.programs import free_port
+from tests.programs import free_port, until
 
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_S = 60.0
@@ -131,6 +131,12 @@ class Redis:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(timeout=PATIENCE_S)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Any:
+    """`await eventually(lambda: …)`."""
+    return until
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 that nobody is connected for. The client is the protocol's own SDK, in both versions that it speaks.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -120,17 +119,6 @@ def connect() -> Any:
 @pytest.fixture(params=VERSIONS)
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-async def _eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def eventually() -> Any:
-    return _eventually
 
 
 @pytest_asyncio.fixture

@@ -2,13 +2,12 @@
 script that writes down what becomes of it, and one that nobody is connected for. The client is the SDK's own.
 """
 
-import asyncio
 import contextlib
 import os
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,17 +139,6 @@ async def _call(client: Client, tool: str, *, progress: Any = None, **arguments:
 def call() -> Any:
     """`await call(client, tool, name=value, …)`: an Answer."""
     return _call
-
-
-async def _eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def eventually() -> Any:
-    return _eventually
 
 
 @pytest_asyncio.fixture
