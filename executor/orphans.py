@@ -72,7 +72,7 @@ class Orphans:
                 await asyncio.sleep(ROUND_S)
 
     def _end(self) -> int:
-        """Kills and reaps what has no owner; how many are not gone yet.
+        """Kills and reaps what has no owner; how many there were, whose children may be ours now.
 
         A child keeps its number until it is reaped, so that no stranger is hit.
         """
@@ -80,13 +80,15 @@ class Orphans:
             pids = [int(pid) for pid in self._children.read_text().split()]
         except OSError:
             return 0  # a kernel without this file: process 1 reaps them
-        left = 0
+        found = 0
         for pid in pids:
             if pid in self._spared:
                 continue
             with suppress(ChildProcessError, ProcessLookupError):
-                if os.waitpid(pid, os.WNOHANG) == (0, 0) and os.getpgid(pid) not in self._spared:
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    if os.getpgid(pid) in self._spared:
+                        continue
                     os.kill(pid, signal.SIGKILL)
                     log.warning("orphan.killed", pid=pid)
-                    left += 1
-        return left
+                found += 1
+        return found
