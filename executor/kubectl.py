@@ -27,6 +27,8 @@ LIMITS = {
 UMASK = 0o077
 # When memory runs out, the kernel ends a kubectl before the executor.
 OOM_SCORE_ADJ = 1000
+# From KILL to a zombie, for which the whole loop waits.
+REAP_S = 0.2
 
 log = structlog.get_logger()
 
@@ -89,7 +91,7 @@ class Kubectl:
     def reap(self, process: subprocess.Popen[bytes], names: Mapping[str, object] = {}) -> int:
         """The exit code as a shell says it: 128 + n for a process killed by signal n. `names` are for the log."""
         try:
-            code = process.wait(timeout=0.2)  # a zombie already, unless KILL did not help
+            code = process.wait(timeout=REAP_S)  # a zombie already, unless KILL did not help
         except subprocess.TimeoutExpired:
             log.warning("process.unreaped", pid=process.pid, **names)
             return 128 + signal.SIGKILL

@@ -21,8 +21,7 @@ from openline.channels import SERVER_OPTIONS
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
 from openline.v1.executor_service_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
-
-PATIENCE_S = 20.0
+from tests.programs import PATIENCE_S
 
 
 class ScriptedConnection:
@@ -67,7 +66,8 @@ class ScriptedConnection:
         *,
         verdict: "wire.VerdictAction.ValueType | None" = None,
         heartbeat_interval_s: float = 5.0,
-        heartbeat_timeout_s: float = 20.0,
+        heartbeat_timeout_s: float = 120.0,
+        reconnect_s: tuple[float, float] = (0.02, 0.1),
         next_seq: int = 0,
         command_credit_bytes: int = 0,
         epoch: int = 1,
@@ -81,7 +81,7 @@ class ScriptedConnection:
             replica_id="scripted",
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
-            reconnect=wire.ReconnectPolicy(min_s=0.02, max_s=0.1),
+            reconnect=wire.ReconnectPolicy(min_s=reconnect_s[0], max_s=reconnect_s[1]),
             limits=wire.StreamLimits(command_credit_bytes=command_credit_bytes),
             verdicts=[wire.Verdict(command_id=command_id, action=verdict, next_seq=next_seq) for command_id in listed],
         )
@@ -176,16 +176,44 @@ async def broker(serving: Serving) -> AsyncIterator[ScriptedBroker]:
 
 @pytest.fixture
 def stub_kubectl(tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a program that stands for kubectl: a shell script with this body. `$LOG` is a file beside it."""
+    """Makes a program that stands for kubectl: a shell script with this body. `$LOG` is a file beside it; `gate NAME`
+    waits until the test opens that."""
 
     def make(body: str) -> Path:
         path = tmp_path / "kubectl"
         log = tmp_path / "log"
-        path.write_text(f"#!/bin/sh\nLOG={log}\n{body}\n")
+        gate = f"gate() {{ until [ -e {tmp_path}/$1.open ]; do sleep 0.02; done; }}"
+        path.write_text(f"#!/bin/sh\nLOG={log}\n{gate}\n{body}\n")
         path.chmod(0o755)
         return path
 
     return make
+
+
+@pytest.fixture
+def open_gate(tmp_path: Path) -> Callable[[str], None]:
+    """Lets the stub go on."""
+    return lambda name: (tmp_path / f"{name}.open").touch()
+
+
+@pytest.fixture
+async def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the clock of the test's loop on: what is due there within so many seconds is due now."""
+    loop = asyncio.get_running_loop()
+    actual, ahead_s = loop.time, 0.0
+
+    def move_on(seconds: float) -> None:
+        nonlocal ahead_s
+        ahead_s += seconds
+
+    monkeypatch.setattr(loop, "time", lambda: actual() + ahead_s)
+    return move_on
+
+
+@pytest.fixture(autouse=True)
+def patience_with_the_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left afterwards can be told exactly, however long the kernel takes to end a process."""
+    monkeypatch.setattr("executor.kubectl.REAP_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -194,7 +222,7 @@ def execute() -> Callable[..., wire.BrokerFrame]:
 
     def make(
         *argv: str,
-        timeout_s: float = 20.0,
+        timeout_s: float = 60.0,
         command_id: str = "",
         max_bytes: int = 0,
         live: bool = False,

@@ -33,7 +33,7 @@ def test_deadlines_that_come_at_once(
     async def scenario() -> None:
         core = Core(max_concurrency=4, judge=PolicyInForce().judge)
         kubectl = Kubectl(path=stub_kubectl('test "$1" = logs && exec sleep 60; exit 0'), home=tmp_path)
-        async with asyncio.timeout(10), Commands(core, kubectl) as commands:
+        async with asyncio.timeout(60), Commands(core, kubectl) as commands:
             commands.welcomed(wire.Welcome(protocol_version=limits.PROTOCOL_VERSION), put)
             for command_id in ("a", "b"):
                 commands.received(execute("logs", "x", command_id=command_id, timeout_s=0.0004))

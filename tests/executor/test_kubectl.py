@@ -13,6 +13,8 @@ from executor.kubectl import Kubectl
 from executor.runner import Run
 
 REAL = Path(sys.executable).with_name("kubectl")
+# The limits are set from outside, when the process runs already: this is set last.
+CONFINED = f'until read score </proc/$$/oom_score_adj && [ "$score" = {limits.OOM_SCORE_ADJ} ]; do sleep 0.02; done'
 
 
 async def run(kubectl: Kubectl, *argv: str) -> Ended:
@@ -28,8 +30,7 @@ def sh(tmp_path: Path) -> Kubectl:
 
 
 async def test_the_limits_are_those_of_the_table(sh: Kubectl) -> None:
-    """They are set from outside, so the process is asked a moment after its start."""
-    end = await run(sh, "-c", "sleep 0.1; exec cat /proc/self/limits /proc/self/oom_score_adj")
+    end = await run(sh, "-c", f"{CONFINED}; exec cat /proc/self/limits /proc/self/oom_score_adj")
     told = end.stdout.data.decode()
     rows = {line[:26].strip(): line[26:].split()[:2] for line in told.splitlines()}
     assert rows["Max core file size"] == ["0", "0"]
@@ -48,7 +49,7 @@ async def test_the_executors_own_limits_stay() -> None:
 
 async def test_a_file_cannot_grow_without_end(sh: Kubectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(limits.LIMITS, resource.RLIMIT_FSIZE, 4096)
-    end = await run(sh, "-c", f"sleep 0.1; head -c 100000 /dev/zero >{tmp_path}/file")
+    end = await run(sh, "-c", f"{CONFINED}; head -c 100000 /dev/zero >{tmp_path}/file")
     assert end.exit_code != 0
     assert (tmp_path / "file").stat().st_size == 4096
 

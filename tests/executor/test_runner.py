@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from executor.actions import Ended, NotStarted
 from executor.kubectl import Kubectl
 from executor.runner import LINGERING_S, Run
 from openline import limits
+from tests.programs import until
 
 Script = Callable[[str], Path]
 OnLoop = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -36,19 +37,31 @@ def sh(tmp_path: Path) -> Kubectl:
     return Kubectl(path=Path("/bin/sh"), home=tmp_path)
 
 
-async def run(kubectl: Kubectl, *argv: str, max_bytes: int = 1 << 20, kill_after_s: float | None = None) -> Ended:
+async def run(
+    kubectl: Kubectl, *argv: str, max_bytes: int = 1 << 20, kill_when: Awaitable[object] | None = None
+) -> Ended:
     process = Run(kubectl, argv, max_bytes=max_bytes)
-    if kill_after_s is not None:
-        asyncio.get_running_loop().call_later(kill_after_s, process.kill)
-    async with asyncio.timeout(60):
+
+    async def kill(when: Awaitable[object]) -> None:
+        await when
+        process.kill()
+
+    async with asyncio.timeout(100), asyncio.TaskGroup() as tasks:
+        if kill_when is not None:
+            tasks.create_task(kill(kill_when))
         end = await process.run()
     assert isinstance(end, Ended)
     return end
 
 
+async def written(path: Path) -> None:
+    """Waits until a script has come so far that it has written something there."""
+    await until(lambda: path.exists() and path.stat().st_size)
+
+
 def gone(pid: int) -> bool:
     """Whether a process is gone or a zombie, soon: between KILL and that, the kernel has something to do."""
-    for _ in range(100):
+    for _ in range(1000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
@@ -116,14 +129,18 @@ def test_a_process_that_ignores_term_is_killed_with_its_grandchildren(
     """TERM, a moment, KILL: the group is gone, and the output so far is there."""
     pids = tmp_path / "pids"
     script = f"trap '' TERM; echo so far; (trap '' TERM; sleep 60) & echo $$ $! >{pids}; while :; do sleep 1; done"
-    end = on_loop(run(sh, "-c", script, kill_after_s=0.3))
+    end = on_loop(run(sh, "-c", script, kill_when=written(pids)))
     assert (end.exit_code, end.stdout.data) == (128 + signal.SIGKILL, b"so far\n")
-    assert end.run_s >= 0.3 + limits.KILL_AFTER_S * 0.9
+    assert end.run_s >= limits.KILL_AFTER_S * 0.9
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
-def test_a_process_that_heeds_term_may_finish_its_output(on_loop: OnLoop, sh: Kubectl) -> None:
-    end = on_loop(run(sh, "-c", "trap 'echo last words; exit 9' TERM; sleep 60 & wait", kill_after_s=0.2))
+def test_a_process_that_heeds_term_may_finish_its_output(
+    on_loop: OnLoop, sh: Kubectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "KILL_AFTER_S", 20.0)
+    script = f"trap 'echo last words; exit 9' TERM; echo >{tmp_path}/trap; while :; do sleep 0.02; done"
+    end = on_loop(run(sh, "-c", script, kill_when=written(tmp_path / "trap")))
     assert (end.exit_code, end.stdout.data) == (9, b"last words\n")
 
 
@@ -133,14 +150,15 @@ def test_what_a_process_leaves_behind_does_not_hold_up_its_end(on_loop: OnLoop, 
     began = time.monotonic()
     end = on_loop(run(sh, "-c", f"sleep 60 & echo $! >{pid}; echo done"))
     assert (end.exit_code, end.stdout.data) == (0, b"done\n")
-    assert LINGERING_S * 0.9 < time.monotonic() - began < 5
+    assert LINGERING_S * 0.9 < time.monotonic() - began < 30
     assert gone(int(pid.read_text()))
 
 
 def test_what_has_left_the_group_cannot_hold_up_the_end_either(on_loop: OnLoop, sh: Kubectl, tmp_path: Path) -> None:
     """It escapes the kill, but the pipes are closed all the same."""
     pid = tmp_path / "pid"
-    end = on_loop(run(sh, "-c", f"setsid sh -c 'echo $$ >{pid}; exec sleep 30' & echo done"))
+    script = f"setsid sh -c 'echo $$ >{pid}; exec sleep 30' & until [ -s {pid} ]; do sleep 0.02; done; echo done"
+    end = on_loop(run(sh, "-c", script))
     os.kill(int(pid.read_text()), signal.SIGKILL)
     assert end.stdout.data == b"done\n"
 
@@ -155,17 +173,21 @@ def test_a_flood_is_cut_and_counted(on_loop: OnLoop, sh: Kubectl) -> None:
     assert end.stdout.data.endswith(b"0123456\nlast\n")
 
 
-def test_a_flood_leaves_turns_for_others(on_loop: OnLoop, sh: Kubectl) -> None:
+def test_a_flood_leaves_turns_for_others(on_loop: OnLoop, sh: Kubectl, tmp_path: Path) -> None:
     """While one process floods, another one on the same loop comes and goes."""
+    floods = tmp_path / "floods"
 
-    async def both() -> bool:
-        flood = asyncio.create_task(run(sh, "-c", "yes", kill_after_s=1.5))
+    async def both() -> None:
+        overtaken = asyncio.Event()
+        script = f"yes | head -c 10000000; echo >{floods}; exec yes"
+        flood = asyncio.create_task(run(sh, "-c", script, kill_when=overtaken.wait()))
+        await written(floods)
         await run(sh, "-c", "echo quick")
-        overtook = not flood.done()
+        assert not flood.done()
+        overtaken.set()
         await flood
-        return overtook
 
-    assert on_loop(both())
+    on_loop(both())
 
 
 @pytest.mark.parametrize("path", ["/nowhere/kubectl", "/etc/passwd"])
@@ -175,7 +197,7 @@ def test_a_program_that_cannot_be_started(on_loop: OnLoop, tmp_path: Path, path:
     async def attempt() -> NotStarted | Ended:
         before = descriptors()
         end = await Run(Kubectl(path=Path(path), home=tmp_path), ["get"], max_bytes=10).run()
-        assert descriptors() == before
+        assert descriptors() <= before  # of other tests, some may close meanwhile
         return end
 
     assert isinstance(on_loop(attempt()), NotStarted)
@@ -223,11 +245,11 @@ def test_many_runs_leave_no_descriptor_and_no_process(on_loop: OnLoop, sh: Kubec
         await run(sh, "-c", "exit")
         before = descriptors()
         for _ in range(5):
-            await asyncio.gather(*(run(sh, "-c", "echo x", kill_after_s=0.001 * n) for n in range(8)))
+            await asyncio.gather(*(run(sh, "-c", "echo x", kill_when=asyncio.sleep(0.001 * n)) for n in range(8)))
         return before, descriptors()
 
     before, after = on_loop(many())
-    assert before == after
+    assert after <= before
 
 
 def test_the_real_kubectl_runs(on_loop: OnLoop, tmp_path: Path) -> None:
