@@ -244,7 +244,7 @@ Dial = Callable[..., AbstractAsyncContextManager[Link]]
 
 
 @pytest.fixture
-def dial(broker: ScriptedBroker, tmp_path: Path) -> Dial:
+def dial(broker: ScriptedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dial:
     """An executor in this process that dials the scripted broker, with a given kubectl."""
 
     @contextlib.asynccontextmanager
@@ -261,7 +261,9 @@ def dial(broker: ScriptedBroker, tmp_path: Path) -> Dial:
                 yield link
             finally:
                 link.close()
-                async with asyncio.timeout(PATIENCE_S):
-                    await line
+                with monkeypatch.context() as patched:
+                    patched.setattr("openline.stream.GOODBYE_S", 0.0)  # a scripted broker ends no stream by itself
+                    async with asyncio.timeout(PATIENCE_S):
+                        await line
 
     return dialing
