@@ -11,6 +11,7 @@ from openline import ids, versions
 from openline.reasons import NO, YES, Reason
 from openline.v1 import command_pb2
 from openline.v1 import executor_service_pb2 as wire
+from tests.programs import until
 
 KEEP, DROP, STORED = wire.VERDICT_ACTION_KEEP, wire.VERDICT_ACTION_DROP, wire.VERDICT_ACTION_STORED
 
@@ -59,31 +60,35 @@ async def test_an_execute_in_the_message_of_the_welcome_is_run(
 
 
 async def test_heartbeats_say_how_much_runs_and_waits(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
-    async with dial(stub_kubectl("sleep 5"), "--max-concurrency", "1"):
+    async with dial(stub_kubectl("sleep 60"), "--max-concurrency", "1"):
         connection = await broker.connection()
         await connection.welcome(heartbeat_interval_s=0.05)
         await connection.send(execute(), execute(), execute())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 beat = (await connection.frame()).heartbeat
                 if (beat.running, beat.queued) == (1, 2):
                     break
 
 
-async def test_slow_and_quick_commands_overlap(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
+async def test_slow_and_quick_commands_overlap(
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, open_gate: Any
+) -> None:
     """A slow command does not hold up ten quick ones."""
-    async with dial(stub_kubectl('[ "$2" = --namespace=slow ] && sleep 2\necho "$2"')):
+    async with dial(stub_kubectl('[ "$2" = --namespace=slow ] && gate slow\necho "$2"')):
         connection = await broker.connection()
         await connection.welcome()
         slow = execute("get", "-n", "slow")
         quick = [execute("get", "-n", f"q{index}") for index in range(10)]
         await connection.send(slow, *quick)
-        order = []
-        while len(order) < 11:
+        over = set()
+        while len(over) < 10:
             frame = await connection.frame()
             if frame.HasField("finished"):
-                order.append(frame.finished.command_id)
-        assert order[-1] == slow.execute.command_id
+                over.add(frame.finished.command_id)
+        assert over == {frame.execute.command_id for frame in quick}
+        open_gate("slow")
+        await connection.result(slow.execute.command_id)
 
 
 async def test_a_duplicate_is_not_run_twice(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
@@ -137,17 +142,22 @@ async def test_overload_is_refused(broker: Any, dial: Any, stub_kubectl: Any, ex
         assert rejected[0].error.retry_after_s > 0
 
 
-async def test_at_the_deadline_the_group_is_killed(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
+async def test_at_the_deadline_the_group_is_killed(
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, pass_time: Any
+) -> None:
     """Also a process that ignores TERM and has children; the caller gets the output so far."""
-    async with dial(stub_kubectl("trap '' TERM; echo so far; (trap '' TERM; sleep 60) & sleep 60")):
+    kubectl = stub_kubectl("trap '' TERM; echo so far; (trap '' TERM; sleep 60) & touch $LOG; sleep 60")
+    async with dial(kubectl):
         connection = await broker.connection()
         await connection.welcome()
-        frame = execute(timeout_s=0.4)
+        frame = execute()
         await connection.send(frame)
+        await until(kubectl.with_name("log").exists)
+        pass_time(frame.execute.timeout_s)
         finished, stdout, _ = await connection.result(frame.execute.command_id)
         assert (finished.outcome, stdout) == (command_pb2.OUTCOME_TIMED_OUT, b"so far\n")
         assert (finished.error.reason, finished.error.executed) == (Reason.COMMAND_TIMEOUT, YES)
-        assert finished.timings.run_s < 5
+        assert finished.timings.run_s < 30
 
 
 async def test_cancel_reaches_the_process(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
@@ -223,10 +233,10 @@ async def test_a_result_is_handed_over_again_until_it_is_acknowledged(
 
 
 async def test_a_command_runs_on_while_the_connection_is_away(
-    broker: Any, dial: Any, stub_kubectl: Any, execute: Any
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, open_gate: Any
 ) -> None:
     """Listed as in flight, kept, and its result arrives on the new connection."""
-    async with dial(stub_kubectl("sleep 0.5; echo out")):
+    async with dial(stub_kubectl("gate end; echo out")):
         connection = await broker.connection()
         await connection.welcome()
         frame = execute()
@@ -236,6 +246,7 @@ async def test_a_command_runs_on_while_the_connection_is_away(
         connection = await broker.connection()
         hello = await connection.welcome(verdict=KEEP)
         assert list(hello.in_flight_ids) == [frame.execute.command_id]
+        open_gate("end")
         _, stdout, _ = await connection.result(frame.execute.command_id)
         assert stdout == b"out\n"
 

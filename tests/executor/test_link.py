@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from executor.connection import End
 from executor.link import _is_refusal
+from openline import limits
 from openline.v1 import executor_service_pb2 as wire
 
 
@@ -44,14 +45,12 @@ async def test_any_status_is_retried(broker: Any, dial: Any, stub_kubectl: Any, 
     assert "secret" not in str(lines)
 
 
-async def test_a_broker_that_does_not_say_welcome(
-    broker: Any, dial: Any, stub_kubectl: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_broker_that_does_not_say_welcome(broker: Any, dial: Any, stub_kubectl: Any, pass_time: Any) -> None:
     """Silence, the wrong frame, a foreign version, or the end of the stream: given up and dialed again."""
-    monkeypatch.setattr("openline.limits.HELLO_TIMEOUT_S", 0.3)
     with capture_logs() as lines:
         async with dial(stub_kubectl("exit")):
             await (await broker.connection()).expect("hello")
+            pass_time(limits.HELLO_TIMEOUT_S)
             wrong = await broker.connection()
             await wrong.send(wire.BrokerFrame(cancel=wire.Cancel(command_id="x")))
             foreign = await broker.connection()
@@ -70,16 +69,13 @@ async def test_brokers_are_dialed_in_turn(broker: Any, dial: Any, stub_kubectl: 
             connection.end()
 
 
-async def test_streams_are_counted(
-    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_streams_are_counted(broker: Any, dial: Any, stub_kubectl: Any, execute: Any, pass_time: Any) -> None:
     """So that a broker knows which is the latest. What becomes of one that was given up, such as that its Hello is
     refused late, concerns nobody."""
-    monkeypatch.setattr("openline.limits.HELLO_TIMEOUT_S", 0.5)
     async with dial(stub_kubectl("exit")) as link:
         given_up = await broker.connection()
         assert (await given_up.expect("hello")).hello.attempt == 1
-        monkeypatch.undo()
+        pass_time(limits.HELLO_TIMEOUT_S)
         live = await broker.connection()
         assert (await live.welcome()).attempt == 2
         given_up.end()

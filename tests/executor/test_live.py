@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from executor.activity import Activity
 from openline import limits
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -37,14 +38,24 @@ async def output(connection: Any, size: int) -> list[command_pb2.Output]:
     return frames
 
 
-async def test_output_comes_while_the_process_runs(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
+async def until_nothing_runs(connection: Any) -> None:
+    """As a heartbeat says it."""
+    while not (frame := await connection.frame()).HasField("heartbeat") or frame.heartbeat.running:
+        assert not frame.HasField("finished")
+
+
+async def test_output_comes_while_the_process_runs(
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, open_gate: Any
+) -> None:
     """stdout and stderr apart, in order, before the end; a cancel ends what would go on for ever."""
-    async with dial(stub_kubectl("echo one; sleep 0.2; echo two >&2; sleep 60")):
+    async with dial(stub_kubectl("echo one; gate two; echo two >&2; sleep 60")):
         connection = await broker.connection()
         await connection.welcome()
         frame = execute("logs", "-f", "web-0", live=True)
         await connection.send(frame)
-        first, second = await output(connection, 8)
+        [first] = await output(connection, 4)
+        open_gate("two")
+        [second] = await output(connection, 4)
         assert (first.seq, first.source, first.data) == (0, 1, b"one\n")
         assert (second.seq, second.source, second.data) == (1, 2, b"two\n")
         await connection.send(cancel(frame.execute.command_id))
@@ -107,16 +118,17 @@ async def test_a_command_that_is_held_up_does_not_hold_up_another(
 
 
 async def test_at_the_deadline_a_held_up_command_gives_what_it_has(
-    broker: Any, dial: Any, stub_kubectl: Any, execute: Any
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, pass_time: Any
 ) -> None:
     """Killed although nobody reads; the rest of its output and its end follow with credit."""
     async with dial(stub_kubectl("exec yes")):
         connection = await broker.connection()
-        await connection.welcome()
-        frame = execute("logs", "x", live=True, timeout_s=0.7)
+        await connection.welcome(heartbeat_interval_s=0.1)
+        frame = execute("logs", "x", live=True)
         await connection.send(frame)
         got = await output(connection, WINDOW)
-        await asyncio.sleep(1.5)
+        pass_time(frame.execute.timeout_s)
+        await until_nothing_runs(connection)
         for piece in got:
             await connection.grant(piece)
         finished, stdout, _ = await connection.result(frame.execute.command_id, next_seq=len(got))
@@ -124,15 +136,20 @@ async def test_at_the_deadline_a_held_up_command_gives_what_it_has(
         assert finished.stdout_summary.total_bytes == WINDOW + len(stdout) <= WINDOW + MIB
 
 
-async def test_a_broken_connection_costs_no_output(broker: Any, dial: Any, stub_kubectl: Any, execute: Any) -> None:
+async def test_a_broken_connection_costs_no_output(
+    broker: Any, dial: Any, stub_kubectl: Any, execute: Any, open_gate: Any
+) -> None:
     """What the broker has is not sent again, what it has not is; what came meanwhile follows."""
-    async with dial(stub_kubectl("echo one; sleep 0.1; echo two; sleep 0.6; echo three")):
+    async with dial(stub_kubectl("echo one; gate two; echo two; gate three; echo three")):
         connection = await broker.connection()
         await connection.welcome()
         frame = execute(live=True)
         await connection.send(frame)
-        assert [piece.data for piece in await output(connection, 8)] == [b"one\n", b"two\n"]
+        assert [piece.data for piece in await output(connection, 4)] == [b"one\n"]
+        open_gate("two")
+        assert [piece.data for piece in await output(connection, 4)] == [b"two\n"]
         connection.end()
+        open_gate("three")
         connection = await broker.connection()
         await connection.welcome(verdict=KEEP, next_seq=1)
         _, stdout, _ = await connection.result(frame.execute.command_id, next_seq=1)
@@ -166,12 +183,14 @@ async def test_eight_large_results_do_not_stand_before_a_small_one(
     """Their windows are all that goes before it; what they still have waits for credit."""
     async with dial(stub_kubectl('[ "$1" = logs ] && exec head -c 1048576 /dev/zero\necho quick')):
         connection = await broker.connection()
-        await connection.welcome()
+        await connection.welcome(heartbeat_interval_s=0.1)
         await connection.send(*(execute("logs", f"x{index}") for index in range(8)))
         got = await output(connection, limits.STREAM_CREDIT_BYTES)
         quick = execute("get", "pods")
         await connection.send(quick)
-        await asyncio.sleep(0.5)  # so that it has ended and waits for its turn
+        await connection.expect("accepted")
+        await connection.expect("started")
+        await until_nothing_runs(connection)  # it waits for its turn
         await connection.send(wire.BrokerFrame(credit=wire.Credit(bytes=limits.MAX_FRAME_BYTES * 8 + 100)))
         before = 0
         while (frame := await connection.frame()).finished.command_id != quick.execute.command_id:
@@ -182,13 +201,10 @@ async def test_eight_large_results_do_not_stand_before_a_small_one(
 
 async def test_activity_speeds_the_heartbeats_up(broker: Any, dial: Any, stub_kubectl: Any, monkeypatch: Any) -> None:
     """At once, not only after the slow one that is due."""
-    monkeypatch.setattr("executor.activity.FASTEST_BEAT_S", 0.05)
+    monkeypatch.setattr(Activity, "beat_s", lambda self, *_, now, **__: 0.05 if self.active(now) else 3600.0)
     async with dial(stub_kubectl("exit")):
         connection = await broker.connection()
-        await connection.welcome(heartbeat_interval_s=3.0)
-        await connection.frame()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        await connection.welcome()
+        await connection.expect("heartbeat")
         await connection.send(wire.BrokerFrame(activity=wire.Activity(active_for_s=60.0)))
-        await connection.frame()
-        assert loop.time() - began < 2.9
+        await connection.expect("heartbeat")
