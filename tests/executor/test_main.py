@@ -12,14 +12,22 @@ from typing import Any
 import pytest
 
 from openline.v1 import executor_service_pb2 as wire
+from tests.programs import PATIENCE_S, free_port, until
 
 PROGRAM = str(Path(sys.executable).with_name("openline-executor"))
 ANSWERS_VERSION = """if [ "$1" = version ]; then echo '{"clientVersion":{"gitVersion":"v1.99.0"}}'; exit 0; fi\n"""
+# However busy the machine is, the program waits for the acknowledgement that the test sends.
+ACKED_S = 60.0
 
 
-async def start(*flags: str, kubectl: Path | str, broker: str = "127.0.0.1:1") -> asyncio.subprocess.Process:
+async def start(
+    *flags: str, kubectl: Path | str, broker: str = "127.0.0.1:1", **bounds_s: float
+) -> asyncio.subprocess.Process:
+    """`bounds_s` are for bounds of `executor.main`, in the place of its own."""
+    patched = "".join(f"main.{name} = {bound_s}; " for name, bound_s in bounds_s.items())
+    program = (sys.executable, "-c", f"from executor import main; {patched}main.main()") if patched else (PROGRAM,)
     return await asyncio.create_subprocess_exec(
-        PROGRAM,
+        *program,
         *("--broker", broker, "--cluster-id", "local", "--executor-id", "pod-0", "--token", "the-token-of-local"),
         *("--kubectl", str(kubectl), "--log-format", "json", *flags),
         stderr=asyncio.subprocess.PIPE,
@@ -41,7 +49,7 @@ def exists(path: str) -> bool:
 
 async def ended(process: asyncio.subprocess.Process) -> str:
     """Waits for the end of the program; what it wrote."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         _, log = await process.communicate()
     return log.decode()
 
@@ -49,7 +57,7 @@ async def ended(process: asyncio.subprocess.Process) -> str:
 async def test_says_hello_runs_a_command_and_stops_cleanly(broker: Any, stub_kubectl: Any, execute: Any) -> None:
     """Hello, Accepted, Started, Output, Finished; after SIGTERM Draining, exit 0 and no directory left."""
     kubectl = stub_kubectl(ANSWERS_VERSION + 'echo "$HOME" >$LOG; echo pods; echo oops >&2; exit 3')
-    process = await start(kubectl=kubectl, broker=broker.address)
+    process = await start(kubectl=kubectl, broker=broker.address, ACKED_S=ACKED_S)
     connection = await broker.connection()
     assert connection.metadata["authorization"] == "Bearer the-token-of-local"
     hello = await connection.welcome()
@@ -74,9 +82,12 @@ async def test_says_hello_runs_a_command_and_stops_cleanly(broker: Any, stub_kub
     assert "the-token-of-local" not in log
 
 
-async def test_what_runs_may_finish_before_the_end(broker: Any, stub_kubectl: Any, execute: Any) -> None:
+async def test_what_runs_may_finish_before_the_end(
+    broker: Any, stub_kubectl: Any, execute: Any, open_gate: Any
+) -> None:
     """SIGTERM while a command runs: Draining at once, then its result, then exit 0; nothing new is taken."""
-    process = await start(kubectl=stub_kubectl(ANSWERS_VERSION + "sleep 0.7; echo out"), broker=broker.address)
+    kubectl = stub_kubectl(ANSWERS_VERSION + "gate end; echo out")
+    process = await start(kubectl=kubectl, broker=broker.address, ACKED_S=ACKED_S)
     connection = await broker.connection()
     await connection.welcome()
     frame = execute("get", "pods")
@@ -87,6 +98,7 @@ async def test_what_runs_may_finish_before_the_end(broker: Any, stub_kubectl: An
     await connection.expect("draining")
     await connection.send(execute("get", "pods"))
     assert (await connection.expect("rejected")).rejected.error.retry_after_s > 0
+    open_gate("end")
     finished, stdout, _ = await connection.result(frame.execute.command_id)
     assert (finished.exit_code, stdout) == (0, b"out\n")
     await connection.send(ack(frame.execute.command_id))
@@ -94,12 +106,15 @@ async def test_what_runs_may_finish_before_the_end(broker: Any, stub_kubectl: An
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(("number", "finishes"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-async def test_a_command_of_eight_seconds(
-    broker: Any, stub_kubectl: Any, execute: Any, number: signal.Signals, finishes: bool
+@pytest.mark.parametrize(
+    ("number", "runs_s", "finishes"), [(signal.SIGTERM, 8, True), (signal.SIGINT, 18, False)], ids=["TERM", "INT"]
+)
+async def test_a_command_of_some_seconds(
+    broker: Any, stub_kubectl: Any, execute: Any, number: signal.Signals, runs_s: int, finishes: bool
 ) -> None:
-    """TERM lets it end, as in a rolling update; a person who presses Ctrl-C does not wait for it."""
-    process = await start(kubectl=stub_kubectl(ANSWERS_VERSION + "sleep 8; echo out"), broker=broker.address)
+    """TERM lets it end, as in a rolling update; a person who presses Ctrl-C waits for 5 s."""
+    kubectl = stub_kubectl(ANSWERS_VERSION + f"sleep {runs_s}; echo out")
+    process = await start(kubectl=kubectl, broker=broker.address, ACKED_S=ACKED_S)
     connection = await broker.connection()
     await connection.welcome()
     frame = execute("get", "pods", timeout_s=60.0)
@@ -118,7 +133,7 @@ async def test_a_command_of_eight_seconds(
 async def test_a_second_signal_does_not_wait(broker: Any, stub_kubectl: Any, execute: Any) -> None:
     """Ctrl-C twice: what runs is killed, its caller is told, and no process is left."""
     kubectl = stub_kubectl(ANSWERS_VERSION + "echo $$ >$LOG; trap '' TERM; while :; do sleep 1; done")
-    process = await start(kubectl=kubectl, broker=broker.address)
+    process = await start(kubectl=kubectl, broker=broker.address, ACKED_S=ACKED_S)
     connection = await broker.connection()
     await connection.welcome()
     frame = execute("get", "pods", timeout_s=60.0)
@@ -126,9 +141,7 @@ async def test_a_second_signal_does_not_wait(broker: Any, stub_kubectl: Any, exe
     await connection.expect("accepted")
     await connection.expect("started")
     # The process is there, and may not have come so far.
-    async with asyncio.timeout(15):
-        while not exists(str(kubectl.with_name("log"))) or not logged(kubectl):
-            await asyncio.sleep(0.01)
+    await until(lambda: exists(str(kubectl.with_name("log"))) and logged(kubectl))
     process.send_signal(signal.SIGINT)
     await connection.expect("draining")
     process.send_signal(signal.SIGINT)
@@ -142,8 +155,7 @@ async def test_a_second_signal_does_not_wait(broker: Any, stub_kubectl: Any, exe
 
 async def test_health_follows_the_line(broker: Any, stub_kubectl: Any) -> None:
     """503 before Welcome, 200 after it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     listen = ("--health-listen", f"127.0.0.1:{port}")
     process = await start(*listen, kubectl=stub_kubectl(ANSWERS_VERSION), broker=broker.address)
     connection = await broker.connection()
@@ -246,7 +258,8 @@ async def test_the_first_hello_tells_the_clusters_version(broker: Any, stub_kube
     """As soon as there is a line it is known what is at its end; and there is one where that cannot be known."""
     server = """echo '{"serverVersion":{"gitVersion":"v1.98.0"}}'""" if answers else "exec sleep 30"
     client = """if [ "$2" = --client ]; then echo '{"clientVersion":{"gitVersion":"v1.99.0"}}'; exit 0; fi\n"""
-    process = await start(kubectl=stub_kubectl(client + server), broker=broker.address)
+    wait_s = 60.0 if answers else 0.1
+    process = await start(kubectl=stub_kubectl(client + server), broker=broker.address, SERVER_VERSION_S=wait_s)
     hello = await (await broker.connection()).welcome()
     assert (hello.versions.kubectl, hello.versions.kubernetes) == ("v1.99.0", "v1.98.0" if answers else "")
     process.kill()

@@ -3,13 +3,13 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openline.v1 import executor_service_pb2 as wire
+from tests.programs import PATIENCE_S, until
 
 PROGRAM = str(Path(sys.executable).with_name("openline-executor"))
 KUBECTL = """if [ "$1" = version ]; then echo '{"clientVersion":{"gitVersion":"v1.99.0"}}'; exit 0; fi
@@ -25,19 +25,13 @@ async def start(broker: Any, kubectl: Path, spool: Path) -> asyncio.subprocess.P
     )
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 def results_in(directory: Path) -> int:
     return len(list(directory.glob("*.result")))
 
 
 async def stopped(process: asyncio.subprocess.Process, how: signal.Signals) -> str:
     process.send_signal(how)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         _, log = await process.communicate()
     return log.decode()
 
@@ -110,7 +104,7 @@ async def test_a_spool_that_cannot_be_had_is_one_line(broker: Any, stub_kubectl:
     (tmp_path / "file").touch()
     for directory in (tmp_path / "spool", tmp_path / "file"):
         other = await start(broker, kubectl, directory)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             _, log = await other.communicate()
         assert other.returncode == 1
         assert log.startswith(b"openline-executor: --spool-dir: ")
