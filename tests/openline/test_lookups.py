@@ -73,6 +73,33 @@ async def frozen(_request: pb.GetCommandRequest, _context: Any) -> pb.GetCommand
     raise AssertionError
 
 
+class Clock:
+    """That of lookups, which stands still but for the time that replicas take: as much as they are said to, at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def frozen(self, _request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
+        """Until the caller's patience is at its end."""
+        self.now += context.time_remaining()
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "")
+        raise AssertionError
+
+    async def broken(self, request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
+        self.now += 3.0
+        return await broken(request, context)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(lookups, "monotonic", clock)
+    return clock
+
+
 async def unknown(_request: pb.GetCommandRequest, context: Any) -> pb.GetCommandResponse:
     status = errors.to_status(errors.error(Reason.COMMAND_UNKNOWN, "no such command"))
     trailers = ((errors.STATUS_TRAILER, status.SerializeToString()),)
@@ -99,18 +126,18 @@ async def test_one_that_is_frozen_leaves_time_for_another_one() -> None:
     """Half of what there is."""
     async with asking(frozen, done) as (found, _):
         begun = time.monotonic()
-        assert (await found.get_command("the-id", timeout_s=1.0)).result.stdout == b"x"
-        assert 0.4 < time.monotonic() - begun < 10
+        assert (await found.get_command("the-id", timeout_s=4.0)).result.stdout == b"x"
+        assert 1.9 < time.monotonic() - begun < 20
 
 
-async def test_one_that_is_frozen_takes_half_of_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_is_frozen_takes_half_of_a_wait(clock: Clock) -> None:
     """The wait is shared out as well: the second one is asked while there is half of it left."""
-    monkeypatch.setattr(lookups, "TIMEOUT_S", 0.2)
-    async with asking(frozen, done) as (found, [first, second]):
-        assert (await found.get_command("the-id", wait_s=2.0, timeout_s=0.2)).result.stdout == b"x"
+    async with asking(clock.frozen, done) as (found, [first, second]):
+        assert (await found.get_command("the-id", wait_s=100.0)).result.stdout == b"x"
     [held], [asked] = first.asked, second.asked
-    assert 0.9 < held.wait_s <= 1.0
-    assert 0 < asked.wait_s < 0.6
+    assert held.wait_s == 50.0
+    assert clock.now < 50.0 + lookups.TIMEOUT_S
+    assert asked.wait_s == (100.0 - clock.now) / 2
 
 
 async def test_a_command_is_asked_for_until_it_is_done() -> None:
@@ -136,13 +163,12 @@ async def test_a_look_without_a_wait_is_one_look() -> None:
         assert [asked.wait_s for asked in replica.asked] == [0.0]
 
 
-async def test_nobody_who_answers_is_told_in_time() -> None:
+async def test_nobody_who_answers_is_told_in_time(clock: Clock) -> None:
     """Of a command that is looked for nothing is known; what runs nothing did not run."""
-    async with asking(broken, broken) as (found, replicas):
-        begun = time.monotonic()
+    async with asking(clock.broken, clock.broken) as (found, replicas):
         with pytest.raises(OpenlineError) as looked:
-            await found.get_command("the-id", timeout_s=0.5)
-        assert 0.4 < time.monotonic() - begun < 10
+            await found.get_command("the-id", timeout_s=20.0)
+        assert 20.0 <= clock.now <= 24.0
         assert all(len(replica.asked) > 1 for replica in replicas)
     async with asking(broken) as (found, _):
         with pytest.raises(OpenlineError) as listed:
@@ -151,7 +177,7 @@ async def test_nobody_who_answers_is_told_in_time() -> None:
     assert (listed.value.reason, listed.value.error.executed) == (Reason.NOT_BUILT, NO)
 
 
-async def test_each_replica_once_and_then_what_the_last_one_said() -> None:
+async def test_each_replica_once_and_then_what_the_last_one_said(clock: Clock) -> None:
     """Not again and again: a refusal of all of them is told as it was, and soon. One who has asked in vain whoever was
     meant is the last one."""
 
@@ -167,9 +193,9 @@ async def test_each_replica_once_and_then_what_the_last_one_said() -> None:
         await context.abort(grpc.StatusCode.UNAVAILABLE, "it does not answer", trailers)
         raise AssertionError
 
-    def ask(asked: Lookups, *, timeout_s: float = 20.0) -> Any:
+    def ask(asked: Lookups) -> Any:
         request = pb.GetCommandRequest(command_id="x")
-        return asked.ask_each_once(lambda c: CommandServiceStub(c).GetCommand, request, timeout_s=timeout_s)
+        return asked.ask_each_once(lambda c: CommandServiceStub(c).GetCommand, request, timeout_s=40.0)
 
     async with asking(broken, done) as (asked, _):
         assert await ask(asked) == DONE
@@ -177,8 +203,8 @@ async def test_each_replica_once_and_then_what_the_last_one_said() -> None:
         with pytest.raises(OpenlineError, match="nowhere to go"):
             await ask(asked)
         assert [len(replica.asked) for replica in replicas] == [1, 1]
-    async with asking(frozen, done) as (asked, _):
-        assert await ask(asked, timeout_s=0.5) == DONE
+    async with asking(clock.frozen, done) as (asked, _):
+        assert await ask(asked) == DONE
     async with asking(broken, silent, done) as (asked, replicas):
         with pytest.raises(OpenlineError, match="replica b does not answer"):
             await ask(asked)
