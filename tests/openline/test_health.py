@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from openline import page
 from openline.health import serve_health
 from openline.page import MAX_CONNECTIONS
 from openline.settings import Address
@@ -51,8 +52,9 @@ async def test_a_request_that_never_ends_is_dropped() -> None:
         assert await ask(port, b"x" * 100_000) == b""
 
 
-async def test_connections_are_bounded() -> None:
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more than may be open at a time is closed without an answer."""
+    monkeypatch.setattr(page, "REQUEST_TIMEOUT_S", 60.0)
     async with serve_health(HERE, healthy=lambda: True, otherwise="") as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
         assert await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n") == b""

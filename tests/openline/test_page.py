@@ -45,6 +45,7 @@ async def test_who_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     async with serve_page(HERE, b"/p", lambda: LARGE) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET /p HTTP/1.1\r\n\r\n")
+        await reader.readexactly(1)
         await asyncio.sleep(0.2)  # the time in which nothing is taken
         taken = 0
         with contextlib.suppress(ConnectionError):

@@ -86,8 +86,9 @@ async def test_frames_arrive_once_and_in_order() -> None:
     assert len(sizes) < 5_000
 
 
-async def test_close_writes_what_is_queued_first() -> None:
+async def test_close_writes_what_is_queued_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was put before the end arrives."""
+    monkeypatch.setattr(streams, "GOODBYE_S", 10.0)
     got: list[int] = []
     ended = asyncio.Event()
 
@@ -121,7 +122,7 @@ async def test_a_peer_that_says_nothing_is_frozen() -> None:
 
 async def test_a_process_that_stood_still_itself_does_not_blame_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A timer that fires late gives the peer's waiting frames a chance to be read."""
-    monkeypatch.setattr(streams, "OVERSLEPT_S", 0.05)
+    monkeypatch.setattr(streams, "OVERSLEPT_S", 0.0)
 
     async def talk(context: Any) -> None:
         while True:
@@ -131,7 +132,7 @@ async def test_a_process_that_stood_still_itself_does_not_blame_the_peer(monkeyp
     async with connected(talk) as stream:
         running = asyncio.create_task(stream.run(lambda _frames: None, silence_s=0.5))
         await asyncio.sleep(0.2)
-        time.sleep(1.5)  # noqa: ASYNC251  (this process stands still)
+        time.sleep(1.0)  # noqa: ASYNC251  (this process stands still)
         await asyncio.sleep(0.2)
         assert not running.done()
         running.cancel()

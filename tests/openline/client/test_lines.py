@@ -38,8 +38,9 @@ def test_of_the_channels_that_were_left_one_stays_open(tmp_path: Path) -> None:
     assert is_closed(line._knock)
 
 
-def test_those_that_are_frozen_leave_time_for_the_last() -> None:
+def test_those_that_are_frozen_leave_time_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel takes their connections, and nobody says anything on them."""
+    monkeypatch.setattr("openline.client.lines.TIMEOUT_S", 5.0)
     server = grpc.server(ThreadPoolExecutor(1))
     good = Address(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     server.start()

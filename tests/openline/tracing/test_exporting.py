@@ -19,7 +19,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from openline.tracing.exporting import FLUSH_S, are_wanted, traced
+from openline.tracing import exporting
+from openline.tracing.exporting import are_wanted, traced
 from openline.tracing.spans import Kind, are_recorded, begin
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -41,8 +42,9 @@ def log_lines() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def received() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     """A collector: its address, and what it was sent."""
+    monkeypatch.setattr(exporting, "FLUSH_S", 30.0)
     requests: list[ExportTraceServiceRequest] = []
 
     class Collector(http.server.BaseHTTPRequestHandler):
@@ -192,6 +194,7 @@ def test_a_collector_that_does_not_answer(
     """Spans are begun and ended at once, the end comes within its bound, and the log is not full of it."""
     variables.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "16")
     variables.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8")
+    variables.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     with contextlib.ExitStack() as stack:
         variables.setenv(ENDPOINT, "http://127.0.0.1:1" if is_gone else stack.enter_context(silent()))
         with traced("openline-test"):
@@ -201,8 +204,8 @@ def test_a_collector_that_does_not_answer(
             asked_s = time.monotonic() - began
             began = time.monotonic()
         ended_s = time.monotonic() - began
-    assert asked_s < FLUSH_S  # two thousand of them: nothing has waited for the collector even once
-    assert ended_s < FLUSH_S + 5
+    # Two thousand of them: nothing has waited for the collector even once, nor the end for as long as it may be tried.
+    assert max(asked_s, ended_s) < 20
     assert len([line for line in caplog.records if line.name.startswith("opentelemetry.exporter")]) <= 1
     # One that is gone says so at once, and what is left is then not tried for long, or for as long as it may.
     if not is_gone:
