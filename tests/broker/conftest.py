@@ -41,7 +41,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[str]:
     """The URL of one embedded Valkey for all tests, each of which finds it empty."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("broker.store.embedded.START_TIMEOUT_S", 60.0)
         stack = contextlib.AsyncExitStack()
         yield runner.run(stack.enter_async_context(embedded_valkey(None)))
         runner.run(stack.aclose())

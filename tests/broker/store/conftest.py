@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,23 @@ from broker.store.embedded import LIFELINE
 from tests.programs import free_port
 
 PATIENCE_S = 30.0
+# How long a Redis that says nothing is waited for.
+BOUNDS = (
+    "client.ANSWER_TIMEOUT_S",
+    "eviction.ANSWER_TIMEOUT_S",
+    "quotas.ANSWER_TIMEOUT_S",
+    "single.ANSWER_TIMEOUT_S",
+    "single.CONNECT_TIMEOUT_S",
+    "single.KNOWN_WITHIN_S",
+    "store.ANSWER_TIMEOUT_S",
+)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is given up because this process, or the machine, stands still; `Server.frozen` sets a bound of its own."""
+    for name in BOUNDS:
+        monkeypatch.setattr(f"broker.store.{name}", 10.0)
 
 
 async def eventually(true: Callable[[], Awaitable[Any]]) -> Any:
@@ -68,6 +85,17 @@ class Server:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Meanwhile it says nothing, and whoever asks it gives it up soon."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("broker.store.client.ANSWER_TIMEOUT_S", 0.5)
+            self.freeze()
+            try:
+                yield
+            finally:
+                self.thaw()
 
     async def kill(self) -> None:
         if self._process is None:

@@ -103,8 +103,11 @@ def test_fingerprints_tell_where_parts_begin() -> None:
     assert fingerprint("ä") == fingerprint("ä")
 
 
-async def test_a_claim_whose_answer_is_lost_does_not_hold_the_key(valkey: str, redis: Redis) -> None:
+async def test_a_claim_whose_answer_is_lost_does_not_hold_the_key(
+    valkey: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Redis has it, and we do not know: nobody would run anything for it, so it is taken back when Redis is there."""
+    monkeypatch.setattr("broker.store.client.ANSWER_TIMEOUT_S", 0.5)
     tasks: set[asyncio.Task[Any]] = set()
 
     async def there_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

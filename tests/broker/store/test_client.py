@@ -281,12 +281,9 @@ async def test_a_frozen_primary_is_left(watched: Any) -> None:
         writing = Writing(client)
         async with writing.running():
             await writing.some()
-            watched.primary.freeze()
-            try:
+            with watched.primary.frozen():
                 await writing.degraded()
                 await writing.some(40)
-            finally:
-                watched.primary.thaw()
             # It comes back as a replica, which takes no writes: nobody is misled.
             await writing.some(40)
         assert writing.stored == set(range(writing.count))
@@ -405,17 +402,14 @@ async def test_a_frozen_node_is_left(sharded: Any) -> None:
     """Its connections say nothing, and each call's time ends first: the map is asked for all the same."""
     async with opened(sharded.url) as client:
         await ask(client, *(("SET", f"key:{n}", n) for n in range(50)))
-        sharded.nodes[0].freeze()
-        try:
 
-            async def all_answer() -> bool:
-                return len(await ask(client, *(("GET", f"key:{n}") for n in range(50)))) == 50
+        async def all_answer() -> bool:
+            return len(await ask(client, *(("GET", f"key:{n}") for n in range(50)))) == 50
 
+        with sharded.nodes[0].frozen():
             with pytest.raises(OpenlineError):
                 await all_answer()
             await until(all_answer)
-        finally:
-            sharded.nodes[0].thaw()
 
 
 async def test_who_listens_to_a_frozen_node_goes_to_another(sharded: Any) -> None:
@@ -425,8 +419,7 @@ async def test_who_listens_to_a_frozen_node_goes_to_another(sharded: Any) -> Non
         assert [await anext(each) for each in news] == [None] * 12
         frozen = sharded.nodes[0]
         listening = len(await frozen.redis.client_list(_type="pubsub"))
-        frozen.freeze()
-        try:
+        with frozen.frozen():
             change = Change("prod", ConnectedExecutor(executor_id="e"), True)
 
             async def heard(changes: AsyncIterator[Change | None]) -> bool:
@@ -448,8 +441,6 @@ async def test_who_listens_to_a_frozen_node_goes_to_another(sharded: Any) -> Non
             publishing = asyncio.create_task(publish())
             assert sum(await asyncio.gather(*map(heard, news))) == listening
             publishing.cancel()
-        finally:
-            frozen.thaw()
         for each in news:
             await each.aclose()
 

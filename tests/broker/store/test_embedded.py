@@ -122,11 +122,9 @@ async def test_two_brokers_cannot_have_the_same_directory(tmp_path: Path) -> Non
 async def test_one_that_does_not_start_says_so_at_once(tmp_path: Path) -> None:
     """With its own last words, since its log may be gone."""
     (tmp_path / "appendonlydir").write_text("not a directory")
-    started = asyncio.get_running_loop().time()
-    with pytest.raises(EmbeddedFailed, match="appendonlydir"):
+    with pytest.raises(EmbeddedFailed, match=r"did not start: .*appendonlydir"):
         async with embedded_valkey(tmp_path):
             pass
-    assert asyncio.get_running_loop().time() - started < 5
 
 
 async def test_it_dies_with_its_parent() -> None:

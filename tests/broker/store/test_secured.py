@@ -36,13 +36,12 @@ class Front:
         self._port = port
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
-        self.port = 0
+        self.port = free_port()
 
     async def start(self) -> None:
         files = (self.directory / name for name in ("server.pem", "server.key", "ca.pem"))
         context = server_context(*files)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=context)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """And breaks what is open."""

@@ -135,13 +135,10 @@ async def test_what_is_no_change_is_passed_over(records: TokenRecords, data: byt
 async def test_a_token_that_nobody_was_told_is_revoked(server: Any) -> None:
     """The answer of Redis was lost, so the caller was told that there is none. A chosen one may be asked for again."""
     async with open_store(server.url, result_ttl_s=60) as store:
-        server.freeze()
-        try:
+        with server.frozen():
             assert await reason_of(store.tokens.create(token(1))) is Reason.STORE_UNAVAILABLE
             chosen = token(2, origin=Origin.CHOSEN)
             assert await reason_of(store.tokens.create(chosen)) is Reason.STORE_UNAVAILABLE
-        finally:
-            server.thaw()
         assert await store.behind.drain(PATIENCE_S)
         found = await store.tokens.read()
         assert found[token(1).name].is_revoked
