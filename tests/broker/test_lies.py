@@ -60,8 +60,9 @@ async def scrape(port: int) -> dict[str, float]:
 
 
 @pytest.fixture
-async def replicas(start_broker: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Two that know each other, each with the port of its metrics."""
+async def replicas(start_broker: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, Any]]:
+    """Two that know each other and wait for each other's answers, each with the port of its metrics."""
+    monkeypatch.setattr("broker.rpc.overview.MAX_ANSWER_S", PATIENCE_S / 2)
     ports = free_port(), free_port()
     async with (
         start_broker(replica_id="r1", metrics_listen=f"127.0.0.1:{ports[0]}") as one,
@@ -132,7 +133,7 @@ async def test_a_watcher_is_told_of_a_gap_that_can_be(replicas: tuple[Any, Any],
     assert gap.gap.missed_bytes == 2 * MAX_TOTAL_BYTES - 2
     assert ended.result.timings.run_s == MAX_STAGE_S
     assert (await look(one)).replicas[0].figures.output_bytes == 2 * MAX_TOTAL_BYTES
-    executor.call.cancel()
+    await executor.send(frames.finished(command_id))  # or its replica would wait for the executor to come again
 
 
 async def test_a_replica_that_cannot_show_its_figures_still_takes_executors(

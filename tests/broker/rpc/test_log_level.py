@@ -59,11 +59,14 @@ async def change(broker: Any, key: str = ROOT, **fields: Any) -> pb.SetLogLevelR
     return answer
 
 
-async def test_every_replica_changes_it_and_goes_back(replicas: tuple[Any, Any]) -> None:
+async def test_every_replica_changes_it_and_goes_back(
+    replicas: tuple[Any, Any], log_lines: list[dict[str, Any]]
+) -> None:
     here, _ = replicas
     answer = await change(here, level=pb.LOG_LEVEL_DEBUG, for_s=0.3)
     assert (list(answer.replica_ids), list(answer.unreached_replica_ids)) == (["r1", "r2"], [])
-    assert LOUDNESS.level == "debug"
+    changes = [line for line in log_lines if line["event"] == "log.level_changed"]
+    assert [line["for_s"] for line in changes if line["to"] == "debug"] == [0.3, 0.3]
     async with asyncio.timeout(PATIENCE_S):
         while LOUDNESS.level != "info":
             await asyncio.sleep(0.01)

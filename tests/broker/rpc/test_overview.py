@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -31,8 +31,9 @@ async def broker(start_broker: Any) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def replicas(start_broker: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Two that know each other."""
+async def replicas(start_broker: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, Any]]:
+    """Two that know each other, and wait for each other's answers."""
+    monkeypatch.setattr(methods, "MAX_ANSWER_S", PATIENCE_S / 2)
     keys = [f"pat:{OF_PROD}:admin@prod*"]
     async with (
         start_broker(replica_id="r1", extra_keys=keys) as one,
@@ -325,7 +326,8 @@ async def test_a_replica_that_does_not_answer_is_shown_as_such(
 
 
 def freeze(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No call to it is answered from now on."""
+    """No call to it is answered from now on, and it is soon given up."""
+    monkeypatch.setattr(methods, "MAX_ANSWER_S", 1.0)
     [opening] = broker.inside.parts["Opening"]
 
     async def first(reading: Any, **_: Any) -> None:
@@ -333,6 +335,23 @@ def freeze(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(PATIENCE_S)
 
     monkeypatch.setattr(opening, "first", first)
+
+
+@contextlib.contextmanager
+def held(broker: Any) -> Iterator[None]:
+    """Calls to it are answered when this is over."""
+    [opening] = broker.inside.parts["Opening"]
+    over, as_usual = asyncio.Event(), opening.first
+
+    async def first(reading: Any, **named: Any) -> Any:
+        await over.wait()
+        return await as_usual(reading, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "MAX_ANSWER_S", PATIENCE_S / 2)
+        patch.setattr(opening, "first", first)
+        yield
+    over.set()
 
 
 async def test_a_replica_of_an_older_version_is_reachable_without_figures(
@@ -502,7 +521,7 @@ async def test_who_comes_later_waits_for_nobody_s_interval(broker: Any) -> None:
 
 
 async def test_each_watcher_has_its_own_pace(broker: Any) -> None:
-    eager, slow = Watcher(broker, interval_s=0.5), Watcher(broker, interval_s=5)
+    eager, slow = Watcher(broker, interval_s=0.5), Watcher(broker, interval_s=10)
     await slow.next()
     late = asyncio.create_task(slow.next())
     for _ in range(4):
@@ -605,10 +624,11 @@ async def test_looks_are_bounded(start_broker: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(methods, "MAX_LOOKS", 1)
     async with start_broker(replica_id="r1") as one, start_broker(replica_id="r2") as other:
         await until(lambda: bool(peers_of(one).reachable))
-        with monkeypatch.context() as patch:
-            freeze(other, patch)
-            looks = await asyncio.gather(*(look(one) for _ in range(3)), return_exceptions=True)
-        refused = [each.reason for each in looks if isinstance(each, OpenlineError)]
+        with held(other):
+            looks = [asyncio.create_task(look(one)) for _ in range(3)]
+            await until(lambda: sum(each.done() for each in looks) == 2)
+        answers = await asyncio.gather(*looks, return_exceptions=True)
+        refused = [each.reason for each in answers if isinstance(each, OpenlineError)]
         assert refused == [Reason.QUOTA_EXCEEDED] * 2
         await look(one)
 
@@ -619,12 +639,11 @@ async def test_one_owners_looks_leave_places_to_the_others(start_broker: Any, mo
     keys = [f"pat:{OF_PROD}:admin@prod*"]
     async with start_broker(replica_id="r1", extra_keys=keys) as one, start_broker(replica_id="r2") as other:
         await until(lambda: bool(peers_of(one).reachable))
-        with monkeypatch.context() as patch:
-            freeze(other, patch)
-            *looks, operators = await asyncio.gather(
-                *(look(one, OF_PROD) for _ in range(3)), look(one), return_exceptions=True
-            )
-        refused = [each.error.metadata["limit"] for each in looks if isinstance(each, OpenlineError)]
+        with held(other):
+            looks = [asyncio.create_task(look(one, key)) for key in (OF_PROD, OF_PROD, OF_PROD, ROOT)]
+            await until(lambda: sum(each.done() for each in looks) == 2)
+        *answers, operators = await asyncio.gather(*looks, return_exceptions=True)
+        refused = [each.error.metadata["limit"] for each in answers if isinstance(each, OpenlineError)]
         assert refused == ["1", "1"]
         assert isinstance(operators, pb.Overview)
         await look(one, OF_PROD)  # its place is free again
@@ -666,6 +685,6 @@ async def test_a_defect_ends_the_view_and_is_told(
     await watcher.next()
     with monkeypatch.context() as patch:
         patch.setattr(own_overview.OwnOverview, "read", lambda *_: 1 / 0)
-        assert (await refusal(watcher.next())).reason is Reason.INTERNAL
+        assert (await refusal(watcher.until(lambda _: False))).reason is Reason.INTERNAL
     assert [line["event"] for line in log_lines if line["log_level"] == "error"] == ["overview.failed"]
     await Watcher(broker).next()
