@@ -149,9 +149,14 @@ class ScriptedExecutor:
         assert (await self.expect("heartbeat_ack")).seq == 1 << 40
 
     async def begin_one(self) -> str:
-        """Takes the next Execute, and says that its process runs; the command's id."""
+        """Takes the next Execute, and says that its process runs, until the broker has heard it; the command's id."""
         command_id: str = (await self._execute()).command_id
-        await self.send(self._say.accepted(command_id), self._say.started(command_id))
+        heartbeat = wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=1 << 41))
+        await self.send(self._say.accepted(command_id), self._say.started(command_id), heartbeat)
+        meanwhile: list[wire.BrokerFrame] = []
+        while not (frame := await self.next()).HasField("heartbeat_ack"):
+            meanwhile.append(frame)
+        self._received[:0] = meanwhile
         return command_id
 
     async def _execute(self) -> wire.Execute:
