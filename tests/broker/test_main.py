@@ -21,7 +21,7 @@ from openline.v1.command_service_pb2_grpc import CommandServiceStub
 
 PROGRAM = str(Path(sys.executable).with_name("openline-broker"))
 CREDENTIALS = ("--api-keys", "alice:the-key-of-alice:execute", "--executor-tokens", "prod:the-token-of-prod")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -203,7 +203,7 @@ def test_a_signal_is_a_clean_stop(start: Start, signum: signal.Signals) -> None:
     assert "broker.stopping" in err
     assert "broker.stopped" in err
     assert "Traceback" not in err
-    assert not [pid for pid in below if is_alive(pid)]
+    until_dead(below)
 
 
 def test_kill_9_leaves_no_valkey_behind(start: Start) -> None:

@@ -21,6 +21,7 @@ from broker.screen import plain, screen
 from openline.v1 import command_pb2
 from openline.v1 import overview_pb2 as pb
 from openline.v1.cluster_service_pb2 import Cluster, ConnectedExecutor, Replica
+from tests.programs import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("openline-broker"))
 ROOT, OF_PROD = "the-key-of-root", "the-key-of-an-admin-of-prod"
@@ -126,8 +127,8 @@ async def test_on_a_terminal_until_ctrl_c(broker: Any) -> None:
 
 async def test_a_broker_that_goes_and_comes_back(start_broker: Any) -> None:
     """What is shown is said to be old, and goes on by itself."""
-    async with start_broker() as broker:
-        address = broker.address
+    address = f"127.0.0.1:{free_port()}"
+    async with start_broker(listen=address) as broker:
         watching = terminal(broker, "--interval", "0.5")
         top = watching.__enter__()
         await top.until("1/1 replicas")

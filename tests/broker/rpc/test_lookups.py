@@ -264,7 +264,7 @@ async def test_an_endless_reason_is_cut(broker: Any) -> None:
 async def test_an_executor_that_does_not_stop(broker: Any, frames: Any) -> None:
     """A cancel is a wish: the deadline still holds."""
     executor = await broker.executor()
-    asked = broker.execute(timeout_s=0.2)
+    asked = broker.execute(timeout_s=1.5)
     name = await executor.begin_one()
     assert await broker.cancel(name) == "RUNNING"
     with pytest.raises(OpenlineError) as ended:
