@@ -127,7 +127,7 @@ async def test_one_that_is_frozen_leaves_time_for_another_one() -> None:
     async with asking(frozen, done) as (found, _):
         begun = time.monotonic()
         assert (await found.get_command("the-id", timeout_s=4.0)).result.stdout == b"x"
-        assert 1.9 < time.monotonic() - begun < 20
+        assert 1.9 < time.monotonic() - begun < 2.9
 
 
 async def test_one_that_is_frozen_takes_half_of_a_wait(clock: Clock) -> None:
@@ -205,6 +205,7 @@ async def test_each_replica_once_and_then_what_the_last_one_said(clock: Clock) -
         assert [len(replica.asked) for replica in replicas] == [1, 1]
     async with asking(clock.frozen, done) as (asked, _):
         assert await ask(asked) == DONE
+    assert clock.now <= 20.0
     async with asking(broken, silent, done) as (asked, replicas):
         with pytest.raises(OpenlineError, match="replica b does not answer"):
             await ask(asked)
