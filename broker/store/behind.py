@@ -27,6 +27,7 @@ LINGER_S = 0.01
 MAX_BATCH = 500
 # Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
 MAX_BATCH_BYTES = 1 << 20
+TIMEOUT_S = 2.0
 MAX_KEPT_BYTES = 64 << 20
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
 # What a healthy server may answer for a while: the write is tried again. Anything else is a defect of the write.
@@ -58,9 +59,8 @@ class Write(NamedTuple):
 class WriteBehind:
     """The queue and the task that empties it."""
 
-    def __init__(self, redis: Client, *, timeout_s: float = 2.0) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis = redis
-        self._timeout_s = timeout_s
         self._waiting: deque[Write] = deque()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
@@ -130,7 +130,7 @@ class WriteBehind:
             batch = self._batch()
             began = monotonic()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(TIMEOUT_S):
                     answers = await send_folded(self._redis, [each.command for each in batch])
             except (RedisError, OSError, TimeoutError) as failure:
                 self._degrade(failure)

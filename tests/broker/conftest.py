@@ -31,6 +31,25 @@ from openline.v1.executor_service_pb2_grpc import ExecutorServiceStub
 PATIENCE_S = 20.0
 KEY = "the-key-of-alice"
 TOKEN = "the-token-of-prod"
+# What a broker allows Redis and other replicas before it goes on without them.
+BOUNDS = (
+    "draining.ANSWER_S",
+    "earlier.REPLAY_WAIT_S",
+    "hearing.FIRST_LOOK_S",
+    "lookups.ANSWER_S",
+    "registry.LAST_SEEN_S",
+    "replicated.FIRST_LOOK_S",
+    "rpc.everywhere.TIMEOUT_S",
+    "rpc.finding.FIND_TIMEOUT_S",
+    "rpc.peers.FIND_TIMEOUT_S",
+    "store.behind.TIMEOUT_S",
+    "store.client.ANSWER_TIMEOUT_S",
+    "store.eviction.ANSWER_TIMEOUT_S",
+    "store.quotas.ANSWER_TIMEOUT_S",
+    "store.single.ANSWER_TIMEOUT_S",
+    "store.single.CONNECT_TIMEOUT_S",
+    "store.store.ANSWER_TIMEOUT_S",
+)
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
@@ -49,7 +68,19 @@ def valkey() -> Iterator[str]:
 
 
 @pytest.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
+def unhurried() -> Iterator[None]:
+    """Nobody is given up because the machine, or the loop that all of them share, stands still for some seconds.
+
+    Whoever tests what becomes of one that is slow or frozen sets a bound.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in BOUNDS:
+            patch.setattr(f"broker.{name}", 30.0)
+        yield
+
+
+@pytest.fixture
+async def redis(valkey: str, unhurried: None) -> AsyncIterator[Redis]:
     """A client of its own, beside the broker's."""
     client = open_redis(valkey)
     await client.flushall()

@@ -19,9 +19,9 @@ PATIENCE_S = 20.0
 
 
 @contextlib.asynccontextmanager
-async def running(redis: Redis, **arguments: Any) -> AsyncIterator[WriteBehind]:
+async def running(redis: Redis) -> AsyncIterator[WriteBehind]:
     """A queue and its task."""
-    behind = WriteBehind(redis, **arguments)
+    behind = WriteBehind(redis)
     task = asyncio.create_task(behind.run())
     try:
         yield behind
@@ -107,11 +107,11 @@ async def test_many_leave_in_one_round_trip(redis: Redis) -> None:
     """What was put in one turn of the loop costs a few reads of the server, not one for each write."""
     async with running(redis) as behind:
         behind.put("SET", "first", 1)
-        await behind.drain(PATIENCE_S)
+        assert await behind.drain(PATIENCE_S)
         before = (await redis.info("stats"))["total_reads_processed"]
         for n in range(400):
             behind.put("SET", f"key:{n}", n)
-        await behind.drain(PATIENCE_S)
+        assert await behind.drain(PATIENCE_S)
         assert (await redis.info("stats"))["total_reads_processed"] - before < 20
     assert await redis.dbsize() == 401
 
@@ -121,7 +121,7 @@ async def test_nothing_is_lost_while_redis_is_away(link: tuple[Link, Redis], red
     way, through = link
     async with running(through) as behind:
         behind.put("SET", "counter", "before")
-        await behind.drain(PATIENCE_S)
+        assert await behind.drain(PATIENCE_S)
         await way.cut()
         for n in range(700):  # more than one batch
             behind.put("SET", "counter", n)
@@ -135,11 +135,12 @@ async def test_nothing_is_lost_while_redis_is_away(link: tuple[Link, Redis], red
     assert await redis.dbsize() == 701
 
 
-async def test_a_backlog_passes_through_a_slow_link(link: tuple[Link, Redis]) -> None:
+async def test_a_backlog_passes_through_a_slow_link(link: tuple[Link, Redis], monkeypatch: pytest.MonkeyPatch) -> None:
     """After an outage megabytes wait: they leave in pieces that each arrive in time, or none ever would."""
     way, through = link
     way.bytes_per_s = 8 << 20
-    async with running(through, timeout_s=0.4) as behind:
+    monkeypatch.setattr("broker.store.behind.TIMEOUT_S", 0.4)
+    async with running(through) as behind:
         for n in range(12):
             behind.put("SET", f"key:{n}", b"x" * (1 << 20))
         assert await behind.drain(PATIENCE_S)

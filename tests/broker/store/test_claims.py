@@ -58,7 +58,7 @@ async def test_a_released_key_can_be_claimed_again(store: Store) -> None:
     first, second = claim("a"), claim("a")
     await store.claims.claim("alice", "k", first, runs_s=10)
     store.claims.release("alice", "k", first)
-    await store.behind.drain(PATIENCE_S)
+    assert await store.behind.drain(PATIENCE_S)
     assert await store.claims.claim("alice", "k", second, runs_s=10) is None
 
 
@@ -69,7 +69,7 @@ async def test_a_late_release_does_not_free_what_is_somebody_elses(store: Store,
     second = claim("a", command_id=first.command_id if same_id else "")
     await store.claims.claim("alice", "k", second, runs_s=10)
     store.claims.release("alice", "k", first)
-    await store.behind.drain(PATIENCE_S)
+    assert await store.behind.drain(PATIENCE_S)
     assert await store.claims.claim("alice", "k", claim("a"), runs_s=10) == second
 
 
@@ -81,12 +81,12 @@ async def test_what_was_taken_over_is_not_freed_by_the_first_try(store: Store, r
     assert await store.claims.take_over("alice", "k", first, again)
     assert not await store.claims.take_over("alice", "k", first, claim("a"))
     store.claims.release("alice", "k", first)
-    await store.behind.drain(PATIENCE_S)
+    assert await store.behind.drain(PATIENCE_S)
     assert await store.claims.claim("alice", "k", claim("a"), runs_s=10) == again
     [name] = await redis.keys("openline:idempotency:*")
     assert 0 < await redis.ttl(name) <= 610
     store.claims.release("alice", "k", again)
-    await store.behind.drain(PATIENCE_S)
+    assert await store.behind.drain(PATIENCE_S)
     assert not await store.claims.take_over("alice", "k", again, first)
 
 
