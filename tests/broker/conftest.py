@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -92,6 +95,46 @@ async def redis(valkey: str, unhurried: None) -> AsyncIterator[Redis]:
 async def store(valkey: str, redis: Redis) -> AsyncIterator[Store]:
     async with open_store(valkey, result_ttl_s=600) as opened:
         yield opened
+
+
+@pytest.fixture
+def by_news_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of credentials that come and go elsewhere a replica hears; it does not look, twice a second, by itself."""
+    monkeypatch.setattr("broker.replicated.LOOK_EVERY_S", 3600.0)
+
+
+@pytest.fixture
+def one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is asked within one window of the quotas, which begin and end by the clock."""
+    still = SimpleNamespace(time=lambda: 1_800_000_000.0)
+    for counts in ("admission", "sharing"):
+        monkeypatch.setattr(f"broker.{counts}.time", still)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, float], None]:
+    """For the commands of a broker it is so many seconds later from now on; what is due by then is done."""
+    passed_s = 0.0
+
+    def later(broker: Any, seconds: float) -> None:
+        nonlocal passed_s
+        passed_s += seconds
+        monkeypatch.setattr("broker.dispatcher.monotonic", lambda: monotonic() + passed_s)
+        broker.inside.dispatcher._tick()
+
+    return later
+
+
+@pytest.fixture
+def expire(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """For keys and tokens it is so many seconds later from now on."""
+
+    def expire(seconds: float) -> None:
+        ahead = SimpleNamespace(time=lambda: time.time() + seconds)
+        for checks in ("replicated", "rpc.callers"):
+            monkeypatch.setattr(f"broker.{checks}.time", ahead)
+
+    return expire
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from openline.reasons import NO, Reason
 from openline.v1 import command_service_pb2 as pb
 
 PATIENCE_S = 20.0
+pytestmark = pytest.mark.usefixtures("one_window")
 
 
 @contextlib.asynccontextmanager

@@ -344,6 +344,7 @@ async def test_idempotency_keys_are_each_their_own(broker: Any, frames: Any) -> 
     await executor.sync()
 
 
+@pytest.mark.usefixtures("one_window")
 async def test_each_counts_in_its_callers_quota(start_broker: Any, frames: Any) -> None:
     """In flight while it waits, and in the minute, as if it had run."""
     limits = {"quota_in_flight": 3, "quota_commands_per_minute": 4}
