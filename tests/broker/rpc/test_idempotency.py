@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from broker import forwarding
+from broker import earlier, forwarding
 from broker.store.claims import Claim, fingerprint
 from broker.store.embedded import embedded_valkey
 from broker.store.store import Store, open_store
@@ -53,7 +53,7 @@ async def test_fifty_at_once_are_one_run(broker: Any, frames: Any) -> None:
     executor = await broker.executor()
     channel_calls = [broker.execute(idempotency_key="k") for _ in range(50)]
     name = await executor.begin_one()
-    await asyncio.sleep(0.2)
+    await broker.inside.until_called(50)
     await executor.send(frames.output(name, 0, b"once"), frames.finished(name))
     answers = await asyncio.gather(*channel_calls)
     assert len({answer.result.SerializeToString(deterministic=True) for answer in answers}) == 1
@@ -124,7 +124,7 @@ async def test_a_stream_attaches_to_the_running_command(broker: Any, frames: Any
     watchers.append(broker.stream(idempotency_key="k"))
     assert await watchers[1].output(1) == b"a"
     asked = broker.execute(idempotency_key="k", argv=["logs", "-f", "x"])
-    await asyncio.sleep(0.1)
+    await broker.inside.until_called(3)
     await executor.send(frames.output(name, 1, b"b"), frames.finished(name))
     results = [(await watcher.rest())[-1].result for watcher in watchers]
     assert results[0] == results[1] == (await asked).result
@@ -184,9 +184,12 @@ async def test_what_may_have_run_keeps_the_key(broker: Any) -> None:
     await executor.sync()
 
 
-async def test_a_key_whose_first_replica_was_killed_is_looked_for_and_then_run(broker: Any) -> None:
+async def test_a_key_whose_first_replica_was_killed_is_looked_for_and_then_run(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a retry to the letter: nobody has the command, so it has surely not been run."""
-    await asyncio.sleep(2.5)  # of what was asked for before this replica was there, that would not be sure
+    monkeypatch.setattr(forwarding, "CLOCK_SLACK_S", -1000.0)
+    monkeypatch.setattr(earlier, "REPLAY_WAIT_S", 0.2)
     name = ids.new_id()
     claim = Claim(fingerprint("prod", "", "get", "pods"), name)
     [executions] = broker.inside.parts["Executions"]
@@ -228,16 +231,36 @@ async def test_many_at_once_for_an_absent_cluster_are_all_told_that(broker: Any)
         assert not (await broker.execute(idempotency_key="k")).replayed
 
 
-async def test_one_after_the_other_may_have_the_key_and_be_refused(broker: Any, store: Store) -> None:
+async def test_one_after_the_other_may_have_the_key_and_be_refused(
+    broker: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each has its while to be found: whoever waits for them all is not told that something may have run."""
     words = fingerprint("prod", "", "get", "pods")
     claims = [Claim(words, ids.new_id()) for _ in range(6)]
-    assert await store.claims.claim("alice", "k", claims[0], runs_s=20) is None
+    claim = store.claims.claim
+    assert await claim("alice", "k", claims[0], runs_s=20) is None
+    seen: list[Claim | None] = []
+    now = 0.0
+
+    async def see(*arguments: Any, **named: Any) -> Claim | None:
+        seen.append(await claim(*arguments, **named))
+        return seen[-1]
+
+    async def wait_for(held: Claim) -> None:
+        """Most of the while that this one has goes by, once it was seen."""
+        nonlocal now
+        async with asyncio.timeout(PATIENCE_S):
+            while held not in seen:
+                await asyncio.sleep(0.01)
+        now += 0.7 * earlier.REPLAY_WAIT_S
+
+    monkeypatch.setattr(store.claims, "claim", see)
+    monkeypatch.setattr(earlier, "monotonic", lambda: now)
     asked = broker.execute(idempotency_key="k")
     for before, after in itertools.pairwise(claims):
-        await asyncio.sleep(0.3)
+        await wait_for(before)
         assert await store.claims.take_over("alice", "k", before, after)
-    await asyncio.sleep(0.3)
+    await wait_for(claims[-1])
     store.claims.release("alice", "k", claims[-1])
     refused = await refusal(asked)
     assert (refused.reason, refused.error.executed) == (Reason.CLUSTER_OFFLINE, NO)
@@ -246,7 +269,7 @@ async def test_one_after_the_other_may_have_the_key_and_be_refused(broker: Any, 
 async def test_one_that_waits_for_its_cluster_is_attached_to(broker: Any) -> None:
     """Two with one key wait for one cluster: one run when it comes."""
     asked = [broker.execute(idempotency_key="k", wait_for_cluster_s=20) for _ in range(2)]
-    await asyncio.sleep(0.2)
+    await broker.inside.until_called(2)
     executor = await broker.executor()
     await executor.run_one(b"once")
     first, second = await asyncio.gather(*asked)
@@ -279,7 +302,7 @@ async def test_a_caller_who_leaves_before_anything_was_sent_frees_the_key(broker
     await pipe.send(pb.CallerFrame(heartbeat=wire.Heartbeat(seq=1)))
     assert (await pipe.next()).HasField("heartbeat_ack")
     await broker.inside.nothing_left()
-    await broker.store.behind.drain(PATIENCE_S)
+    assert await broker.store.behind.drain(PATIENCE_S)
     async with serving(executor):
         answer = await broker.execute(idempotency_key="k", session_id=session_id)
     assert not answer.replayed
@@ -293,13 +316,13 @@ async def test_a_caller_who_leaves_keeps_the_key_of_what_was_sent(broker: Any, f
         asked = broker.execute(idempotency_key=f"k-{denied}")
         name = (await executor.expect("execute")).command_id
         asked.cancel()
-        await asyncio.sleep(0.1)
+        await broker.inside.until_called(0)
         if denied:
             await executor.send(frames.rejected(name, errors.error(Reason.POLICY_DENIED, "no", executed=NO)))
         else:
             await executor.send(*frames.ran(name, b"once"))
         assert (await executor.expect("result_ack")).command_id == name
-        await broker.store.behind.drain(PATIENCE_S)
+        assert await broker.store.behind.drain(PATIENCE_S)
         again_asked = broker.execute(idempotency_key=f"k-{denied}")
         if denied:
             await executor.run_one(b"again")
@@ -321,7 +344,7 @@ async def test_redis_away_nothing_is_dispatched(start_broker: Any, monkeypatch: 
         store = await stack.enter_async_context(open_store(url, result_ttl_s=60))
         broker = await stack.enter_async_context(start_broker(store))
         executor = await broker.executor()
-        await store.behind.drain(PATIENCE_S)
+        assert await store.behind.drain(PATIENCE_S)
         await valkey.aclose()
         refused = await refusal(broker.execute(idempotency_key="k"))
         assert (refused.reason, refused.error.executed) == (Reason.STORE_UNAVAILABLE, NO)
