@@ -210,7 +210,7 @@ async def _to_the_end(stream: Any) -> list[str]:
 async def test_a_stop_takes_the_executors_out_of_presence(start_broker: Any, store: Any) -> None:
     async with start_broker() as broker:
         await broker.executor()
-    await store.behind.drain(PATIENCE_S)
+    assert await store.behind.drain(PATIENCE_S)
     [cluster] = await store.clusters.get(["prod"])
     assert list(cluster.executors) == []
     assert cluster.HasField("last_seen")

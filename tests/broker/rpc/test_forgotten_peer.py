@@ -3,6 +3,8 @@
 import asyncio
 from time import monotonic
 
+import pytest
+
 from broker.core.directory import Directory
 from broker.core.proof import Proof
 from broker.rpc.peers import NotFound, Peers
@@ -13,8 +15,9 @@ from openline.tls import TlsFiles
 from openline.v1.cluster_service_pb2 import Replica
 
 
-async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> None:
+async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks goes on; it is not taken for somebody who was told to stop."""
+    monkeypatch.setattr("broker.rpc.peers.FIND_TIMEOUT_S", 60.0)
 
     async def never_answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         closed = asyncio.get_running_loop().create_future()
@@ -33,6 +36,7 @@ async def test_a_peer_that_is_forgotten_while_it_is_asked_has_not_answered() -> 
         await peers.know([Replica(replica_id="r2", address=address)])
         asked = asyncio.create_task(peers.find(ids.new_id()))
         await asyncio.sleep(0.1)
+        assert not asked.done()
         await peers.know([])
         found = await asked
         forgotten.set()

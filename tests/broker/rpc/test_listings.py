@@ -245,7 +245,7 @@ async def test_a_page_has_room_in_a_message(broker: Any) -> None:
         command.created_at.GetCurrentTime()
         broker.store.history.ended(command)
     broker.store.history.flush()
-    await broker.store.behind.drain(PATIENCE_S)
+    assert await broker.store.behind.drain(PATIENCE_S)
     pages = [await commands(broker, page_size=1000)]
     while token := pages[-1].next_page_token:
         pages.append(await commands(broker, page_size=1000, page_token=token))
@@ -339,7 +339,7 @@ async def test_a_session_that_expired_is_forgotten(broker: Any, redis: Redis) ->
     name = await make_session(broker)
     await redis.zadd(keys.owned_sessions("alice"), {old: 0})
     assert [session.session_id for session in (await sessions(broker)).sessions] == [name]
-    await broker.store.behind.drain(PATIENCE_S)
+    assert await broker.store.behind.drain(PATIENCE_S)
     assert await redis.zrange(keys.owned_sessions("alice"), 0, -1) == [name.encode()]
     assert 7000 < await redis.ttl(keys.owned_sessions("alice")) <= keys.OWNED_SESSIONS_S
 
@@ -350,5 +350,5 @@ async def test_a_session_in_use_stays_listed(broker: Any, redis: Redis) -> None:
     name = await make_session(broker)
     await redis.delete(keys.owned_sessions("alice"))
     await run(broker, executor, session_id=name)
-    await broker.store.behind.drain(PATIENCE_S)
+    assert await broker.store.behind.drain(PATIENCE_S)
     assert [session.session_id for session in (await sessions(broker)).sessions] == [name]
