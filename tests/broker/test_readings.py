@@ -366,9 +366,10 @@ async def test_a_replica_that_stops_can_be_scraped(start_broker: Any, metrics: M
 
 
 async def test_a_port_that_is_taken_is_told(start_broker: Any, metrics: Metrics) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", metrics.port))
-        taken.listen()
-        with pytest.raises(CannotListen, match="--metrics-listen: cannot listen on "):
-            async with start_broker(**metrics.settings):
-                pass
+    # With SO_REUSEADDR: a test before may have had connections to this port.
+    with (
+        socket.create_server(("127.0.0.1", metrics.port)),
+        pytest.raises(CannotListen, match="--metrics-listen: cannot listen on "),
+    ):
+        async with start_broker(**metrics.settings):
+            pass
