@@ -261,13 +261,13 @@ async def test_an_endless_reason_is_cut(broker: Any) -> None:
     assert len((await executor.expect("cancel")).why) <= 300
 
 
-async def test_an_executor_that_does_not_stop(broker: Any, frames: Any) -> None:
+async def test_an_executor_that_does_not_stop(broker: Any, later: Any) -> None:
     """A cancel is a wish: the deadline still holds."""
     executor = await broker.executor()
-    asked = broker.execute(timeout_s=1.5)
+    asked = broker.execute(timeout_s=10)
     name = await executor.begin_one()
     assert await broker.cancel(name) == "RUNNING"
+    later(broker, 10 + DEADLINE_ALLOWANCE_S)
     with pytest.raises(OpenlineError) as ended:
         await asked
     assert ended.value.reason is Reason.COMMAND_TIMEOUT
-    assert DEADLINE_ALLOWANCE_S < 5
