@@ -8,7 +8,9 @@ from gateway.answers import check_answerable, stopped_early
 from gateway.command_answers import done, state_name
 from gateway.executing import patience_s, run_live
 from gateway.mcp.call import Call, ended
+from openline.calls import broker_unavailable
 from openline.errors import OpenlineError
+from openline.reasons import NO
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
 
@@ -20,9 +22,12 @@ async def run(request: ExecuteRequest, call: Call) -> command_pb2.Command:
     """
     following = _Following()
     call.commands.begin(request)
+    if not (wait_s := call.left_s()):
+        # Nobody would have been asked by then, and what was not begun does not run on.
+        raise broker_unavailable("the time for an answer was up before a broker was asked", executed=NO)
     reading = asyncio.create_task(_result(request, call, following), name="mcp-run")
     async with ended(reading), call.running():
-        if not await call.wait(reading, wait_s=call.left_s(), describe=following.describe):
+        if not await call.wait(reading, wait_s=wait_s, describe=following.describe):
             return _so_far(request, following)
     result = reading.result()
     check_answerable(result)

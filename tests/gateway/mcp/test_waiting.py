@@ -1,8 +1,10 @@
 """Commands that take longer than a client waits, and what is asked of the broker meanwhile. The broker is a script."""
 
 import asyncio
+import itertools
 import json
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,16 +35,28 @@ def events(answer: Any) -> list[dict[str, Any]]:
     return [json.loads(line[5:]) for line in answer.text.split("\n") if line.startswith("data:")]
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], None]:
+    """`impatient(lambda: …)`: the time of a client begins when this holds, however long it takes until then."""
+
+    def once(holds: Callable[[], bool]) -> None:
+        began = time.monotonic()
+        monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 0.1)
+        monkeypatch.setattr("gateway.mcp.call.monotonic", lambda: time.monotonic() if holds() else began)
+
+    return once
+
+
 @pytest.mark.parametrize("meta", [None, {"progressToken": "p"}], ids=["quiet", "progress"])
-async def test_it_runs_on(stage: Any, monkeypatch: pytest.MonkeyPatch, meta: Any) -> None:
+async def test_it_runs_on(stage: Any, impatient: Any, meta: Any) -> None:
     """The answer comes before the client loses patience, and says how to get the rest."""
-    monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 0.3)
 
     async def script(_frame: Any, say: Any) -> None:
         await say.state("RUNNING")
         await asyncio.sleep(30)
 
     async with stage(script) as scene:
+        impatient(lambda: bool(scene.broker.asked))
         call = calling("kubectl", meta=meta, cluster="local", command="get pods", timeout_seconds=60)
         told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
         [asked] = scene.broker.asked
@@ -66,30 +80,38 @@ async def test_it_runs_on(stage: Any, monkeypatch: pytest.MonkeyPatch, meta: Any
             await asyncio.sleep(0.01)
 
 
-async def test_progress_of_a_slow_reader(stage: Any) -> None:
+async def test_progress(stage: Any) -> None:
     """What is said goes up, about once a second, and not at all once there is an answer."""
+    queued, written = "queued", "running, 1000 bytes so far"
+    heard = {queued: asyncio.Event(), written: asyncio.Event()}
 
     async def script(_frame: Any, say: Any) -> None:
         await say.state("QUEUED")
-        await asyncio.sleep(1.2)
+        await heard[queued].wait()
         await say.state("RUNNING")
         await say.output(0, b"x" * 1000)
-        await asyncio.sleep(1.2)
+        await heard[written].wait()
         await say.result(stdout=b"done")
 
+    told: list[dict[str, Any]] = []
     async with stage(script) as scene:
-        call = calling("kubectl", meta={"progressToken": 5}, cluster="local", command="get pods")
-        *progress, last = events(await scene.api.post("/mcp", json=call, headers=HEADERS))
-        assert last["result"]["content"][0]["text"] == "done"
-        params = [each["params"] for each in progress]
-        assert all(each["progressToken"] == 5 for each in params)
-        assert [each["message"] for each in params] == ["queued", "running, 1000 bytes so far"]
-        assert params[0]["progress"] < params[1]["progress"]
+        call = calling("kubectl", meta={"progressToken": 5}, cluster="local", command="get pods", timeout_seconds=60)
+        async with scene.api.stream("POST", "/mcp", json=call, headers=HEADERS) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data:"):
+                    told.append(json.loads(line[5:]))
+                    heard.get(told[-1].get("params", {}).get("message"), asyncio.Event()).set()
+    *progress, last = told
+    assert last["result"]["content"][0]["text"] == "done"
+    params = [each["params"] for each in progress]
+    assert all(each["progressToken"] == 5 for each in params)
+    assert [each["message"] for each in params][-1] == written
+    # Told in tenths.
+    assert all(later["progress"] - sooner["progress"] > 0.9 for sooner, later in itertools.pairwise(params))
 
 
-async def test_many_that_take_too_long(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_that_take_too_long(stage: Any, impatient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that have answered are told, of the others it is said which have begun."""
-    monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 0.5)
     monkeypatch.setattr("gateway.fanning.AT_A_TIME", 2)
 
     async def script(frame: Any, say: Any) -> None:
@@ -98,6 +120,8 @@ async def test_many_that_take_too_long(stage: Any, monkeypatch: pytest.MonkeyPat
         await say.reply(response={"result": {"outcome": command_pb2.OUTCOME_EXITED, "stdout": b"out"}})
 
     async with stage(script) as scene:
+        # The third one begins when the first one has answered.
+        impatient(lambda: len(scene.broker.asked) == 3)
         call = calling("kubectl_fanout", clusters=["a", "b", "c", "d"], command="get pods")
         told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
         assert told["isError"] is False
@@ -136,6 +160,22 @@ async def test_what_comes_before_the_wait_counts(monkeypatch: pytest.MonkeyPatch
         told = await many.run_in_many(requests, call, ALL, labels_unknown=())
     [problem] = told.fields["problems"]
     assert (problem["reason"], problem["executed"]) == ("STILL_RUNNING", "unknown" if begun else "no")
+
+
+async def test_what_was_not_begun_does_not_run_on(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time for an answer is up before a broker was asked, none is, and that is what is told."""
+    monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 0.0)
+
+    async def script(_frame: Any, _say: Any) -> None:
+        raise AssertionError("nothing is run")
+
+    async with stage(script) as scene:
+        call = calling("kubectl", cluster="local", command="get pods")
+        told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
+        assert scene.broker.asked == []
+    assert told["isError"] is True
+    fields = told["structuredContent"]
+    assert (fields["reason"], fields["executed"], "command_id" in fields) == ("BROKER_UNAVAILABLE", "no", False)
 
 
 async def test_a_look_is_answered_in_time(stage: Any) -> None:
