@@ -42,8 +42,8 @@ from tests.programs import free_port, until
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_S = 60.0
 
-# Answers by its second word, `held` when there is a file with its own name and `.go`; otherwise it says what it was
-# asked, but for the bounds that every command is given.
+# Answers by its second word; `held NAME` goes on when there is its `gate`. Otherwise it says what it was asked, but for
+# the bounds that every command is given.
 KUBECTL = r"""#!/bin/sh
 case "$2" in
   fail) echo 'Error from server (NotFound): pods "fail" not found' >&2; echo 'second line' >&2; exit 1 ;;
@@ -52,7 +52,7 @@ case "$2" in
   binary) printf 'a\377b' ;;
   slow) echo 'so far'; sleep 30 ;;
   pause) sleep 1; echo done ;;
-  held) echo one; until [ -e "$0.go" ]; do sleep 0.05; done; echo oh >&2; echo two ;;
+  held) echo one; until [ -e "$0.$3.go" ]; do sleep 0.05; done; echo oh >&2; echo two ;;
   drip) echo one; sleep 0.3; echo oh >&2; sleep 0.3; echo two; sleep 0.3 ;;
   unique) echo "$$ $(date +%s%N)" ;;
   trace) echo "${TRACEPARENT-none}" ;;
@@ -167,9 +167,52 @@ class Stage:
         """Whether there is its process, of a script that writes down which that is."""
         return Path("/proc", (self.here / f"{name}.pid").read_text().strip()).exists()
 
+    def let_go(self, name: str) -> None:
+        """A script that waits for that goes on."""
+        (self.here / f"{name}.go").touch()
+
+    async def unfinished(self, name: str, count: int = 1) -> list[dict[str, Any]]:
+        """Mia's commands about this name that have not ended, as soon as so many are listed."""
+        headers = {"X-API-Key": "the-key-of-mia"}
+        async with (
+            httpx.AsyncClient(base_url=self.urls[0], headers=headers, timeout=PATIENCE_S, trust_env=False) as http,
+            asyncio.timeout(PATIENCE_S),
+        ):
+            while True:
+                listed = (await http.get("/v1/commands", params={"limit": 50})).json().get("commands", [])
+                found = [each for each in listed if name in each["argv"] and each["state"] != "done"]
+                if len(found) >= count:
+                    return found
+                await asyncio.sleep(0.05)
+
 
 @pytest.fixture(scope="session")
-def start_stage(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the broker and the gateway are as ever, but wait long for what a busy machine brings late: the end of a
+    command that is out of time.
+    """
+    here = tmp_path_factory.mktemp("programs")
+    for name in ("broker", "gateway"):
+        program = here / f"openline-{name}"
+        program.write_text(
+            f"#!{sys.executable}\n"
+            "from openline import limits\n"
+            "limits.DEADLINE_ALLOWANCE_S = 10.0\n"
+            f"from {name}.main import main\n"
+            "main()\n"
+        )
+        program.chmod(0o755)
+    return here
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for the gateways in this process."""
+    monkeypatch.setattr("gateway.executing.WAIT_ALLOWANCE_S", 20.0)
+
+
+@pytest.fixture(scope="session")
+def start_stage(tmp_path_factory: pytest.TempPathFactory, patient: Path) -> Any:
     """`with start_stage(script, keys, *flags, others=…) as stage`: two gateways of one broker.
 
     The executor of the cluster `script` has these flags, and for its kubectl this script, which knows the stage's
@@ -189,14 +232,16 @@ def start_stage(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 return stages.enter_context(running(name, *flags))
 
             listen = ("--listen", "127.0.0.1:0")
-            broker = start("openline-broker", *listen, "--api-keys", keys, "--executor-tokens", tokens)
+            # Who asks the same at the same time may need a while for it.
+            flags_of_broker = ("--api-keys", keys, "--executor-tokens", tokens, "--share-within", "5")
+            broker = start(f"{patient}/openline-broker", *listen, *flags_of_broker)
             address = str(broker.until("broker.started")["listen"])
             executor = start(
                 "openline-executor", "--broker", address, "--cluster-id", "script", "--token", "the-token-of-script",
                 "--kubectl", str(kubectl), "--max-concurrency", "64", *flags,
             )  # fmt: skip
             executor.until("connection.opened")
-            gateways = [start("openline-gateway", *listen, "--broker", address) for _ in range(2)]
+            gateways = [start(f"{patient}/openline-gateway", *listen, "--broker", address) for _ in range(2)]
             first, second = (f"http://{each.until('gateway.listening')['address']}" for each in gateways)
             for url in (first, second):
                 until = time.monotonic() + PATIENCE_S
@@ -209,12 +254,12 @@ def start_stage(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Address]:
+def broker(patient: Path) -> Iterator[Address]:
     """A broker that knows the clusters local, east and west."""
     keys = "me:test-key:execute+session+read+admin+audit,you:other-key:execute+session+read,looker:read-key:read"
     tokens = "local:the-token-of-local,west:the-token-of-west,east:the-token-of-east"
     flags = ("--listen", "127.0.0.1:0", "--api-keys", keys, "--executor-tokens", tokens)
-    with running("openline-broker", *flags) as program:
+    with running(f"{patient}/openline-broker", *flags) as program:
         yield Address(program.until("broker.started")["listen"])
 
 
@@ -224,6 +269,12 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(KUBECTL)
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture(scope="session")
+def gate(kubectl: Path) -> Any:
+    """`gate(name).touch()`: `get held NAME` goes on, and whoever asks for it from now on does not wait."""
+    return lambda name: Path(f"{kubectl}.{name}.go")
 
 
 @pytest.fixture(scope="session")
@@ -439,7 +490,8 @@ class Scene:
 @asynccontextmanager
 async def staging(*scripts: Script, ping_s: float = 15.0) -> AsyncIterator[Scene]:
     brokers = tuple(ScriptedBroker(script, replica_id=name) for script, name in zip(scripts, "abcdef", strict=False))
-    addresses = [await broker.start() for broker in brokers]
+    # Free again after a restart.
+    addresses = [await broker.start(free_port()) for broker in brokers]
     try:
         async with serving(*addresses, ping_s=ping_s) as (gateway, pipes), client(gateway) as api:
             yield Scene(brokers, gateway, pipes, api)

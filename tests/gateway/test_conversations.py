@@ -21,6 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 PATIENCE_S = 20.0
 OTHER = {"X-API-Key": "other-key"}
 READER = {"X-API-Key": "read-key"}
+UNFINISHED = ("queued", "forwarded", "written", "accepted", "running")
 Json = dict[str, Any]
 
 
@@ -36,16 +37,17 @@ async def listed(api: httpx.AsyncClient, path: str, *command_ids: str) -> list[J
     async with asyncio.timeout(PATIENCE_S):
         while True:
             page = (await api.get(path)).json()
-            if [(command["command_id"], command["state"]) for command in page["commands"]] == done:
+            if [(command["command_id"], command["state"]) for command in page.get("commands", [])] == done:
                 return list(page["commands"])
             await asyncio.sleep(0.05)
 
 
-async def running(api: httpx.AsyncClient, told: str, count: int) -> None:
+async def in_state(api: httpx.AsyncClient, told: str, count: int, *states: str) -> None:
+    """Once so many commands of the conversation are in one of these."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             page = (await api.get("/v1/commands", params={"correlation_id": told})).json()
-            if sum(command["state"] == "running" for command in page["commands"]) == count:
+            if sum(command["state"] in states for command in page.get("commands", [])) == count:
                 return
             await asyncio.sleep(0.05)
 
@@ -144,7 +146,7 @@ async def test_every_way_to_run_takes_a_correlation_id_and_no_session(
     assert answer.is_success
     assert answer.headers["X-Correlation-ID"] == told
     async with asyncio.timeout(PATIENCE_S):
-        while not (found := (await api.get("/v1/commands", params={"correlation_id": told})).json()["commands"]):
+        while not (found := (await api.get("/v1/commands", params={"correlation_id": told})).json().get("commands")):
             await asyncio.sleep(0.05)
     [command] = found
     assert (command["correlation_id"], command["session_id"]) == (told, None)
@@ -161,7 +163,7 @@ async def test_a_caller_ends_its_own_conversation(api: httpx.AsyncClient) -> Non
     apart = {"Cache-Control": "no-cache"}
     mine = [asyncio.create_task(api.post(path, json={**slow, "correlation_id": told}, headers=apart)) for _ in range(2)]
     his = asyncio.create_task(api.post(path, json={**slow, "correlation_id": told}, headers=OTHER))
-    await running(api, told, 2)
+    await in_state(api, told, 2, "running")
     body = {"correlation_id": told, "reason": "nobody waits"}
     assert (await api.post("/v1/commands:cancel", json={**body, "correlation_id": "x"})).json()["cancelled"] == 0
     answer = await api.post("/v1/commands:cancel", json=body, headers={"X-Correlation-ID": "the operator's own"})
@@ -246,13 +248,17 @@ async def test_who_repeats_a_call_is_told(api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("apart", [True, False], ids=["each runs", "shared"])
-async def test_who_asks_at_the_same_time_is_not_told(api: httpx.AsyncClient, apart: bool) -> None:
+async def test_who_asks_at_the_same_time_is_not_told(api: httpx.AsyncClient, gate: Any, apart: bool) -> None:
     """Before anybody has an answer there is nothing to use; whoever goes on so is told all the same."""
-    headers = {"X-Correlation-ID": new_id()} | ({"Cache-Control": "no-cache"} if apart else {})
+    told = new_id()
+    headers = {"X-Correlation-ID": told} | ({"Cache-Control": "no-cache"} if apart else {})
     said = []
     for _ in range(3):
-        answers = await asyncio.gather(*(run(api, "get", "pause", headers=headers) for _ in range(3)))
-        said.append({(each["exit_code"], bool(each["hint"])) for each in answers})
+        asking = asyncio.gather(*(run(api, "get", "held", told, headers=headers, timeout_seconds=60) for _ in range(3)))
+        await in_state(api, told, 3, *UNFINISHED)
+        gate(told).touch()
+        said.append({(each["exit_code"], bool(each["hint"])) for each in await asking})
+        gate(told).unlink()
     assert said == [{(0, False)}, {(0, False)}, {(0, True)}]
 
 
@@ -275,6 +281,7 @@ async def test_who_repeats_what_is_refused_is_told(api: httpx.AsyncClient, path:
 # Refusals that teach
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
@@ -312,7 +319,7 @@ async def test_who_repeats_what_is_refused_is_told(api: httpx.AsyncClient, path:
         ("/v1/clusters/local/commands", {"argv": ["exec", "web-0", "sh"]}, 403, {"rule": "verb"}),
         ("/v1/clusters/local/commands", {"argv": []}, 422, {"reason": "INVALID_COMMAND"}),
         ("/v1/clusters/local/commands", {"argv": ["get"], "session_id": "gone"}, 404, {"reason": "SESSION_UNKNOWN"}),
-        ("/v1/clusters/local/commands", {"argv": ["get", "slow"], "timeout_seconds": 1}, 504, {"executed": "yes"}),
+        ("/v1/clusters/local/commands", {"argv": ["get", "slow"], "timeout_seconds": 3}, 504, {"executed": "yes"}),
     ],
     ids=lambda each: "-" if isinstance(each, dict) else str(each),
 )
@@ -362,6 +369,7 @@ async def test_validating_teaches_the_same(api: httpx.AsyncClient) -> None:
     assert (allowed["nearest"], allowed["next_step"]) == (None, None)
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_command_that_was_stopped_says_what_to_do(api: httpx.AsyncClient) -> None:
     """On the drop-in surface, where that is an ordinary answer, as its hint."""
     body = {"cluster_id": "local", "args": ["slow"], "timeout_seconds": 1, "correlation_id": new_id()}

@@ -1,7 +1,6 @@
 """`Prefer: respond-async` and /debug/execute/async: answers before a command's end, and where its result is then."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,18 +11,23 @@ from openline.ids import new_id
 from openline.reasons import Reason
 from openline.v1 import command_pb2
 from openline.v1 import command_service_pb2 as pb
+from tests.programs import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 POST = "/v1/clusters/local/commands"
 SLOW = {"argv": ["get", "pause"]}
-DROP_IN = {"cluster_id": "local", "args": ["pause"]}
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
+@pytest.fixture(autouse=True)
+def news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is waited for as long as it takes, where it is not said otherwise."""
+    monkeypatch.setattr("gateway.deferring.NEWS_WAIT_S", 20.0)
+
+
+def held(name: str) -> dict[str, Any]:
+    """A command that goes on when its gate is there."""
+    return {"argv": ["get", "held", name], "timeout_seconds": 60}
 
 
 async def running(frame: pb.CallerFrame, say: Any) -> None:
@@ -43,23 +47,29 @@ async def test_a_command_in_time_is_an_ordinary_answer(api: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize(("prefer", "applied"), [("respond-async", None), ("wait=0, respond-async", "wait=0")])
-async def test_a_command_that_takes_longer_is_202(api: httpx.AsyncClient, prefer: str, applied: str | None) -> None:
+async def test_a_command_that_takes_longer_is_202(
+    api: httpx.AsyncClient, gate: Any, prefer: str, applied: str | None
+) -> None:
     """With its id, its state, and where its result will be; and it runs on."""
-    response = await api.post(POST, json=SLOW, headers={"Prefer": prefer})
+    name = new_id()
+    response = await api.post(POST, json=held(name), headers={"Prefer": prefer})
     told = response.json()
     assert response.status_code == 202
     assert told["state"] in ("accepted", "running")
-    assert (told["outcome"], told["argv"]) == (None, ["get", "pause"])
+    assert (told["outcome"], told["argv"]) == (None, ["get", "held", name])
     assert response.headers["Location"] == told["links"]["self"] == f"/v1/commands/{told['command_id']}"
     assert response.headers["Retry-After"] == "1"
     assert response.headers["Preference-Applied"] == (f"respond-async, {applied}" if applied else "respond-async")
+    gate(name).touch()
     found = (await api.get(f"{response.headers['Location']}?wait=20")).json()
-    assert (found["outcome"], found["stdout"]) == ("exited", "done\n")
+    assert (found["outcome"], found["stdout"]) == ("exited", "one\ntwo\n")
 
 
-async def test_execute_async(api: httpx.AsyncClient) -> None:
+async def test_execute_async(api: httpx.AsyncClient, gate: Any) -> None:
     """202 with the old API's three fields; the result is found at poll_url."""
-    response = await api.post("/debug/execute/async", json=DROP_IN)
+    name = new_id()
+    body = {"cluster_id": "local", "args": ["held", name], "timeout_seconds": 60}
+    response = await api.post("/debug/execute/async", json=body)
     told = response.json()
     assert response.status_code == 202
     assert told == {
@@ -68,8 +78,9 @@ async def test_execute_async(api: httpx.AsyncClient) -> None:
         "poll_url": f"/debug/operations/{told['operation_id']}",
     }
     assert response.headers["Location"] == told["poll_url"]
+    gate(name).touch()
     found = (await api.get(f"{told['poll_url']}?wait=20")).json()
-    assert (found["command_id"], found["stdout"]) == (told["operation_id"], "done\n")
+    assert (found["command_id"], found["stdout"]) == (told["operation_id"], "one\ntwo\n")
 
 
 @pytest.mark.parametrize(
@@ -102,8 +113,11 @@ async def test_a_command_that_fails_in_its_time_is_what_it_always_is(stage: Any)
     assert (response.status_code, response.json()["stdout"]) == (504, "so far")
 
 
-async def test_a_command_that_waits_for_its_cluster_is_202_after_a_moment(stage: Any) -> None:
+async def test_a_command_that_waits_for_its_cluster_is_202_after_a_moment(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The broker has it, even if no executor has."""
+    monkeypatch.setattr("gateway.deferring.NEWS_WAIT_S", 0.5)
     async with stage(queued) as scene:
         response = await scene.api.post(POST, json=SLOW, headers={"Prefer": "respond-async"})
         assert (response.status_code, response.json()["state"]) == (202, "queued")
@@ -141,12 +155,14 @@ async def test_a_202_never_names_a_command_that_is_another_one(stage: Any) -> No
     assert response.headers["Idempotency-Replayed"] == "true"
 
 
-async def test_an_own_key_does_not_hinder_a_202(api: httpx.AsyncClient) -> None:
+async def test_an_own_key_does_not_hinder_a_202(api: httpx.AsyncClient, gate: Any) -> None:
     """Nor does one that an earlier request has used: the second one is told of the first one's command."""
     headers = {"Prefer": "respond-async", "Idempotency-Key": new_id()}
-    first = await api.post(POST, json=SLOW, headers=headers)
-    second = await api.post(POST, json=SLOW, headers=headers)
-    drop_in = await api.post("/debug/execute/async", json=DROP_IN | {"namespace": None}, headers=headers)
+    name = new_id()
+    first, second = [await api.post(POST, json=held(name), headers=headers) for _ in range(2)]
+    same = {"cluster_id": "local", "args": ["held", name], "namespace": None, "timeout_seconds": 60}
+    drop_in = await api.post("/debug/execute/async", json=same, headers=headers)
+    gate(name).touch()
     assert [answer.status_code for answer in (first, second, drop_in)] == [202] * 3
     assert first.json()["command_id"] == second.json()["command_id"] == drop_in.json()["operation_id"]
     replayed = [answer.headers.get("Idempotency-Replayed") for answer in (first, second, drop_in)]

@@ -87,9 +87,10 @@ async def test_a_command_that_ran(api: httpx.AsyncClient, args: list[str], expec
     assert datetime.fromisoformat(answer["executed_at"]).utcoffset() is not None
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_command_that_ran_out_of_time(api: httpx.AsyncClient) -> None:
     """A timeout is a 200 with the output so far."""
-    response = await execute(api, {"args": ["slow"], "timeout_seconds": 1})
+    response = await execute(api, {"args": ["slow"], "timeout_seconds": 3})
     answer = response.json()
     assert response.status_code == 200
     assert set(answer) == KEYS
@@ -99,10 +100,11 @@ async def test_a_command_that_ran_out_of_time(api: httpx.AsyncClient) -> None:
     assert answer["error"]
 
 
+@pytest.mark.usefixtures("patience")
 async def test_the_header_bounds_the_wait_and_wins_over_the_body(api: httpx.AsyncClient) -> None:
     """X-Request-Timeout wins over timeout_seconds; asked strictly, a timeout is a 504 with the output so far."""
     body = {"args": ["slow"], "timeout_seconds": 300}
-    response = await execute(api, body, X_Request_Timeout="1", Prefer="respond-async, handling=strict")
+    response = await execute(api, body, X_Request_Timeout="3", Prefer="respond-async, handling=strict")
     problem = response.json()
     assert response.status_code == 504
     assert response.headers["Preference-Applied"] == "handling=strict"

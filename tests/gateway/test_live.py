@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from openline.ids import new_id
+from tests.programs import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -15,10 +16,12 @@ Json = dict[str, Any]
 POST = "/v1/clusters/local/commands"
 
 
-async def heard(api: httpx.AsyncClient, method: str, path: str, **request: Any) -> list[Json]:
-    """The events of a stream, each with its name and id, to its end."""
+async def heard(
+    api: httpx.AsyncClient, method: str, path: str, *, into: list[Json] | None = None, **request: Any
+) -> list[Json]:
+    """The events of a stream, each with its name and id, to its end; they are in `into` as they come."""
     headers = {"Accept": "text/event-stream", **request.pop("headers", {})}
-    events: list[Json] = []
+    events = [] if into is None else into
     fields: dict[str, str] = {}
     async with asyncio.timeout(30), api.stream(method, path, headers=headers, **request) as response:
         assert response.status_code == 200, await response.aread()
@@ -36,25 +39,27 @@ def text_of(events: list[Json], source: str) -> str:
     return "".join(event["text"] for event in events if event["event"] == "output" and event["source"] == source)
 
 
-async def begun(api: httpx.AsyncClient, *argv: str, **body: Any) -> tuple[str, asyncio.Task[Any]]:
-    """A command that runs, with its id, and the task that listens to it."""
-    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def listen() -> None:
-        sent = {"argv": argv, **body}
-        async with api.stream("POST", POST, json=sent, headers={"Accept": "text/event-stream"}) as response:
-            async for line in response.aiter_lines():
-                if line.startswith("data: ") and '"running"' in line and not started.done():
-                    started.set_result(json.loads(line.removeprefix("data: "))["command_id"])
-
-    listening = asyncio.create_task(listen())
-    async with asyncio.timeout(10):
-        return await started, listening
+def held(name: str) -> Json:
+    """A command that goes on when its gate is there."""
+    return {"argv": ["get", "held", name], "timeout_seconds": 60}
 
 
-async def test_output_comes_while_the_command_runs(api: httpx.AsyncClient) -> None:
+async def begun(api: httpx.AsyncClient, **body: Any) -> tuple[str, asyncio.Task[Any]]:
+    """A command that runs and has written something, with its id, and the task that listens to it."""
+    told: list[Json] = []
+    listening = asyncio.create_task(heard(api, "POST", POST, json=body, into=told))
+    await until(lambda: text_of(told, "stdout"))
+    return told[0]["command_id"], listening
+
+
+async def test_output_comes_while_the_command_runs(api: httpx.AsyncClient, gate: Any) -> None:
     """What is written before a pause arrives before it; both streams apart; the result is the last event."""
-    told = await heard(api, "POST", POST, json={"argv": ["get", "drip"]})
+    name = new_id()
+    told: list[Json] = []
+    hearing = asyncio.create_task(heard(api, "POST", POST, json=held(name), into=told))
+    await until(lambda: text_of(told, "stdout") == "one\n")
+    gate(name).touch()
+    await hearing
     names = [event["event"] for event in told]
     assert names[-1] == "result"
     assert set(names[:-1]) == {"status", "output"}
@@ -71,12 +76,19 @@ async def test_debug_execute_streams_as_well(api: httpx.AsyncClient) -> None:
     assert (told[-1]["event"], told[-1]["status"], told[-1]["output"]) == ("result", "success", "out\n\nwarning\n")
 
 
-async def test_what_was_seen_is_not_sent_again(api: httpx.AsyncClient) -> None:
+async def test_what_was_seen_is_not_sent_again(api: httpx.AsyncClient, gate: Any) -> None:
     """Last-Event-ID on a running command: the rest, and the result."""
-    command_id, listening = await begun(api, "get", "drip")
+    name = new_id()
+    command_id, listening = await begun(api, **held(name))
     path = f"/v1/commands/{command_id}/events"
-    whole, rest = await asyncio.gather(heard(api, "GET", path), heard(api, "GET", path, headers={"Last-Event-ID": "0"}))
-    await listening
+    whole: list[Json] = []
+    rest: list[Json] = []
+    hearing = asyncio.gather(
+        heard(api, "GET", path, into=whole), heard(api, "GET", path, into=rest, headers={"Last-Event-ID": "0"})
+    )
+    await until(lambda: whole and rest)
+    gate(name).touch()
+    await asyncio.gather(hearing, listening)
     ids = [event["id"] for event in whole if event["event"] == "output"]
     assert [event["id"] for event in rest if event["event"] == "output"] == ids[1:]
     assert whole[-1]["exit_code"] == rest[-1]["exit_code"] == 0
@@ -93,29 +105,34 @@ async def test_a_result_is_found_by_its_id(api: httpx.AsyncClient) -> None:
     assert (output.content, output.headers["X-Output-Total-Bytes"]) == (b"a\xffb", "3")
 
 
-async def test_looking_waits_for_the_end(api: httpx.AsyncClient) -> None:
+async def test_looking_waits_for_the_end(api: httpx.AsyncClient, gate: Any) -> None:
     """Without a wait a running command is shown as it is."""
-    command_id, listening = await begun(api, "get", "pause")
+    name = new_id()
+    command_id, listening = await begun(api, **held(name))
     now = (await api.get(f"/v1/commands/{command_id}")).json()
     assert (now["state"], now["outcome"]) == ("running", None)
     assert (await api.get(f"/v1/commands/{command_id}/output")).status_code == 409
-    then = (await api.get(f"/v1/commands/{command_id}?wait=20")).json()
-    assert (then["state"], then["stdout"]) == ("done", "done\n")
+    looking = asyncio.create_task(api.get(f"/v1/commands/{command_id}?wait=20"))
+    gate(name).touch()
+    then = (await looking).json()
+    assert (then["state"], then["stdout"]) == ("done", "one\ntwo\n")
     await listening
 
 
-async def test_a_caller_that_leaves_finds_its_result_later(api: httpx.AsyncClient) -> None:
+async def test_a_caller_that_leaves_finds_its_result_later(api: httpx.AsyncClient, gate: Any) -> None:
     """The command runs on without anybody listening."""
-    command_id, listening = await begun(api, "get", "pause")
+    name = new_id()
+    command_id, listening = await begun(api, **held(name))
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
+    gate(name).touch()
     found = (await api.get(f"/v1/commands/{command_id}?wait=20")).json()
-    assert (found["outcome"], found["stdout"]) == ("exited", "done\n")
+    assert (found["outcome"], found["stdout"]) == ("exited", "one\ntwo\n")
 
 
 async def test_a_command_may_be_cancelled_with_its_caller(api: httpx.AsyncClient) -> None:
     """cancel_on_disconnect: it ends long before its time."""
-    command_id, listening = await begun(api, "get", "slow", timeout_seconds=25, cancel_on_disconnect=True)
+    command_id, listening = await begun(api, argv=["get", "slow"], timeout_seconds=25, cancel_on_disconnect=True)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
     found = (await api.get(f"/v1/commands/{command_id}?wait=15")).json()
@@ -124,8 +141,7 @@ async def test_a_command_may_be_cancelled_with_its_caller(api: httpx.AsyncClient
 
 async def test_delete_stops_a_command(api: httpx.AsyncClient) -> None:
     """202, then it has ended with its output so far; after that 200, and nothing changes."""
-    command_id, listening = await begun(api, "get", "slow", timeout_seconds=25)
-    await asyncio.sleep(0.2)
+    command_id, listening = await begun(api, argv=["get", "slow"], timeout_seconds=25)
     stopped = await api.delete(f"/v1/commands/{command_id}")
     assert (stopped.status_code, stopped.json()["state"]) == (202, "running")
     found = (await api.get(f"/v1/commands/{command_id}?wait=15")).json()
@@ -204,17 +220,21 @@ async def test_waiting_for_an_absent_cluster_is_apart_from_the_run(api: httpx.As
 
 
 @pytest.mark.parametrize("wait_s", [0, 0.3])
-async def test_a_stream_to_an_absent_cluster_is_503(api: httpx.AsyncClient, wait_s: float) -> None:
+async def test_a_stream_to_an_absent_cluster_is_503(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, wait_s: float
+) -> None:
     """An ordinary problem, not a stream: nothing has been said yet."""
+    monkeypatch.setattr("gateway.following.HEAD_WAIT_S", 20.0)
     headers = {"Accept": "text/event-stream"}
     body = {"argv": ["get", "pods"], "wait_for_cluster_s": wait_s}
     response = await api.post("/v1/clusters/west/commands", json=body, headers=headers)
     assert (response.status_code, response.json()["reason"]) == (503, "CLUSTER_OFFLINE")
 
 
+@pytest.mark.usefixtures("patience")
 async def test_following_a_log_ends_with_the_deadline(api: httpx.AsyncClient) -> None:
     """logs -f is for streams: refused elsewhere, and on a stream it ends in time with everything said so far."""
     refused = await api.post(POST, json={"argv": ["logs", "-f", "web"]})
     assert (refused.status_code, refused.json()["reason"]) == (403, "POLICY_DENIED")
-    told = await heard(api, "POST", POST, json={"argv": ["logs", "slow", "-f"], "timeout_seconds": 1})
+    told = await heard(api, "POST", POST, json={"argv": ["logs", "slow", "-f"], "timeout_seconds": 3})
     assert (told[-1]["event"], told[-1]["outcome"], text_of(told, "stdout")) == ("result", "timed_out", "so far\n")

@@ -12,7 +12,9 @@ import certifi
 import httpx
 import pytest
 
+from openline.ids import new_id
 from openline.settings import Address
+from tests.programs import until
 
 GATEWAY = Path(sys.executable).parent / "openline-gateway"
 BODY = {"cluster_id": "local", "args": ["pods"]}
@@ -89,16 +91,22 @@ async def test_without_a_broker_it_runs_and_says_so(run_program: Any) -> None:
     assert "Traceback" not in rest
 
 
-async def test_told_to_stop_it_finishes_what_runs(run_program: Any, broker: Address, cluster: str) -> None:
+async def test_told_to_stop_it_finishes_what_runs(run_program: Any, broker: Address, cluster: str, gate: Any) -> None:
     """SIGTERM: the command in flight is answered, new connections are refused, the exit code is 0."""
     with run_program("openline-gateway", "--listen", "127.0.0.1:0", "--broker", broker) as gateway:
         address = gateway.until("gateway.listening")["address"]
         async with client(address) as api:
             assert (await api.get("/health")).json()["status"] in {"healthy", "unhealthy"}
-            call = asyncio.create_task(api.post("/debug/execute", json={"cluster_id": cluster, "args": ["pause"]}))
-            await asyncio.sleep(0.4)
+            told = new_id()
+            body = {"cluster_id": cluster, "args": ["held", told], "correlation_id": told, "timeout_seconds": 60}
+            call = asyncio.create_task(api.post("/debug/execute", json=body))
+            async with asyncio.timeout(30):
+                while '"running"' not in (await api.get("/v1/commands", params={"correlation_id": told})).text:
+                    await asyncio.sleep(0.02)
             gateway.process.terminate()
-            assert (await call).json()["output"] == "done\n"
+            gateway.until("gateway.stopping")
+            gate(told).touch()
+            assert (await call).json()["stdout"] == "one\ntwo\n"
             async with asyncio.timeout(10):
                 while gateway.process.poll() is None:
                     await asyncio.sleep(0.02)
@@ -109,9 +117,14 @@ async def test_told_to_stop_it_finishes_what_runs(run_program: Any, broker: Addr
 
 @pytest.fixture
 async def pair(run_program: Any, tmp_path: Path, redis: Any) -> AsyncIterator[tuple[Any, Any, httpx.AsyncClient]]:
-    """Two brokers on one Redis, each with an executor of the same cluster that knows the other, and a gateway."""
+    """Two brokers on one Redis, each with an executor of the same cluster that knows the other, and a gateway.
+
+    What they run writes down that it does.
+    """
     kubectl = tmp_path / "kubectl"
-    kubectl.write_text('#!/bin/sh\n[ "$2" = slow ] && sleep 20\n[ "$2" = pause ] && sleep 1\necho ran\n')
+    kubectl.write_text(
+        f'#!/bin/sh\ntouch "{tmp_path}/$2"\n[ "$2" = slow ] && sleep 20\n[ "$2" = pause ] && sleep 1\necho ran\n'
+    )
     kubectl.chmod(0o755)
     keys = ("--api-keys", "me:test-key:execute+session+read", "--executor-tokens", "local:the-token-of-local")
     broker = ("openline-broker", "--listen", "127.0.0.1:0", "--redis-url", redis.url, *keys)
@@ -157,7 +170,7 @@ async def asked_all_the_while(api: httpx.AsyncClient, ended: asyncio.Event) -> l
     return [answer for answers in await asyncio.gather(*(ask() for _ in range(4))) for answer in answers]
 
 
-async def test_a_killed_broker_is_passed_over(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
+async def test_a_killed_broker_is_passed_over(pair: tuple[Any, Any, httpx.AsyncClient], tmp_path: Path) -> None:
     """kill -9 under many commands: each is answered by the other replica, a unary call as well; health says who."""
     first, _, api = pair
     brokers = (await api.get("/health")).json()["brokers"]
@@ -165,10 +178,10 @@ async def test_a_killed_broker_is_passed_over(pair: tuple[Any, Any, httpx.AsyncC
     ended = asyncio.Event()
     asking = asyncio.create_task(asked_all_the_while(api, ended))
     under_way = asyncio.create_task(api.post("/debug/execute", json={"cluster_id": "local", "args": ["pause"]}))
-    await asyncio.sleep(0.5)
+    await until((tmp_path / "pause").exists)
     first.process.kill()
     assert (await api.get("/debug/clusters")).json()["count"] == 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (health := await api.get("/health")).json()["brokers"][0]["connected"]:
             await asyncio.sleep(0.01)
     assert (health.status_code, health.json()["brokers"][0]["replica_id"]) == (200, None)
@@ -179,13 +192,15 @@ async def test_a_killed_broker_is_passed_over(pair: tuple[Any, Any, httpx.AsyncC
     assert {answer.json()["output"] for answer in answers} == {"ran\n"}
 
 
-async def test_a_broker_that_is_told_to_stop_shows_no_error(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
+async def test_a_broker_that_is_told_to_stop_shows_no_error(
+    pair: tuple[Any, Any, httpx.AsyncClient], tmp_path: Path
+) -> None:
     """SIGTERM: what runs there is answered by it, everything after that by the other one, and health stays 200."""
     first, _, api = pair
     ended = asyncio.Event()
     asking = asyncio.create_task(asked_all_the_while(api, ended))
     under_way = asyncio.create_task(api.post("/debug/execute", json={"cluster_id": "local", "args": ["pause"]}))
-    await asyncio.sleep(0.5)
+    await until((tmp_path / "pause").exists)
     first.process.terminate()
     async with asyncio.timeout(20):
         while first.process.poll() is None:
@@ -197,16 +212,18 @@ async def test_a_broker_that_is_told_to_stop_shows_no_error(pair: tuple[Any, Any
     assert {answer.json()["output"] for answer in answers} == {"ran\n"}
 
 
-async def test_brokers_killed_in_mid_command_are_told_honestly(pair: tuple[Any, Any, httpx.AsyncClient]) -> None:
+async def test_brokers_killed_in_mid_command_are_told_honestly(
+    pair: tuple[Any, Any, httpx.AsyncClient], tmp_path: Path
+) -> None:
     """With nobody left who could know, what may have run is a 503 with executed=unknown by the deadline; no retry."""
     first, second, api = pair
-    body = {"cluster_id": "local", "args": ["slow"], "timeout_seconds": 2}
+    body = {"cluster_id": "local", "args": ["slow"], "timeout_seconds": 4}
     call = asyncio.create_task(api.post("/debug/execute", json=body))
-    await asyncio.sleep(0.4)
+    await until((tmp_path / "slow").exists)
     assert not call.done()
     first.process.kill()
     second.process.kill()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         answer = await call
     problem = answer.json()
     assert (answer.status_code, problem["reason"]) == (503, "BROKER_UNAVAILABLE")

@@ -14,6 +14,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from openline.ids import new_id
+from tests.programs import until
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -178,11 +181,24 @@ async def test_events_are_a_call_until_the_result(api: httpx.AsyncClient, record
     assert request.name == "GET /v1/commands/{command_id}/events"
 
 
-async def test_a_caller_that_leaves(api: httpx.AsyncClient, recorded: Spans) -> None:
+async def test_a_caller_that_leaves(api: httpx.AsyncClient, recorded: Spans, gate: Any) -> None:
     """Nobody has done anything wrong; 499 is what the log says as well."""
-    with pytest.raises(httpx.ReadTimeout):
-        await api.post(EXECUTE, json={"cluster_id": "local", "args": ["pause"]}, timeout=0.3)
-    request, call = await ended(recorded, 2)
+    name = new_id()
+    body = {"cluster_id": "local", "args": ["held", name], "correlation_id": name, "timeout_seconds": 60}
+    asking = asyncio.create_task(api.post(EXECUTE, json=body, headers={"traceparent": CALLER}))
+    async with asyncio.timeout(30):
+        while '"running"' not in (await api.get("/v1/commands", params={"correlation_id": name})).text:
+            await asyncio.sleep(0.02)
+    asking.cancel()
+    trace_id = int(CALLER.split("-")[1], 16)
+
+    def of_it() -> list[ReadableSpan]:
+        spans = [each for each in recorded.get_finished_spans() if each.context and each.context.trace_id == trace_id]
+        return sorted(spans, key=lambda span: span.start_time or 0)
+
+    await until(lambda: len(of_it()) == 2)
+    gate(name).touch()
+    request, call = of_it()
     assert told(call, "rpc.response.status_code") == "CANCELLED"
     assert told(request, "http.response.status_code") in (None, 499)
     assert request.status.status_code.name == "UNSET"

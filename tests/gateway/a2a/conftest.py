@@ -23,16 +23,20 @@ KEY, OTHER, READER, EXECUTER, LIMITED = (
 )
 VERSIONS = ("1.0", "0.3")
 
-# `get pods NAME -n WHAT`: says which process it is, and that it begins. One that stays has to be killed.
+# `get pods NAME -n WHAT`: says which process it is, and when it has begun. One that is held goes on when it is let go,
+# in mid-character; one that stays has to be killed.
 SCRIPT = """#!/bin/sh
 [ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
 echo $$ > "%(here)s/$3.pid"
+case "$4" in
+  *=sleeps) echo "so far" ;;
+  *=stays) trap '' TERM; echo "so far" ;;
+  *=held) printf 'one\\n\\303' ;;
+esac
 echo begun >> "%(here)s/$3"
 case "$4" in
-  *=sleeps) echo "so far"; sleep 60 ;;
-  *=stays) trap '' TERM; echo "so far"; sleep 60 ;;
-  *=drips) for word in one two; do echo "$word"; sleep 0.5; done
-    echo oh >&2; printf '\\303'; sleep 0.3; printf '\\251' ;;
+  *=sleeps | *=stays) sleep 60 ;;
+  *=held) until [ -e "%(here)s/$3.go" ]; do sleep 0.05; done; echo oh >&2; printf '\\251two\\n' ;;
   *=fails) echo "out"; echo "it failed" >&2; exit 3 ;;
   *=hides) echo "password=hunter2hunter2" ;;
   *=mute) ;;

@@ -18,6 +18,8 @@ from openline.v1 import command_pb2
 
 OTHER, EXECUTER = "the-key-of-noa", "the-key-of-an-executer"
 STEPS = 5
+# As a list has the states of tasks.
+UNFINISHED = ("SUBMITTED", "WORKING")
 
 
 async def unused(*_: Any) -> None:
@@ -30,18 +32,19 @@ def asking(**params: Any) -> dict[str, Any]:
 
 async def ask(http: httpx.AsyncClient, **params: Any) -> dict[str, Any]:
     """What is answered, which is right by the protocol's own schema."""
-    answer = (await http.post("/a2a", json=asking(**params))).json()
-    ParseDict(answer["result"], pb.ListTasksResponse())
-    return dict(answer["result"])
+    answer = dict((await http.post("/a2a", json=asking(**params))).json()["result"])
+    ParseDict(answer, pb.ListTasksResponse())
+    return answer
 
 
 async def listed(http: httpx.AsyncClient, count: int, *, running: int = 0, **params: Any) -> dict[str, Any]:
-    """When there are so many, and no more of them run: a list is written behind the answers."""
+    """When there are so many, and no more of them run or are about to: a list is written behind the answers."""
     async with asyncio.timeout(60):
         while True:
-            answer = await ask(http, **params)
-            run = [task for task in answer["tasks"] if task["status"]["state"] == "TASK_STATE_WORKING"]
-            if (answer["totalSize"], len(run)) == (count, running):
+            # On a busy machine there may be none.
+            answer = dict((await http.post("/a2a", json=asking(**params))).json().get("result", {}))
+            states = [task["status"]["state"].removeprefix("TASK_STATE_") for task in answer.get("tasks", [])]
+            if (answer.get("totalSize"), sum(map(states.count, UNFINISHED))) == (count, running):
                 return answer
             await asyncio.sleep(0.02)
 

@@ -32,16 +32,14 @@ CONTEXT = ssl.create_default_context()
 # What clients of today and of before do first.
 MODES = {"modern": "auto", "legacy": "legacy"}
 
-# `get pods NAME -n WHAT`: one that sleeps says which process it is, and that it begins.
+# `get pods NAME -n WHAT`: one that sleeps or is held says which process it is, and when it has begun; one that is held
+# goes on when it is let go.
 SCRIPT = """#!/bin/sh
 [ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
+begins() { echo $$ > "%(here)s/$1.pid"; echo "$2"; echo begun >> "%(here)s/$1"; }
 case "$4" in
-  *=sleeps)
-    echo $$ > "%(here)s/$3.pid"
-    echo begun >> "%(here)s/$3"
-    echo "so far"
-    sleep 60 ;;
-  *=drips) for word in one two three; do echo "$word"; sleep 0.8; done ;;
+  *=sleeps) begins "$3" "so far"; sleep 60 ;;
+  *=held) begins "$3" "one, two"; until [ -e "%(here)s/$3.go" ]; do sleep 0.05; done; echo three ;;
   *=floods) seq 20000 ;;
   *=zeros) head -c 300000 /dev/zero ;;
   *=faces) yes "$(printf '\\360\\237\\230\\200')" | head -n 100000 | tr -d '\\n' ;;

@@ -70,7 +70,7 @@ async def test_by_the_tool(mcp: Any, connect: Any, call: Any, eventually: Any, m
             call(client, "kubectl", cluster="script", command=f"get pods {name} -n sleeps", timeout_seconds=40)
         )
         await eventually(lambda: mcp.marks(name) == ["begun"])
-        [command] = await _running(mcp.urls[0], name)
+        [command] = await mcp.unfinished(name)
         answer = await call(other, "cancel", command_id=command["command_id"])
         assert not answer.is_error
         assert answer.fields["command_id"] == command["command_id"]
@@ -206,7 +206,7 @@ async def test_a_fan_out_is_its_own_key_s(
         asked = ask(f"{name}-goes-on")
         await eventually(lambda: mcp.marks(f"{name}-goes-on") == ["begun"])
         await http.post(url, json=cancelled(), headers=foreign)
-        [running] = await _running(mcp.urls[0], f"{name}-goes-on")
+        [running] = await mcp.unfinished(f"{name}-goes-on")
         await http.delete(f"{mcp.urls[0]}/v1/commands/{running['command_id']}")
         assert _outcomes(await asked) == {"script": ("CANCELLED", "yes"), "real": None}
         # A call of somebody else's with the same number, which still runs or was refused. In another session, since the
@@ -273,16 +273,16 @@ async def test_a_client_of_before_that_leaves(mcp: Any, connect: Any, call: Any,
     """Has not cancelled: its connection may have broken. The command runs on, and its result is found."""
     async with httpx.AsyncClient(headers=HEADERS, timeout=60, trust_env=False) as http:
         session = await _session(http, mcp.urls[0])
-        message = calling("leaves", timeout_seconds=2)
+        message = calling("leaves", command="get pods leaves -n held")
         asked = asyncio.create_task(http.post(f"{mcp.urls[0]}/mcp", json=message, headers=session))
         await eventually(lambda: mcp.marks("leaves") == ["begun"])
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-    [command] = await _running(mcp.urls[0], "leaves")
+    [command] = await mcp.unfinished("leaves")
+    mcp.let_go("leaves")
     async with connect(mcp.urls[1], "legacy") as client:
         answer = await call(client, "get_result", command_id=command["command_id"])
-        assert answer.text.startswith("so far\n[COMMAND_TIMEOUT; above is the output so far.")
-    await eventually(lambda: not mcp.is_running("leaves"))
+        assert answer.text == "one, two\nthree\n"
 
 
 async def test_a_client_of_today_that_leaves(mcp: Any, eventually: Any) -> None:
@@ -329,19 +329,6 @@ def _outcomes(answer: httpx.Response) -> dict[str, tuple[str, str] | None]:
     return answered | {
         cluster: (each["reason"], each["executed"]) for each in fields["problems"] for cluster in each["clusters"]
     }
-
-
-async def _running(url: str, name: str) -> list[dict[str, Any]]:
-    """The commands about this name that have not ended, as soon as they are listed."""
-    async with (
-        httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=60, trust_env=False) as http,
-        asyncio.timeout(30),
-    ):
-        while True:
-            listed = (await http.get("/v1/commands", params={"limit": 50})).json()["commands"]
-            if found := [each for each in listed if name in each["argv"] and each["state"] != "done"]:
-                return found
-            await asyncio.sleep(0.05)
 
 
 async def test_a_fan_out_that_is_taken_back_begins_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +418,7 @@ async def test_one_command_of_a_fan_out_is_cancelled(
         command = {"command": "get pods only-one -n sleeps", "timeout_seconds": 40}
         asked = asyncio.create_task(call(client, "kubectl_fanout", clusters=["script", "real"], **command))
         await eventually(lambda: mcp.marks("only-one") == ["begun"])
-        [running] = await _running(mcp.urls[0], "only-one")
+        [running] = await mcp.unfinished("only-one")
         await call(other, "cancel", command_id=running["command_id"])
         answer = await asked
         assert [group["clusters"] for group in answer.fields["groups"]] == [["real"]]
