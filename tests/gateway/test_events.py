@@ -71,8 +71,8 @@ def text_of(events: list[Sent], source: str) -> str:
     return "".join(event.data["text"] for event in events if event.data.get("source") == source)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+async def until(condition: Callable[[], bool], *, within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -339,8 +339,9 @@ async def test_an_unknown_command_is_404(stage: Any) -> None:
 async def test_a_silent_stream_is_pinged(stage: Any) -> None:
     """Comments keep proxies from closing it."""
     async with stage(mute, ping_s=0.05) as scene, listening(scene.api, "POST", POST, json=BODY) as (_, events):
-        told = [await anext(events) for _ in range(4)]
-    assert told[1:] == [": ping"] * 3
+        while isinstance(await anext(events), str):
+            pass
+        assert [await anext(events) for _ in range(3)] == [": ping"] * 3
 
 
 async def test_the_head_does_not_wait_for_news_for_ever(stage: Any) -> None:
@@ -360,7 +361,7 @@ async def test_the_head_does_not_wait_for_news_for_ever(stage: Any) -> None:
 
 async def test_watching_ends_with_the_callers_time(stage: Any) -> None:
     """X-Request-Timeout closes the stream with a comment, no end of the command; it can be resumed."""
-    headers = {"X-Request-Timeout": "1"}
+    headers = {"X-Request-Timeout": "2"}
     async with stage(endless) as scene:
         path = f"/v1/commands/{new_id()}/events"
         async with listening(scene.api, "GET", path, headers=headers) as (_, events):
@@ -459,7 +460,7 @@ async def test_a_slow_reader_is_bounded(stage: Any) -> None:
             told = [await anext(events)]
             for _ in range(10):
                 assert (await heard(scene.api))[-1].name == "result"
-            await until(lambda: scene.open_calls == 0)
+            await until(lambda: scene.open_calls == 0, within_s=60)
             told += [event async for event in events]
     shown = sum(len(event.data["text"]) for event in told if isinstance(event, Sent) and event.name == "output")
     missed = sum(event.data.get("missed_bytes") or 0 for event in told if isinstance(event, Sent))

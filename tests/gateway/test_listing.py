@@ -23,7 +23,7 @@ async def listed(api: httpx.AsyncClient, path: str, *command_ids: str) -> list[d
     async with asyncio.timeout(PATIENCE_S):
         while True:
             page = (await api.get(path)).json()
-            if [command["command_id"] for command in page["commands"]] == list(command_ids):
+            if [command["command_id"] for command in page.get("commands", [])] == list(command_ids):
                 assert page["count"] == len(command_ids)
                 return list(page["commands"])
             await asyncio.sleep(0.05)

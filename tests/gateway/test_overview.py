@@ -96,7 +96,7 @@ async def test_events_go_on_until_the_caller_leaves(api: httpx.AsyncClient) -> N
 
 async def test_events_go_on_for_as_long_as_was_asked(api: httpx.AsyncClient) -> None:
     """With the header of all other waits; the end is said."""
-    async with watching(api, params={"interval": 0.5}, headers={"X-Request-Timeout": "1"}) as (_, events):
+    async with watching(api, params={"interval": 0.5}, headers={"X-Request-Timeout": "3"}) as (_, events):
         names = [name async for name, _ in events]
     assert (set(names[:-1]), names[-1]) == ({"overview"}, ": the time asked for is up")
 
@@ -207,7 +207,7 @@ async def test_a_replica_that_falls_silent_is_left(
     broker: Any, cluster: str, serve_gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is frozen: the time is bounded, and the next attempt finds it again."""
-    monkeypatch.setattr(watched, "SILENCE_S", -9.9)
+    monkeypatch.setattr(watched, "SILENCE_S", -9.0)
     async with (
         serve_gateway(broker) as (address, _),
         client(address) as api,
