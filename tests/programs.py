@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ PATIENCE_S = 60.0
 # Kubernetes gives a pod so long between TERM and KILL.
 STOP_S = 30.0
 
-# `get pods NAME -n WHAT`, as the policy writes it anew: writes NAME down, says that it has begun, and takes as long as
-# WHAT says.
+# `get pods NAME -n WHAT`, as the policy writes it anew: says that it has begun, writes NAME down, and takes as long as
+# WHAT says, and as NAME is held. In this order, so that what is known to run has said so.
 KUBECTL = """#!/bin/sh
 [ "$1 $2" = "get pods" ] || { echo '{}'; exit 0; }
-echo "$3" >> "%(here)s/runs"
 echo "begun $3"
+echo "$3" >> "%(here)s/runs"
 what="${4#--namespace=}"
 case "$what" in
     sleep-*) sleep "${what#sleep-}" ;;
@@ -34,6 +34,7 @@ case "$what" in
     fail-*) echo "failed $3" >&2; exit "${what#fail-}" ;;
     tree) sh -c 'sleep 300 & echo $! >> "%(here)s/pids"; wait' & echo $! $$ >> "%(here)s/pids"; wait ;;
 esac
+while [ -e "%(here)s/held-$3" ]; do sleep 0.05; done
 echo "done $3"
 """
 
@@ -46,6 +47,19 @@ def kubectl_in(here: Path) -> Path:
     (here / "runs").touch()
     (here / "pids").touch()
     return kubectl
+
+
+@contextlib.contextmanager
+def held(here: Path, *names: str) -> Iterator[None]:
+    """Commands of these names, of the kubectl that is there, do not end before this does."""
+    files = [here / f"held-{name}" for name in names]
+    for file in files:
+        file.touch()
+    try:
+        yield
+    finally:
+        for file in files:
+            file.unlink()
 
 
 async def until(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
@@ -122,8 +136,9 @@ class Program:
         return self.log.read_bytes()[self._begins :].decode(errors="replace")
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """Those of this event."""
-        found = [json.loads(line) for line in self.text.splitlines() if f'"{event}"' in line]
+        """Those of this event; not the one that is being written."""
+        written = self.text.rpartition("\n")[0]
+        found = [json.loads(line) for line in written.splitlines() if f'"{event}"' in line]
         return [line for line in found if line["event"] == event]
 
     def said(self, event: str, **fields: Any) -> int:

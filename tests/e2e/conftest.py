@@ -3,6 +3,7 @@ kubectl; and broker replicas, with executors whose kubectl writes down every run
 """
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from openline.v1 import command_service_pb2 as pb
 from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from tests.lines import Line
-from tests.programs import Program, free_ports, kubectl_in, until
+from tests.programs import Program, free_ports, held, kubectl_in, until
 
 PROGRAMS = Path(sys.executable).parent
 DEMO = PROGRAMS / "openline-demo"
@@ -123,6 +124,18 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so; fails after 30 s."""
 
     return _wait
+
+
+@pytest.fixture(scope="module")
+def long_allowance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that are started meanwhile wait longer, past a deadline, for what the executor has to say: a machine may
+    stand still for the 0.8 s that they usually give it.
+    """
+    here = tmp_path_factory.mktemp("allowance")
+    (here / "sitecustomize.py").write_text("from openline import limits\n\nlimits.DEADLINE_ALLOWANCE_S = 20.0\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(here), prepend=os.pathsep)
+        yield
 
 
 class Caller:
@@ -252,8 +265,12 @@ class Cluster:
         """Begins a command."""
         return self.caller.execute(self.request(name, what, **fields))
 
-    async def until_it_runs(self, name: str) -> None:
-        await until(lambda: self.runs[name])
+    async def until_it_runs(self, *names: str) -> None:
+        await until(lambda: all(self.runs[name] for name in names))
+
+    def held(self, *names: str) -> AbstractContextManager[None]:
+        """Commands of these names do not end before this does."""
+        return held(self._here, *names)
 
     async def result(self, command_id: str) -> command_pb2.CommandResult:
         """The result under this id, as soon as there is one."""
@@ -338,6 +355,12 @@ class Fleet:
             started = [program.begin() for program in stage if not program.runs]
             _wait(lambda started=started: all(has() for has in started))
         _wait(lambda: all(map(self.knows_others, self.brokers)))
+
+    async def know(self, cluster: Cluster) -> None:
+        """Every replica has heard of its executor, wherever it is connected: that it is in Redis does not say so."""
+        async with self.callers() as callers:
+            for caller in callers:
+                await caller.execute(cluster.request("", argv=["get", "nodes"], wait_for_cluster_s=PATIENCE_S))
 
     def knows_others(self, broker: Program) -> bool:
         """Whether it has a pipe to every other replica, as its log has it since it was started."""

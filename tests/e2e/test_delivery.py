@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from openline.reasons import UNKNOWN, YES, Reason
 from openline.v1 import command_pb2
 
 PROGRAMS = Path(sys.executable).parent
-GRACE_S = 6.0
+# Longer than anything here takes, but for one test, which waits for its end.
+GRACE_S, SHORT_GRACE_S = 30.0, 2.0
 PATIENCE_S = 30.0
 CLUSTERS = [f"cluster-{number}" for number in range(12)]
 
@@ -38,13 +40,11 @@ class Broker:
         return int(status[what].split()[0]) / 1024
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """One broker for all tests, each of which has a cluster of its own."""
-    log = tmp_path_factory.mktemp("broker") / "log"
+@contextmanager
+def running_broker(log: Path, *, grace_s: float) -> Iterator[Broker]:
     command = [
         str(PROGRAMS / "openline-broker"), "--listen", "127.0.0.1:0", "--log-format", "json",
-        "--reconnect-grace", str(GRACE_S), "--api-keys", "test:test-key:execute+read",
+        "--reconnect-grace", str(grace_s), "--api-keys", "test:test-key:execute+read",
         "--executor-tokens", ",".join(f"{cluster_id}:token-of-{cluster_id}" for cluster_id in CLUSTERS),
     ]  # fmt: skip
     with log.open("wb") as out:
@@ -61,6 +61,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         process.wait(timeout=PATIENCE_S)
 
 
+@pytest.fixture(scope="module")
+def broker(long_allowance: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for the tests, each of which has a cluster of its own."""
+    with running_broker(tmp_path_factory.mktemp("broker") / "log", grace_s=GRACE_S) as broker:
+        yield broker
+
+
 _left = iter(CLUSTERS)
 
 
@@ -75,12 +82,12 @@ async def test_an_executor_process_dies_and_is_started_again(cluster: Any) -> No
     """Its commands end lost as soon as its next instance says Hello, and are never sent twice."""
     await cluster.start()
     asked = [cluster.execute("one", "sleep-30"), cluster.execute("two", "sleep-30")]
-    await cluster.until_it_runs("one")
-    await cluster.until_it_runs("two")
+    await cluster.until_it_runs("one", "two")
+    killed_at = time.monotonic()
     cluster.stop()
     await cluster.start()
-    async with asyncio.timeout(1.5):
-        ends = await asyncio.gather(*asked, return_exceptions=True)
+    ends = await asyncio.gather(*asked, return_exceptions=True)
+    assert time.monotonic() - killed_at < GRACE_S - 1
     for lost in ends:
         assert isinstance(lost, OpenlineError)
         assert (lost.reason, lost.error.executed) == (Reason.EXECUTOR_LOST, UNKNOWN)
@@ -88,30 +95,36 @@ async def test_an_executor_process_dies_and_is_started_again(cluster: Any) -> No
     assert cluster.runs == {"one": 1, "two": 1, "three": 1}
 
 
-async def test_an_executor_process_dies_and_is_not_started_again(cluster: Any) -> None:
+async def test_an_executor_process_dies_and_is_not_started_again(
+    tmp_path: Path, open_cluster: Callable[..., Any]
+) -> None:
     """Its commands end lost after the grace."""
-    await cluster.start()
-    asked = cluster.execute("one", "sleep-30")
-    await cluster.until_it_runs("one")
-    cluster.stop()
-    killed_at = time.monotonic()
-    with pytest.raises(OpenlineError) as lost:
-        await asked
-    assert (lost.value.reason, lost.value.error.executed) == (Reason.EXECUTOR_LOST, UNKNOWN)
-    assert time.monotonic() - killed_at > GRACE_S - 1
-    assert cluster.runs == {"one": 1}
+    with running_broker(tmp_path / "log", grace_s=SHORT_GRACE_S) as broker:
+        async with open_cluster(next(_left), broker.address) as cluster:
+            await cluster.start()
+            asked = cluster.execute("one", "sleep-30")
+            await cluster.until_it_runs("one")
+            killed_at = time.monotonic()
+            cluster.stop()
+            with pytest.raises(OpenlineError) as lost:
+                await asked
+            assert (lost.value.reason, lost.value.error.executed) == (Reason.EXECUTOR_LOST, UNKNOWN)
+            assert time.monotonic() - killed_at > SHORT_GRACE_S - 0.1
+            assert cluster.runs == {"one": 1}
 
 
 async def test_an_executors_stream_breaks_while_a_command_runs(cluster: Any) -> None:
     """The command runs on; three seconds later the executor reconnects, and hands over the result."""
     await cluster.start()
-    ends_away, ends_later = cluster.execute("away", "sleep-1"), cluster.execute("later", "sleep-4")
-    await cluster.until_it_runs("away")
-    await cluster.until_it_runs("later")
-    with cluster.line.broken():
-        await asyncio.sleep(3)
-        assert not ends_away.done()
-    assert (await ends_away).result.stdout == b"begun away\ndone away\n"
+    with ExitStack() as stack, cluster.held("later"):
+        stack.enter_context(cluster.held("away"))
+        ends_away, ends_later = cluster.execute("away"), cluster.execute("later")
+        await cluster.until_it_runs("away", "later")
+        with cluster.line.broken():
+            stack.close()
+            await asyncio.sleep(3)
+            assert not ends_away.done()
+        assert (await ends_away).result.stdout == b"begun away\ndone away\n"
     assert (await ends_later).result.stdout == b"begun later\ndone later\n"
     assert cluster.runs == {"away": 1, "later": 1}
 
@@ -189,13 +202,19 @@ async def test_an_executor_floods_output(broker: Broker, cluster: Any) -> None:
     size = 256 << 20
     await cluster.execute("warm", f"flood-{4 << 20}")
     before = broker.memory_mib("VmRSS")
-    flood = cluster.execute("flood", f"flood-{size}")
-    await cluster.until_it_runs("flood")
-    others = 0
-    while not flood.done():
-        others += (await cluster.execute("other")).result.stdout == b"begun other\ndone other\n"
-    result = (await flood).result
-    assert others > 0
+    others_at: list[float] = []
+
+    async def keep_asking() -> None:
+        while True:
+            assert (await cluster.execute("other")).result.stdout == b"begun other\ndone other\n"
+            others_at.append(time.monotonic())
+
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(keep_asking())
+        result = (await cluster.execute("flood", f"flood-{size}")).result
+        began_at = time.monotonic() - result.timings.run_s
+        asking.cancel()
+    assert any(at > began_at for at in others_at)
     said = len(b"begun flood\ndone flood\n")
     assert result.stdout_summary.total_bytes == size + said
     assert result.stdout_summary.cut_bytes == size + said - len(result.stdout)
@@ -211,8 +230,7 @@ async def test_the_caller_goes_away(cluster: Any) -> None:
         cluster.execute("stays", "sleep-1", command_id=stays),
         cluster.execute("goes", "sleep-30", command_id=goes, cancel_on_disconnect=True),
     ]
-    await cluster.until_it_runs("stays")
-    await cluster.until_it_runs("goes")
+    await cluster.until_it_runs("stays", "goes")
     for caller in asked:
         caller.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
@@ -239,10 +257,8 @@ async def test_someone_cancels(cluster: Any) -> None:
 async def test_the_deadline_passes_with_the_output_so_far(cluster: Any) -> None:
     """The process group in the cluster is killed, grandchildren included, and the caller gets the output so far."""
     await cluster.start()
-    asked_at = time.monotonic()
     with pytest.raises(OpenlineError) as late:
-        await cluster.execute("one", "tree", timeout_s=1)
-    assert time.monotonic() - asked_at < 10
+        await cluster.execute("one", "tree", timeout_s=3)
     assert (late.value.reason, late.value.error.executed) == (Reason.COMMAND_TIMEOUT, YES)
     assert late.value.result is not None
     assert late.value.result.stdout == b"begun one\n"

@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import re
 import signal
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import grpc
@@ -51,11 +52,12 @@ async def cluster(fleet: Any, open_cluster: Callable[..., Any]) -> AsyncIterator
         yield cluster
 
 
-async def start_at(cluster: Any, at: int) -> None:
-    """Starts the executor so that it is connected to this replica first."""
+async def start_at(fleet: Any, cluster: Any, at: int) -> None:
+    """Starts the executor so that it is connected to this replica first, and all of them know it."""
     for line in cluster.lines:
         line.is_cut = line is not cluster.lines[at]
     await cluster.start("--max-concurrency", "16")
+    await fleet.know(cluster)
     for line in cluster.lines:
         line.is_cut = False
 
@@ -162,7 +164,7 @@ async def test_a_broker_replica_is_killed(
     fleet: Any, cluster: Any, callers: Callers, executor_at: int, killed: int
 ) -> None:
     """Every caller gets its result, once, of one run; and the results can be fetched from the replica that is left."""
-    await start_at(cluster, executor_at)
+    await start_at(fleet, cluster, executor_at)
     over = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         for ask in (callers.through_gateway, callers.through_client):
@@ -173,8 +175,7 @@ async def test_a_broker_replica_is_killed(
                 tasks.create_task(callers.keep_asking(ask, over))
         live = tasks.create_task(callers.live("live", 30))
         for ask in (callers.through_gateway, callers.through_client):
-            await cluster.until_it_runs(f"long4{ask.__name__}")
-            await cluster.until_it_runs(f"keyed{ask.__name__}")
+            await cluster.until_it_runs(f"long4{ask.__name__}", f"keyed{ask.__name__}")
         await asyncio.sleep(0.5)
         fleet.brokers[killed].kill()
         await asyncio.sleep(2)
@@ -192,16 +193,18 @@ async def test_a_broker_replica_is_killed_and_the_executor_comes_late(
     fleet: Any, cluster: Any, callers: Callers
 ) -> None:
     """Its commands are looked for until it is there, with an idempotency key and without."""
-    await start_at(cluster, 0)
+    await start_at(fleet, cluster, 0)
     key = f"late-{cluster.cluster_id}"
+    asks = (callers.through_gateway, callers.through_client)
+    names = [f"{kind}{ask.__name__}" for ask in asks for kind in ("long", "keyed")]
     cluster.lines[1].is_cut = True
     async with asyncio.TaskGroup() as tasks:
-        for ask in (callers.through_gateway, callers.through_client):
-            tasks.create_task(ask(f"long{ask.__name__}", "sleep-2"))
-            tasks.create_task(ask(f"keyed{ask.__name__}", "sleep-2", key=f"{key}-{ask.__name__}"))
-            await cluster.until_it_runs(f"long{ask.__name__}")
-            await cluster.until_it_runs(f"keyed{ask.__name__}")
-        fleet.brokers[0].kill()
+        with cluster.held(*names):
+            for ask in asks:
+                tasks.create_task(ask(f"long{ask.__name__}"))
+                tasks.create_task(ask(f"keyed{ask.__name__}", key=f"{key}-{ask.__name__}"))
+            await cluster.until_it_runs(*names)
+            fleet.brokers[0].kill()
         await asyncio.sleep(4)
         assert not callers.answers
         cluster.lines[1].is_cut = False
@@ -210,13 +213,15 @@ async def test_a_broker_replica_is_killed_and_the_executor_comes_late(
 
 async def test_all_broker_replicas_are_killed(fleet: Any, cluster: Any, callers: Callers) -> None:
     """Their successors know nothing and say nothing of what runs until the executor is back; nothing runs twice."""
-    await start_at(cluster, 0)
-    async with asyncio.TaskGroup() as tasks:
-        for ask in (callers.through_gateway, callers.through_client):
-            tasks.create_task(ask(f"long{ask.__name__}", "sleep-5"))
-            tasks.create_task(ask(f"keyed{ask.__name__}", "sleep-5", key=f"{cluster.cluster_id}-{ask.__name__}"))
-            await cluster.until_it_runs(f"long{ask.__name__}")
-            await cluster.until_it_runs(f"keyed{ask.__name__}")
+    await start_at(fleet, cluster, 0)
+    asks = (callers.through_gateway, callers.through_client)
+    names = [f"{kind}{ask.__name__}" for ask in asks for kind in ("long", "keyed")]
+    async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+        stack.enter_context(cluster.held(*names))
+        for ask in asks:
+            tasks.create_task(ask(f"long{ask.__name__}"))
+            tasks.create_task(ask(f"keyed{ask.__name__}", key=f"{cluster.cluster_id}-{ask.__name__}"))
+        await cluster.until_it_runs(*names)
         for line in cluster.lines:
             line.is_cut = True
         for broker in fleet.brokers:
@@ -232,7 +237,7 @@ async def test_all_broker_replicas_are_killed(fleet: Any, cluster: Any, callers:
 
 async def test_a_broker_replica_is_asked_to_stop(fleet: Any, cluster: Any, callers: Callers, rest: Any) -> None:
     """All are restarted, one after the other, under load: exit code 0 well inside 30 s, no error, no run twice."""
-    await start_at(cluster, 0)
+    await start_at(fleet, cluster, 0)
     over = asyncio.Event()
     stops_s: list[float] = []
     healths: list[list[int]] = []
@@ -249,7 +254,6 @@ async def test_a_broker_replica_is_asked_to_stop(fleet: Any, cluster: Any, calle
                 began = time.monotonic()
                 broker.signal(signal.SIGTERM)
                 healths[-1].append((await watch.read()).status)
-                assert broker.runs
                 assert await broker.ended() == 0
                 stops_s.append(time.monotonic() - began)
             await broker.start()
@@ -314,43 +318,44 @@ async def test_redis_goes_away(fleet: Any, trouble: Trouble, open_cluster: Calla
         open_cluster(next(_left), far_at) as far,
     ):
         await asyncio.gather(near.start(), far.start())
-        before = {each: here.execute(each.request("before", "sleep-2")) for each in (near, far)}
         for each in (near, far):
-            await each.until_it_runs("before")
-            assert not (await here.execute(each.request("quick"))).degraded
-        await trouble.begin(kind)
+            await fleet.know(each)
+        with near.held("before"), far.held("before"):
+            before = {each: here.execute(each.request("before")) for each in (near, far)}
+            for each in (near, far):
+                await each.until_it_runs("before")
+                assert not (await here.execute(each.request("quick"))).degraded
+            await trouble.begin(kind)
         began = time.monotonic()
         names = {each: ids.new_id() for each in (near, far)}
-        slowest_s = 0.0
-        numbers = itertools.count()
+        took_s: list[float] = []
         is_degraded = False
-        while time.monotonic() - began < 6 and not (is_degraded and time.monotonic() - began > 2):
-            number = next(numbers)
-            asked_at = time.monotonic()
-            answers = [await here.execute(each.request(f"during{number}")) for each in (near, far)]
-            slowest_s = max(slowest_s, time.monotonic() - asked_at)
-            assert [answer.result.stdout for answer in answers] == [
-                f"begun during{number}\ndone during{number}\n".encode()
-            ] * 2
-            is_degraded = all(answer.degraded for answer in answers)
-            await asyncio.sleep(0.05)
-        assert is_degraded
-        assert slowest_s < 3
+        async with asyncio.timeout(30):
+            while not is_degraded or time.monotonic() - began < 2:
+                name = f"during{len(took_s)}"
+                asked_at = time.monotonic()
+                answers = [await here.execute(each.request(name)) for each in (near, far)]
+                took_s.append(time.monotonic() - asked_at)
+                assert [answer.result.stdout for answer in answers] == [f"begun {name}\ndone {name}\n".encode()] * 2
+                is_degraded = all(answer.degraded for answer in answers)
+                await asyncio.sleep(0.05)
+        # Not the slowest: the machine may have stood still for a moment.
+        assert statistics.median(took_s) < 1
         for each in (near, far):
             asked_at = time.monotonic()
             with pytest.raises(OpenlineError) as refused:
                 await here.execute(each.request("keyed", idempotency_key=f"key-{each.cluster_id}"))
             assert (refused.value.reason, refused.value.error.executed) == (Reason.STORE_UNAVAILABLE, NO)
-            assert time.monotonic() - asked_at < 5
+            assert time.monotonic() - asked_at < 15
             answer = await here.execute(each.request("kept", command_id=names[each]))
             assert answer.degraded
             for caller in (here, there):
                 asked_at = time.monotonic()
                 assert (await caller.get(names[each])).result.stdout == b"begun kept\ndone kept\n"
-                assert time.monotonic() - asked_at < 5
+                assert time.monotonic() - asked_at < 15
             assert (await before[each]).result.stdout == b"begun before\ndone before\n"
         await trouble.end(kind)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while any(
                 [
                     (await caller.execute(each.request("probe"))).degraded
@@ -369,7 +374,7 @@ async def test_redis_goes_away(fleet: Any, trouble: Trouble, open_cluster: Calla
 
 async def test_replicas_begin_anew_while_redis_is_away(fleet: Any, trouble: Trouble, cluster: Any) -> None:
     """What Redis has not taken is the executor's to keep, until a replica can tell that it is theirs."""
-    await start_at(cluster, 0)
+    await start_at(fleet, cluster, 0)
     name = ids.new_id()
     await trouble.begin("frozen")
     assert (await cluster.execute("kept", command_id=name)).result.exit_code == 0
@@ -404,13 +409,12 @@ async def test_redis_comes_back_empty(fleet: Any, open_cluster: Callable[..., An
         open_cluster(next(_left), fleet.addresses[1]) as late,
     ):
         await early.start()
+        # Before what would tell them is gone.
+        await fleet.know(early)
         numbers = itertools.count()
-        for each in callers:
-            # So both replicas know where it is, before what would tell them is gone.
-            await each.execute(early.request(f"before{next(numbers)}", wait_for_cluster_s=10))
         fleet.valkey.kill()
         await fleet.valkey.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for caller in callers:
                 while not (await connected(caller, early)):
                     # What is known of peers is not forgotten meanwhile.

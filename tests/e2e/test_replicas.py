@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ CLUSTERS = [f"cluster-{number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def fleet(make_fleet: Callable[..., Any]) -> Iterator[Any]:
+def fleet(long_allowance: None, make_fleet: Callable[..., Any]) -> Iterator[Any]:
     """Two replicas for all tests, each of which has a cluster of its own."""
     with make_fleet(replicas=2, clusters=CLUSTERS).running() as running:
         yield running
@@ -38,6 +38,7 @@ async def cluster(fleet: Any, open_cluster: Callable[..., Any]) -> AsyncIterator
     """A cluster whose executor is connected to the second replica, and its caller there."""
     async with open_cluster(next(_left), fleet.brokers[1].address) as cluster:
         await cluster.start()
+        await fleet.know(cluster)
         yield cluster
 
 
@@ -64,14 +65,15 @@ async def test_the_executor_is_connected_to_another_replica(asked: Any, cluster:
 async def test_a_forwarded_commands_output_comes_as_it_is_written(asked: Any, cluster: Any) -> None:
     """Live: the first line is there before the last one is written, also for who attaches on either replica."""
     command_id = ids.new_id()
-    stream = asked.stream(cluster.request("one", "ticks-10", command_id=command_id))
-    await cluster.until_it_runs("one")
-    watchers = [each.watch(command_id) for each in (asked, cluster.caller)]
-    async with asyncio.timeout(10):
-        # The process has begun before the executor says so.
-        while (running := await asked.get(command_id)).state != command_pb2.COMMAND_STATE_RUNNING:
-            await asyncio.sleep(0.01)
-    assert not running.HasField("result")
+    with cluster.held("one"):
+        stream = asked.stream(cluster.request("one", "ticks-10", command_id=command_id))
+        await cluster.until_it_runs("one")
+        watchers = [each.watch(command_id) for each in (asked, cluster.caller)]
+        async with asyncio.timeout(10):
+            # The process has begun before the executor says so.
+            while (running := await asked.get(command_id)).state != command_pb2.COMMAND_STATE_RUNNING:
+                await asyncio.sleep(0.01)
+        assert not running.HasField("result")
     whole = b"begun one\n" + b"".join(b"tick %d\n" % tick for tick in range(1, 11)) + b"done one\n"
     for events in await asyncio.gather(stream, *watchers):
         assert outputs(events) == whole
@@ -110,10 +112,8 @@ async def test_a_forwarded_command_is_cancelled(asked: Any, cluster: Any) -> Non
 
 async def test_a_forwarded_command_runs_out_of_time(asked: Any, cluster: Any) -> None:
     """The caller gets the output so far."""
-    asked_at = time.monotonic()
     with pytest.raises(OpenlineError) as late:
-        await asked.execute(cluster.request("one", "sleep-30", timeout_s=1))
-    assert time.monotonic() - asked_at < 10
+        await asked.execute(cluster.request("one", "sleep-300", timeout_s=3))
     assert (late.value.reason, late.value.error.executed) == (Reason.COMMAND_TIMEOUT, YES)
     assert late.value.result is not None
     assert late.value.result.stdout == b"begun one\n"
@@ -126,8 +126,7 @@ async def test_the_caller_of_a_forwarded_command_goes_away(asked: Any, cluster: 
         asked.execute(cluster.request("stays", "sleep-1", command_id=stays)),
         asked.execute(cluster.request("goes", "sleep-30", command_id=goes, cancel_on_disconnect=True)),
     ]
-    await cluster.until_it_runs("stays")
-    await cluster.until_it_runs("goes")
+    await cluster.until_it_runs("stays", "goes")
     for caller in begun:
         caller.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
@@ -162,36 +161,38 @@ async def test_an_executors_stream_breaks_and_it_comes_back_to_another_replica(
     fleet: Any, open_cluster: Callable[..., Any]
 ) -> None:
     """Whoever waits at the first one gets the result, whoever watches there misses nothing, and nothing runs twice."""
-    async with fleet.callers() as callers, open_cluster(next(_left), *fleet.addresses) as cluster:
+    opened = open_cluster(next(_left), *fleet.addresses)
+    async with fleet.callers() as callers, opened as cluster, AsyncExitStack() as stack:
         await cluster.start()
+        await fleet.know(cluster)
         before = {one.executor_id: one for one in (await callers[0].cluster(cluster.cluster_id)).executors}["only"]
         at = [broker.name for broker in fleet.brokers].index(before.replica_id)
         first, second = callers[at], callers[1 - at]
         watched = ids.new_id()
-        waits = [caller.execute(cluster.request(f"waits{n}", "sleep-3")) for n, caller in enumerate((first, second))]
-        keyed = [
-            caller.execute(cluster.request("keyed", "sleep-2", idempotency_key="moving")) for caller in (first, second)
-        ]
-        streams = [first.stream(cluster.request("live", "ticks-30", command_id=watched)), second.watch(watched)]
-        for name in ("waits0", "waits1", "keyed", "live"):
-            await cluster.until_it_runs(name)
-        await asyncio.sleep(0.5)
-        streams[1].cancel()  # it may have been too early
-        streams[1] = second.watch(watched)
+        names = ("waits0", "waits1", "keyed", "live")
+        stack.enter_context(cluster.held(*names))
+        waits = [caller.execute(cluster.request(f"waits{n}")) for n, caller in enumerate((first, second))]
+        keyed = [caller.execute(cluster.request("keyed", idempotency_key="moving")) for caller in (first, second)]
+        streams = [first.stream(cluster.request("live", "ticks-20", command_id=watched))]
+        await cluster.until_it_runs(*names)
+        streams.append(second.watch(watched))
+        await asyncio.sleep(0.5)  # until it is watched
         with cluster.lines[at].broken():
+            await stack.aclose()
             answers = await asyncio.gather(*waits)
             assert [answer.result.stdout for answer in answers] == [
                 f"begun waits{n}\ndone waits{n}\n".encode() for n in range(2)
             ]
             assert [(await each).result.stdout for each in keyed] == [b"begun keyed\ndone keyed\n"] * 2
-            whole = b"begun live\n" + b"".join(b"tick %d\n" % tick for tick in range(1, 31)) + b"done live\n"
+            whole = b"begun live\n" + b"".join(b"tick %d\n" % tick for tick in range(1, 21)) + b"done live\n"
             for events in await asyncio.gather(*streams):
                 assert outputs(events) == whole
                 assert events[-1].result.exit_code == 0
             [after] = (await callers[0].cluster(cluster.cluster_id)).executors
             assert after.replica_id == fleet.brokers[1 - at].name
             assert after.instance_id == before.instance_id
-            assert (await first.execute(cluster.request("later"))).result.stdout == b"begun later\ndone later\n"
+            later = await first.execute(cluster.request("later", wait_for_cluster_s=10))
+            assert later.result.stdout == b"begun later\ndone later\n"
         assert cluster.runs == {"waits0": 1, "waits1": 1, "keyed": 1, "live": 1, "later": 1}
 
 
@@ -202,16 +203,23 @@ async def test_several_executors_in_one_cluster(fleet: Any, open_cluster: Callab
         open_cluster(name, fleet.brokers[0].address, executor_id="one") as one,
         open_cluster(name, fleet.brokers[1].address, executor_id="other") as other,
     ):
-        await one.start("--max-concurrency", "2")
+        # Alone, so that both replicas have heard of it.
         await other.start("--max-concurrency", "2")
+        await fleet.know(other)
+        await one.start("--max-concurrency", "2")
         # More than the places of the one that is asked: the other one's are used.
-        answers = await asyncio.gather(*(one.execute(f"n{number}", "sleep-1") for number in range(4)))
-        ran = [answer.result.executor_id for answer in answers]
+        names = [f"n{number}" for number in range(4)]
+        with one.held(*names), other.held(*names):
+            asked = [one.execute(each) for each in names]
+            await one.until(lambda: sum(one.runs.values()) == 2 and other.runs)
+        ran = [answer.result.executor_id for answer in await asyncio.gather(*asked)]
         assert {"one", "other"} == set(ran)
-        assert one.runs + other.runs == dict.fromkeys((f"n{number}" for number in range(4)), 1)
+        assert one.runs + other.runs == dict.fromkeys(names, 1)
         one.stop()
         # What is on its way to a process that has just been killed is lost; the broker hears of it at once.
-        await asyncio.sleep(2)
+        async with asyncio.timeout(30):
+            while await one.executor() is not None:
+                await asyncio.sleep(0.05)
         later = await asyncio.gather(*(one.execute(f"m{number}", wait_for_cluster_s=20) for number in range(4)))
         assert [answer.result.executor_id for answer in later] == ["other"] * 4
         assert all(other.runs[f"m{number}"] == 1 for number in range(4))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from openline import ids
 from openline.errors import OpenlineError
 from openline.reasons import Reason
 from openline.v1 import command_pb2
@@ -40,13 +41,36 @@ async def cluster(fleet: Any, callers: list[Any], open_cluster: Callable[..., An
     async with open_cluster(next(_left), fleet.brokers[1].address, fleet.brokers[0].address) as cluster:
         cluster.caller = callers[1]
         await cluster.start()
+        await fleet.know(cluster)
         yield cluster
+
+
+async def until_placed(caller: Any, command_ids: list[str]) -> None:
+    """Waits until the replica that has the executor knows them all: they run, or have joined what does."""
+    async with asyncio.timeout(60):
+        for command_id in command_ids:
+            while not await is_placed(caller, command_id):
+                await asyncio.sleep(0.02)
+
+
+async def is_placed(caller: Any, command_id: str) -> bool:
+    try:
+        state = (await caller.get(command_id)).state
+    except OpenlineError as failure:
+        if failure.reason is not Reason.COMMAND_UNKNOWN:
+            raise
+        return False
+    return bool(state != command_pb2.COMMAND_STATE_FORWARDED)
 
 
 async def test_two_hundred_on_two_replicas_run_once(cluster: Any, callers: list[Any]) -> None:
     """Each with an id of its own, under which its result is found on either replica."""
-    request = cluster.request("one", "sleep-3")
-    answers = await asyncio.gather(*(callers[number % 2].execute(request) for number in range(200)))
+    command_ids = [ids.new_id() for _ in range(200)]
+    with cluster.held("one"):
+        requests = [cluster.request("one", command_id=command_id) for command_id in command_ids]
+        asked = [callers[number % 2].execute(request) for number, request in enumerate(requests)]
+        await until_placed(callers[0], command_ids)
+    answers = await asyncio.gather(*asked)
     assert cluster.runs == {"one": 1}
     assert {answer.result.stdout for answer in answers} == {b"begun one\ndone one\n"}
     assert len({answer.result.command_id for answer in answers}) == 200
@@ -58,10 +82,13 @@ async def test_two_hundred_on_two_replicas_run_once(cluster: Any, callers: list[
 
 async def test_the_executor_is_killed(cluster: Any, callers: list[Any]) -> None:
     """The one that it had is lost, as always; the others had not been sent, and the next process runs one for all."""
-    asked = [callers[0].execute(cluster.request("one", "sleep-2")) for _ in range(10)]
-    await cluster.until_it_runs("one")
-    await asyncio.sleep(0.5)
-    cluster.stop()
+    command_ids = [ids.new_id() for _ in range(10)]
+    with cluster.held("one"):
+        requests = [cluster.request("one", command_id=each, wait_for_cluster_s=60) for each in command_ids]
+        asked = [callers[0].execute(request) for request in requests]
+        await cluster.until_it_runs("one")
+        await until_placed(callers[0], command_ids)
+        cluster.stop()
     await cluster.start()
     ends = await asyncio.gather(*asked, return_exceptions=True)
     lost = [end for end in ends if isinstance(end, OpenlineError)]
@@ -74,10 +101,12 @@ async def test_the_replica_that_shares_is_killed(fleet: Any, cluster: Any, calle
     """Whoever asked the other one has a result: what ran is found again, and what had joined it is run."""
     [executor] = (await callers[0].cluster(cluster.cluster_id)).executors
     home = int(executor.replica_id.removeprefix("broker-"))
-    asked = [callers[1 - home].execute(cluster.request("one", "sleep-3")) for _ in range(4)]
-    await cluster.until_it_runs("one")
-    await asyncio.sleep(0.5)
-    fleet.brokers[home].signal(signal.SIGKILL)
+    command_ids = [ids.new_id() for _ in range(4)]
+    with cluster.held("one"):
+        asked = [callers[1 - home].execute(cluster.request("one", command_id=each)) for each in command_ids]
+        await cluster.until_it_runs("one")
+        await until_placed(callers[1 - home], command_ids)
+        fleet.brokers[home].signal(signal.SIGKILL)
     answers = await asyncio.gather(*asked)
     assert {answer.result.stdout for answer in answers} == {b"begun one\ndone one\n"}
     assert 2 <= cluster.runs["one"] <= len(answers)
