@@ -32,7 +32,9 @@ async def test_a_fan_out_chooses_by_labels(fleet: Any, open_cluster: Callable[..
     async with AsyncExitStack() as stack:
         for number, (cluster_id, labels) in enumerate(CLUSTERS.items()):
             opened = open_cluster(cluster_id, fleet.brokers[number % 2].address)
-            await (await stack.enter_async_context(opened)).start("--labels", labels)
+            cluster = await stack.enter_async_context(opened)
+            await cluster.start("--labels", labels)
+            await fleet.know(cluster)
         rest = await stack.enter_async_context(fleet.rest())
         shown = (await rest.get("/v1/clusters")).json()["clusters"]
         assert {cluster["cluster_id"]: cluster["labels"].get("env") for cluster in shown} == {

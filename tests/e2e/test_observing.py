@@ -85,7 +85,9 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(make_fleet: Any, open_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(
+    long_allowance: None, make_fleet: Any, open_cluster: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Story:
     return asyncio.run(play(make_fleet, open_cluster, tmp_path_factory.mktemp("prometheus")))
 
 
@@ -108,7 +110,9 @@ async def play(make_fleet: Any, open_cluster: Callable[..., Any], here: Path) ->
         other = await stack.enter_async_context(open_cluster("d", fleet.addresses[0]))
         for each in (cluster, other):
             await each.start("--log-format", "json")
+            await fleet.know(each)
             each.signal(signal.SIGUSR1)
+            await each.until(lambda log=each.log: "log.level_changed" in log.read_text())
         answer = await api.put("/admin/log-level", json={"level": "debug"}, headers={"X-API-Key": OPERATOR})
         assert answer.json()["replica_ids"] == ["broker-0", "broker-1"]
         await ask(told, api, callers, cluster)
@@ -120,15 +124,19 @@ async def play(make_fleet: Any, open_cluster: Callable[..., Any], here: Path) ->
         told.rules = {rule["name"]: rule for rule in await prometheus.rules()}
     logs = {"broker": [each.log for each in fleet.brokers], "gateway": [fleet.gateway.log]}
     logs["executor"] = [cluster.log, other.log]
-    told.lines = {
-        program: [json.loads(line) for log in files for line in log.read_text().splitlines() if line.startswith("{")]
-        for program, files in logs.items()
-    }
+    told.lines = {program: [line for log in files for line in lines_of(log)] for program, files in logs.items()}
     # Who is refused is not told the id that the gateway has made.
     told.fates["offline"] = [
         line["command_id"] for line in told.lines["gateway"] if line.get("correlation_id") == "offline"
     ]
     return told
+
+
+def lines_of(log: Path) -> Iterator[Line]:
+    """What an executor was killed over is half a line."""
+    for line in log.read_text().rpartition("\n")[0].splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
 
 
 async def ask(told: Story, api: httpx.AsyncClient, callers: list[Any], cluster: Any) -> None:
@@ -145,9 +153,10 @@ async def ask(told: Story, api: httpx.AsyncClient, callers: list[Any], cluster: 
             told.fates[fate if header else "nobody"].append(command_id)
         return command_id, answer
 
-    def begin(fate: str, name: str, what: str, **fields: Any) -> Any:
-        """Over gRPC, of the replica that is first."""
-        request = cluster.request(name, what, correlation_id=fate, command_id=ids.new_id(), **fields)
+    def begin(fate: str, name: str, what: str) -> Any:
+        """Over gRPC, of any replica: where the executor is now that one may hear a moment later."""
+        command_id = ids.new_id()
+        request = cluster.request(name, what, correlation_id=fate, command_id=command_id, wait_for_cluster_s=20)
         told.fates[fate].append(request.command_id)
         return request
 
@@ -159,7 +168,7 @@ async def ask(told: Story, api: httpx.AsyncClient, callers: list[Any], cluster: 
     assert answer.json()["reason"] == Reason.POLICY_DENIED
     _, answer = await run("offline", "get", "pods", "offline", where="away")
     assert answer.json()["reason"] == Reason.CLUSTER_OFFLINE
-    _, answer = await run("late", "get", "pods", "late", "-n", "sleep-20", timeout_seconds=1)
+    _, answer = await run("late", "get", "pods", "late", "-n", "sleep-20", timeout_seconds=2)
     assert answer.json()["reason"] == Reason.COMMAND_TIMEOUT
     _, answer = await run("cut", "get", "pods", "cut", "-n", "flood-3000000")
     assert answer.json()["truncated"]

@@ -115,6 +115,7 @@ async def test_one_trace_over_two_replicas(
     body = {"cluster_id": "east", "args": ["pods", "the-argument"], "namespace": "fail-3"}
     async with open_cluster("east", fleet.brokers[1].address) as cluster:
         await cluster.start()
+        await fleet.know(cluster)
         unsampled = {"traceparent": f"{CALLER[:-1]}0".replace("b7", "c8")}
         assert (await rest.post("/debug/execute", json=body, headers=unsampled)).json()["exit_code"] == 3
         answer = (await rest.post("/debug/execute", json=body, headers={"traceparent": CALLER})).json()
@@ -167,6 +168,7 @@ async def test_the_page_names_the_spans_and_what_is_ours_in_them(
     headers = {"traceparent": trace, "X-Correlation-ID": "conv"}
     async with open_cluster("east", fleet.brokers[1].address, executor_id="other") as cluster:
         await cluster.start()
+        await fleet.know(cluster)
         session = (await rest.post("/debug/session", json={"cluster_id": "east"})).json()["session_id"]
         body = {"cluster_id": "east", "args": ["pods", "one"], "session_id": session}
         for _ in range(2):
