@@ -13,7 +13,7 @@ import tarfile
 import tomllib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from openline.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from openline.v1.command_service_pb2_grpc import CommandServiceStub
 from openline.v1.session_service_pb2_grpc import SessionServiceStub
 from tests.lines import Line
-from tests.programs import Program, free_ports, kubectl_in, until
+from tests.programs import Program, free_ports, held, kubectl_in, until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
+# Past a deadline a broker waits for what the executor has to say, and usually not as long as a machine may stand still.
+START = "from openline import limits; limits.DEADLINE_ALLOWANCE_S = 20.0; from {program}.main import main; main()"
 KEY = "the-key-of-the-test"
 METADATA = (("x-api-key", KEY),)
 HOW_TO_HAVE_IT = (
@@ -59,7 +61,7 @@ class Tree:
         return [sys.executable, "-P", *arguments]
 
     def command(self, program: str, *flags: str) -> list[str]:
-        return self.python("-c", f"from {program}.main import main; main()", *flags)
+        return self.python("-c", START.format(program=program), *flags)
 
 
 def taken_out(release: Mapping[str, str], repository: Path, into: Path) -> Path:
@@ -166,8 +168,12 @@ class Installation:
         """How often each command was run, by its name."""
         return Counter((self._here / "runs").read_text().split())
 
-    async def until_it_runs(self, name: str) -> None:
-        await until(lambda: self.runs[name])
+    async def until_it_runs(self, *names: str) -> None:
+        await until(lambda: all(self.runs[name] for name in names))
+
+    def held(self, *names: str) -> AbstractContextManager[None]:
+        """Commands of these names do not end before this does."""
+        return held(self._here, *names)
 
     async def valkey(self) -> None:
         command = [

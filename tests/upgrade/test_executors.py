@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,8 @@ async def test_what_the_policy_denies_is_told(pair: Pair, ask: Callable[..., Any
 
 async def test_output_comes_as_it_is_written(pair: Pair, ask: Callable[..., Any]) -> None:
     """Without a gap, and then the result."""
-    events = await pair.caller.stream(ask("east", "shown", "ticks-10"))
-    assert outputs(events) == b"begun shown\n" + b"".join(b"tick %d\n" % n for n in range(1, 11)) + b"done shown\n"
+    events = await pair.caller.stream(ask("east", "shown", "ticks-20"))
+    assert outputs(events) == b"begun shown\n" + b"".join(b"tick %d\n" % n for n in range(1, 21)) + b"done shown\n"
     assert sum(event.HasField("output") for event in events) > 2
     assert events[-1].result.exit_code == 0
 
@@ -106,22 +107,21 @@ async def test_the_deadline_passes(pair: Pair, ask: Callable[..., Any]) -> None:
 
 async def test_the_line_breaks_while_commands_run(pair: Pair, ask: Callable[..., Any]) -> None:
     """One ends meanwhile, and its result is handed over; one runs on; live output goes on where it was."""
-    asked = [
-        pair.caller.execute(ask("east", "away", "sleep-1")),
-        pair.caller.execute(ask("east", "later", "sleep-4")),
-    ]
-    live = pair.caller.stream(ask("east", "live", "ticks-40"))
-    for name in ("away", "later", "live"):
-        await pair.here.until_it_runs(name)
-    await asyncio.sleep(0.5)
-    with pair.line.broken():
-        await asyncio.sleep(2)
-        assert not any(each.done() for each in (*asked, live))
+    with ExitStack() as stack, pair.here.held("later", "live"):
+        stack.enter_context(pair.here.held("away"))
+        asked = [pair.caller.execute(ask("east", name)) for name in ("away", "later")]
+        live = pair.caller.stream(ask("east", "live", "ticks-30"))
+        await pair.here.until_it_runs("away", "later", "live")
+        await asyncio.sleep(0.5)
+        with pair.line.broken():
+            stack.close()
+            await asyncio.sleep(1.5)
+            assert not any(each.done() for each in (*asked, live))
     answers = await asyncio.gather(*asked)
     assert [answer.result.stdout for answer in answers] == [
         f"begun {name}\ndone {name}\n".encode() for name in ("away", "later")
     ]
-    ticks = b"".join(b"tick %d\n" % n for n in range(1, 41))
+    ticks = b"".join(b"tick %d\n" % n for n in range(1, 31))
     assert outputs(await live) == b"begun live\n" + ticks + b"done live\n"
     assert [pair.here.runs[name] for name in ("away", "later", "live")] == [1, 1, 1]
     assert len(pair.executor.lines("connection.opened")) == 2

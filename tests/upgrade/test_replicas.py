@@ -49,10 +49,11 @@ async def around_one_redis(old: Any, new: Any, install: Callable[..., Any]) -> A
             await here.executor(tree, cluster_id, here.addresses[number])
             sides.append(Side(number, broker, cluster_id, await here.caller(number)))
         await here.until(lambda: all(side.broker.lines("peer.reached") for side in sides))
-        for side in sides:
-            async with asyncio.timeout(60):
-                while not all([await side.caller.executors(cluster_id) for cluster_id in ("east", "west")]):
-                    await asyncio.sleep(0.05)
+        for side, cluster_id in itertools.product(sides, ("east", "west")):
+            # Until it has heard of the executor: that it is in Redis does not say so.
+            argv = ["get", "nodes"]
+            known = pb.ExecuteRequest(cluster_id=cluster_id, argv=argv, timeout_s=20, wait_for_cluster_s=30)
+            await side.caller.execute(known)
         yield here, sides
 
 
