@@ -66,7 +66,7 @@ async def test_a_forwarded_commands_output_comes_as_it_is_written(asked: Any, cl
     """Live: the first line is there before the last one is written, also for who attaches on either replica."""
     command_id = ids.new_id()
     with cluster.held("one"):
-        stream = asked.stream(cluster.request("one", "ticks-10", command_id=command_id))
+        stream = asked.stream(cluster.request("one", "ticks-20", command_id=command_id))
         await cluster.until_it_runs("one")
         watchers = [each.watch(command_id) for each in (asked, cluster.caller)]
         async with asyncio.timeout(10):
@@ -74,7 +74,7 @@ async def test_a_forwarded_commands_output_comes_as_it_is_written(asked: Any, cl
             while (running := await asked.get(command_id)).state != command_pb2.COMMAND_STATE_RUNNING:
                 await asyncio.sleep(0.01)
         assert not running.HasField("result")
-    whole = b"begun one\n" + b"".join(b"tick %d\n" % tick for tick in range(1, 11)) + b"done one\n"
+    whole = b"begun one\n" + b"".join(b"tick %d\n" % tick for tick in range(1, 21)) + b"done one\n"
     for events in await asyncio.gather(stream, *watchers):
         assert outputs(events) == whole
         assert events[-1].result.exit_code == 0
