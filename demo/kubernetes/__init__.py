@@ -18,6 +18,7 @@
 | `analytics` | `warehouse-loader` is pending: no node has that much cpu |
 | `staging` | `storefront-preview` cannot pull its image: there is no such tag |
 | `slow` | every answer takes 3 s |
+| `stuck` | every answer takes a minute |
 | `flood` | the log of pod `chatty` is some 300 MiB long |
 
 Nothing can be written: the executor's token is forbidden to, and for the admin's the method is not allowed.

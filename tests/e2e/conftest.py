@@ -57,10 +57,26 @@ class Demo:
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, headers={"X-API-Key": "test-key"}, timeout=30)
 
+    def delete(self, path: str) -> httpx.Response:
+        return httpx.delete(self.url + path, headers={"X-API-Key": "test-key"}, timeout=30)
+
     def execute(self, *args: str, command_type: str = "get", **more: Any) -> httpx.Response:
         """Asks for a command the way today's AI agents do."""
         body = {"cluster_id": "local", "command_type": command_type, "args": list(args), **more}
         return self.post("/debug/execute", body)
+
+    def running(self, correlation_id: str) -> str:
+        """The id of the command of this conversation, once it runs."""
+        found: list[str] = []
+
+        def runs() -> bool:
+            listed = self.get(f"/v1/commands?correlation_id={correlation_id}").json()["commands"]
+            found[:] = [command["command_id"] for command in listed]
+            # The list may have it as one that was forwarded.
+            return [self.get(f"/v1/commands/{each}").json()["state"] for each in found] == ["running"]
+
+        _wait(runs)
+        return found[0]
 
     def log_lines(self, program: str) -> list[str]:
         """What the programs of this name have logged."""
@@ -73,7 +89,10 @@ def running_demo(*arguments: str) -> Iterator[Demo]:
     command = [str(DEMO), "--port", str(port), "--broker-port", str(broker_port), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        yield Demo(process, **_read_banner(process))
+        demo = Demo(process, **_read_banner(process))
+        # So the broker that the gateway asks has heard of the executor, which may be connected to the other one.
+        assert demo.execute("nodes", wait_for_cluster_s=20).status_code == 200
+        yield demo
     finally:
         process.send_signal(signal.SIGINT)
         try:
