@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from openline.v1.command_service_pb2 import ExecuteRequest
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 ADMIN, READER, OF_EAST = "test-key", "the-key-of-a-reader", "the-key-of-an-admin-of-east"
 HOSTILE_OWNER, HOSTILE_KEY = '<img src=x onerror="window.owned=1">', "the-key-of-somebody-hostile"
 KEYS = ",".join(
@@ -99,7 +100,7 @@ class Tab:
 
     async def says(self, text: str | re.Pattern[str]) -> None:
         """The state at the top, as it is read aloud."""
-        await expect(self.page.locator("#state")).to_contain_text(text, timeout=PATIENCE_MS)
+        await expect(self.page.locator("#state")).to_contain_text(text)
 
     def grid(self, name: str) -> Any:
         return self.page.get_by_role("grid", name=name, exact=True)
@@ -111,7 +112,7 @@ class Tab:
         return rows
 
     async def shows(self, grid: str, *texts: str) -> None:
-        await expect(self.row(grid, *texts).first).to_be_visible(timeout=PATIENCE_MS)
+        await expect(self.row(grid, *texts).first).to_be_visible()
 
     async def press(self, *keys: str) -> None:
         for key in keys:
@@ -189,9 +190,9 @@ async def test_it_asks_for_a_key_and_says_what_is_wrong_with_one(stage: Stage) -
         await expect(page.get_by_label("API key")).to_be_focused()
         assert await page.get_by_label("API key").get_attribute("type") == "password"
         await tab.sign_in("a-key-that-there-never-was")
-        await expect(page.get_by_role("alert")).to_contain_text("is not known", timeout=PATIENCE_MS)
+        await expect(page.get_by_role("alert")).to_contain_text("is not known")
         await tab.sign_in(READER)
-        await expect(page.get_by_role("alert")).to_contain_text("lacks the scope admin", timeout=PATIENCE_MS)
+        await expect(page.get_by_role("alert")).to_contain_text("lacks the scope admin")
         await page.get_by_label("API key").fill("schlüssel")
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("alert")).to_contain_text("cannot be a key")
@@ -227,7 +228,7 @@ async def test_a_key_that_is_revoked_is_asked_for_again(stage: Stage) -> None:
         await tab.sign_in(made["key"], remember=True)
         await tab.says("live")
         await client.delete(f"/admin/keys/{made['key_id']}")
-        await expect(tab.page.get_by_role("alert")).to_contain_text("was revoked", timeout=PATIENCE_MS)
+        await expect(tab.page.get_by_role("alert")).to_contain_text("was revoked")
         await expect(tab.page.locator("#live")).to_be_hidden()
         assert await tab.page.locator("tr.row").count() == 0
         assert await tab.page.evaluate("sessionStorage.length") == 0
@@ -251,23 +252,24 @@ async def test_a_command_as_it_runs_and_ends(stage: Stage, east: Any, tmp_path: 
     async with east() as cluster, stage.tab() as tab:
         await tab.sign_in()
         await tab.shows("Clusters", "east", "connected")
-        asked = cluster.execute("mine", "sleep-4", correlation_id="talk-1")
-        await tab.shows("Commands", "running", "east", "get pods mine -n sleep-4", "talk-1", "only")
-        await expect(tab.page.locator("#in-flight")).to_have_text("1")
-        await expect(tab.row("Clusters", "east")).to_contain_text("1 / 8")
-        await expect(tab.page.locator("#replicas-note")).to_have_text("answer, 1 executor")
-        await tab.page.screenshot(path=tmp_path / "running.png", full_page=True)
-        failed = cluster.execute("yours", "fail-3")
-        await tab.shows("Commands", "exit 3", "get pods yours", "only")
+        with cluster.held("mine"):
+            asked = cluster.execute("mine", "default", correlation_id="talk-1")
+            await tab.shows("Commands", "running", "east", "get pods mine -n default", "talk-1", "only")
+            await expect(tab.page.locator("#in-flight")).to_have_text("1")
+            await expect(tab.row("Clusters", "east")).to_contain_text("1 / 8")
+            await expect(tab.page.locator("#replicas-note")).to_have_text("answer, 1 executor")
+            await tab.page.screenshot(path=tmp_path / "running.png", full_page=True)
+            failed = cluster.execute("yours", "fail-3")
+            await tab.shows("Commands", "exit 3", "get pods yours", "only")
         await asked
         await tab.shows("Commands", "exit 0", "get pods mine", "only")
         done = tab.row("Commands", "exit 0").get_by_title("only, known to broker-0")
         await expect(done).to_be_visible()
-        await expect(tab.page.locator("#rate")).not_to_have_text("–", timeout=PATIENCE_MS)
-        await expect(tab.page.locator("#p95")).not_to_have_text("–", timeout=PATIENCE_MS)
+        await expect(tab.page.locator("#rate")).not_to_have_text("–")
+        await expect(tab.page.locator("#p95")).not_to_have_text("–")
         await expect(tab.page.locator("#throughput path").first).to_be_visible()
         await expect(tab.page.locator("#stages svg")).to_have_attribute("aria-label", re.compile("run [0-9]"))
-        await expect(tab.row("Commands")).to_have_count(0, timeout=PATIENCE_MS)
+        await expect(tab.row("Commands")).to_have_count(0)
         await failed
 
 
@@ -754,10 +756,11 @@ async def test_a_replica_is_drained_by_the_dialog(stage: Stage, east: Any, tmp_p
     """Its executors are elsewhere a moment later, and what runs goes on; no Enter too many does it, and one in a field
     does what was filled in. The last test of these: nothing undoes it."""
     first, second = stage.fleet.addresses
-    async with east(first, second) as cluster, stage.tab() as tab:
+    async with east(first, second) as cluster, stage.tab() as tab, AsyncExitStack() as held:
         await tab.sign_in()
         await tab.shows("Clusters", "east", "broker-0")
-        asked = cluster.execute("long", "sleep-3")
+        held.enter_context(cluster.held("long"))
+        asked = cluster.execute("long")
         await tab.shows("Commands", "running", "long")
         await tab.press("d")
         await expect(tab.row("Replicas", "broker-0")).to_be_focused()
@@ -776,5 +779,6 @@ async def test_a_replica_is_drained_by_the_dialog(stage: Stage, east: Any, tmp_p
         await expect(tab.page.locator("#told")).to_contain_text("1 executor is told to move")
         await tab.shows("Replicas", "broker-0", "drained")
         await tab.shows("Clusters", "east", "connected", "broker-1")
+        await held.aclose()
         assert (await asked).result.exit_code == 0
         await expect(tab.page.get_by_role("button", name="Drain broker-1")).to_be_disabled()
