@@ -71,7 +71,7 @@ async def play(here: Path, *, seconds: float, seed: int, callers_count: int) -> 
         account.rows += [("faults", len(faults.happened)), ("starts", sum(each.starts for each in stage.processes))]
         account.judge_answers(callers.lags)
         account.judge_runs()
-        account.require("cancels that took too long", callers.late_cancels)
+        account.judge_cancels(callers.cancels, callers.lags)
         await account.judge_results(stage)
         account.require("keys that were seen without TTL meanwhile", sorted(eternal))
         await account.judge_leaks(stage, before, stuck)

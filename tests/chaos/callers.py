@@ -76,6 +76,15 @@ class Asked:
         return self.result is not None and self.result.outcome == command_pb2.OUTCOME_EXITED
 
 
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A cancel that was asked for, and how long its answer took."""
+
+    asked: Asked
+    began_at: float
+    took_s: float
+
+
 class Callers:
     """`run` asks until the time is up and every answer is there."""
 
@@ -87,8 +96,7 @@ class Callers:
         self._longest_s = longest_s
         self._pipes: list[Pipes] = []
         self.asked: list[Asked] = []
-        # Cancels that took longer than they may.
-        self.late_cancels: list[str] = []
+        self.cancels: list[Cancel] = []
         # When this process itself was late, and by how much: what it adds to the waits that end then.
         self.lags: list[tuple[float, float]] = []
 
@@ -203,15 +211,14 @@ class Callers:
         for asked in asks:
             asked.cancelled = True
         asked = asks[0]
-        began = monotonic()
+        began_at = monotonic()
         try:
             request = pb.CancelCommandRequest(command_id=asked.request.command_id)
             pipes = self._pipes[(asked.gateway + 1) % GATEWAYS]
             await pipes.cancel(request, api_key=KEY, timeout_s=CANCEL_TIMEOUT_S)
         except OpenlineError:
             pass  # too early, too late, or out of reach
-        if monotonic() - began > CANCEL_TIMEOUT_S + 1:
-            self.late_cancels.append(f"cancel of {asked} took {monotonic() - began:.1f} s")
+        self.cancels.append(Cancel(asked, began_at, monotonic() - began_at))
 
 
 def _keep(asked: Asked, result: command_pb2.CommandResult) -> None:

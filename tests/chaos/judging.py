@@ -10,7 +10,7 @@ from time import monotonic
 
 import grpc
 import redis
-from callers import Asked
+from callers import CANCEL_TIMEOUT_S, Asked, Cancel
 from faults import Faults
 from stage import CLUSTERS, METADATA, REPLICAS, Stage
 
@@ -74,9 +74,22 @@ class Account:
         self.rows += [(f"failed: {reason}, executed={how}", count) for (reason, how), count in sorted(reasons.items())]
         self.require("neither answered nor explained", [each for each in asked if not _is_explained(each)])
         self.require("seen by a caller and wrong", [each for each in asked if each.wrong])
-        late = [each for each in asked if not each.has_left and each.late_s > 1 + _lag_s(each, lags)]
+        ends_at = {each: each.asked_at + each.waited_s for each in asked}
+        late = [
+            each
+            for each, at in ends_at.items()
+            if not each.has_left and each.late_s > 1 + _lag_s(at - each.late_s, at, lags)
+        ]
         self.require("waited past its deadline plus a second", late)
         self.rows.append(("  this process was late by, at most, s", f"{max((s for _, s in lags), default=0):.2f}"))
+
+    def judge_cancels(self, cancels: Sequence[Cancel], lags: Sequence[tuple[float, float]]) -> None:
+        late = [
+            f"cancel of {each.asked} took {each.took_s:.1f} s"
+            for each in cancels
+            if each.took_s > CANCEL_TIMEOUT_S + 1 + _lag_s(each.began_at, each.began_at + each.took_s, lags)
+        ]
+        self.require("cancels that took too long", late)
 
     def judge_runs(self) -> None:
         by_name = defaultdict(list)
@@ -90,8 +103,7 @@ class Account:
         no, yes, exits = [], [], []
         for name, asks in by_name.items():
             executed = {each.error.executed for each in asks if each.error is not None}
-            # A process that was stopped at once may not have come so far as to say that it ran.
-            had_time = any(each.waited_s > 1 and each.error and each.error.reason != Reason.CANCELLED for each in asks)
+            had_time = any(map(_had_time, asks))
             surely_not = all(each.answered_at is not None and each.error is not None for each in asks)
             if self.runs[name] and surely_not and executed == {NO}:
                 no.append([str(each) for each in asks])
@@ -182,10 +194,18 @@ class Account:
         return has_key and any(first < emptied_at < last for emptied_at in self._faults.emptied_at)
 
 
-def _lag_s(asked: Asked, lags: Sequence[tuple[float, float]]) -> float:
-    """How late this process was between the caller's deadline and the answer."""
-    ends_at = asked.asked_at + asked.waited_s
-    return sum(late_s for at, late_s in lags if ends_at - asked.late_s <= at <= ends_at + 0.2)
+def _lag_s(since: float, until: float, lags: Sequence[tuple[float, float]]) -> float:
+    """How late this process was meanwhile."""
+    return sum(late_s for at, late_s in lags if since <= at <= until + 0.2)
+
+
+def _had_time(asked: Asked) -> bool:
+    """A process that was stopped at once may not have come so far as to say that it ran."""
+    if asked.error is None or asked.error.reason == Reason.CANCELLED or asked.waited_s <= 1:
+        return False
+    # Zero is that of one whose executor did not say.
+    run_s = 0.0 if asked.result is None else asked.result.timings.run_s
+    return not 0 < run_s <= 0.5
 
 
 def keys_without_ttl(store: "redis.Redis") -> list[str]:

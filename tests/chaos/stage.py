@@ -27,7 +27,7 @@ CLUSTERS = {"east": ("e1", "e2"), "west": ("w1", "w2"), "lone": ("l1",)}
 REPLICAS = 3
 # Groups of callers, each with pipes of its own to every replica.
 GATEWAYS = 5
-START_S = 30.0
+START_S = 90.0
 
 # `get pods NAME -n sleep-1-25`, as the policy writes it anew: writes NAME down, says that it has begun, takes 1.25 s.
 KUBECTL = """#!/bin/sh
