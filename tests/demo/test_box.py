@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from demo import box
 from demo.ports import held
 from demo.programs import StartFailed
-from tests.programs import free_port
+from tests.programs import Program, free_port
 
 
 async def test_a_port_is_its_programs_alone() -> None:
@@ -27,20 +26,15 @@ async def test_a_port_is_its_programs_alone() -> None:
                 pass
 
 
-async def test_a_gateway_without_brokers_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gateway_without_brokers_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers with a problem document, whose `status` is a number: not ready, and no reason to fall over."""
     monkeypatch.setattr(box, "READY_TIMEOUT_S", 3.0)
-    port = free_port()
-    command = [
-        Path(sys.executable).parent / "openline-gateway",
-        "--listen",
-        f"127.0.0.1:{port}",
-        "--broker",
-        "127.0.0.1:9",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as gateway:  # noqa: ASYNC220  (a test may wait)
-        try:
-            with pytest.raises(StartFailed, match="did not get ready"):
-                await box._until_connected(f"http://127.0.0.1:{port}", "test-key", ["local"], [])
-        finally:
-            gateway.terminate()
+    address = f"127.0.0.1:{free_port()}"
+    program, log = Path(sys.executable).parent / "openline-gateway", tmp_path / "gateway.log"
+    gateway = Program("gateway", log, program, "--listen", address, "--broker", "127.0.0.1:9", address=address)
+    try:
+        await gateway.start()
+        with pytest.raises(StartFailed, match="did not get ready"):
+            await box._until_connected(f"http://{address}", "test-key", ["local"], [])
+    finally:
+        gateway.close()
