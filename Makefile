@@ -28,9 +28,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## Runs everything in one box, with a Kubernetes API server for the real kubectl, until Ctrl-C.
 	@exec $(BIN)/openline-demo
 
-# Most tests wait most of the time, for programs that start and for clocks. Four files are done a little sooner, on two cores that are busy then.
-test: install browser prometheus ## Runs the tests, three files at a time.
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+# Most tests wait most of the time, for programs that start and for clocks: more files at a time than cores. In the order of tests/conftest.py.
+test: install browser prometheus ## Runs the tests, four files at a time.
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # What to put before a command that only root may do: nothing where that is not allowed.
 AS_ROOT = if [ "$$(id -u)" -eq 0 ]; then as_root=env; elif sudo -n true 2>/dev/null; then as_root="sudo -n"; fi

@@ -38,6 +38,7 @@ settings.register_profile("fresh", deadline=None)
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("fresh" if "OPENLINE_FUZZ_EXAMPLES" in os.environ else "steady")
 
+TESTS = Path(__file__).parent
 # Anything shorter is found in texts that have nothing to do with it.
 MIN_CHARACTERS = 8
 # Made up by generated examples, they are many; the oldest are forgotten.
@@ -278,6 +279,25 @@ def recorded() -> Iterator[InMemorySpanExporter]:
     yield exporter
     record_with(None)
     provider.shutdown()
+
+
+# What is tried with programs waits most of the time, and the rest computes: side by side they make the most of the
+# cores, while of one kind alone, some stand in each other's way and others leave the cores idle.
+WITH_PROGRAMS = frozenset({"chaos", "demo", "e2e", "examples", "loadtest", "tls", "upgrade"})
+# These files take the longest and are spread over so much of a run, so that none of them is what the end waits for.
+SPREAD = 0.8
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with programs and others are taken in turns; inside a file nothing changes."""
+    place: dict[Path, float] = {}
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = [file for file in files if file.relative_to(TESTS).parts[0] in WITH_PROGRAMS]
+    computing = [file for file in files if file not in set(waiting)]
+    for some, spread in (waiting, SPREAD), (computing, 1.0):
+        place |= {file: number / len(some) * spread for number, file in enumerate(some)}
+    items.sort(key=lambda item: place[item.path])
 
 
 # Hundreds of thousands of objects come about with the tests and what they import, and stay. A collection that looks
