@@ -93,8 +93,11 @@ class Writing:
         await until(stored)
 
     async def degraded(self) -> None:
+        """Waits until Redis is seen to be away, which may be over again within a look."""
+        recovered = self.recovered
+
         async def degraded() -> bool:
-            return self.behind.degraded
+            return self.behind.degraded or self.recovered > recovered
 
         await until(degraded)
 

@@ -57,7 +57,7 @@ async def test_output_is_shaped(mcp: Any, connect: Any, call: Any) -> None:
         found = await call(client, "kubectl", cluster="real", command="get ns", grep="^kube-")
         assert found.text.count("\nkube-") == 2
         assert found.text.startswith("kube-node-lease")
-        assert "[grep: 3 of 13 lines match]" in found.text
+        assert "[grep: 3 of 14 lines match]" in found.text
         last = await call(client, "kubectl", cluster="script", command="get pods x -n floods", tail=1)
         assert last.text == "20000\n"
 
