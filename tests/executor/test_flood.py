@@ -33,36 +33,40 @@ async def test_a_flood_is_bounded_and_others_overtake_it(
         *("--broker", broker.address, "--cluster-id", "local", "--token", "the-token-of-local", "--log-level", "error"),
         *("--kubectl", str(stub_kubectl(KUBECTL))),
     )
-    connection = await broker.connection()
-    await connection.welcome()
-    warm = execute()
-    await connection.send(warm)
-    await connection.result(warm.execute.command_id)
-    before = memory_mib(process.pid, "VmRSS")
+    try:
+        connection = await broker.connection()
+        await connection.welcome()
+        warm = execute()
+        await connection.send(warm)
+        await connection.result(warm.execute.command_id)
+        before = memory_mib(process.pid, "VmRSS")
 
-    flood = execute("logs", str(flood_mib * MIB), live=live, timeout_s=100.0)
-    quick = [execute() for _ in range(QUICK)]
-    await connection.send(flood, quick[0])
-    over: list[str] = []
-    arrived = 0
-    while flood.execute.command_id not in over:
-        frame = await connection.frame()
-        match frame.WhichOneof("frame"):
-            case "output":
-                await connection.grant(frame.output)
-                if frame.output.command_id == flood.execute.command_id:
-                    arrived += len(frame.output.data)
-            case "finished":
-                over.append(frame.finished.command_id)
-                finished = frame.finished
-                if len(over) < QUICK and finished.command_id != flood.execute.command_id:
-                    await connection.send(quick[len(over)])
-    assert over[-1] == flood.execute.command_id
-    assert len(over) > (QUICK if live else 3)
-    assert finished.stdout_summary.total_bytes == flood_mib * MIB
-    assert arrived == (flood_mib * MIB if live else MIB)
-    assert finished.stdout_summary.cut_bytes == flood_mib * MIB - arrived
-    assert memory_mib(process.pid, "VmHWM") - before < 32
-    process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(60):
-        await process.wait()
+        flood = execute("logs", str(flood_mib * MIB), live=live, timeout_s=100.0)
+        quick = [execute() for _ in range(QUICK)]
+        await connection.send(flood, quick[0])
+        over: list[str] = []
+        arrived = 0
+        while flood.execute.command_id not in over:
+            frame = await connection.frame()
+            match frame.WhichOneof("frame"):
+                case "output":
+                    await connection.grant(frame.output)
+                    if frame.output.command_id == flood.execute.command_id:
+                        arrived += len(frame.output.data)
+                case "finished":
+                    over.append(frame.finished.command_id)
+                    finished = frame.finished
+                    if len(over) < QUICK and finished.command_id != flood.execute.command_id:
+                        await connection.send(quick[len(over)])
+        assert over[-1] == flood.execute.command_id
+        assert len(over) > (QUICK if live else 3)
+        assert finished.stdout_summary.total_bytes == flood_mib * MIB
+        assert arrived == (flood_mib * MIB if live else MIB)
+        assert finished.stdout_summary.cut_bytes == flood_mib * MIB - arrived
+        assert memory_mib(process.pid, "VmHWM") - before < 32
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
