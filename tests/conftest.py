@@ -293,7 +293,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with programs and others are taken in turns; inside a file nothing changes."""
     place: dict[Path, float] = {}
     files = list(dict.fromkeys(item.path for item in items))
-    waiting = [file for file in files if file.relative_to(TESTS).parts[0] in WITH_PROGRAMS]
+    waiting = [file for file in files if TESTS in file.parents and file.relative_to(TESTS).parts[0] in WITH_PROGRAMS]
     computing = [file for file in files if file not in set(waiting)]
     for some, spread in (waiting, SPREAD), (computing, 1.0):
         place |= {file: number / len(some) * spread for number, file in enumerate(some)}

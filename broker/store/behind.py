@@ -27,6 +27,7 @@ LINGER_S = 0.01
 MAX_BATCH = 500
 # Results may be large: what leaves together must arrive within the timeout over a slow link, or nothing ever would.
 MAX_BATCH_BYTES = 1 << 20
+# Of one batch: then Redis counts as away.
 TIMEOUT_S = 2.0
 MAX_KEPT_BYTES = 64 << 20
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0

@@ -10,7 +10,7 @@ from gateway.executing import patience_s, run_live
 from gateway.mcp.call import Call, ended
 from openline.calls import broker_unavailable
 from openline.errors import OpenlineError
-from openline.reasons import NO
+from openline.reasons import NO, UNKNOWN
 from openline.v1 import command_pb2
 from openline.v1.command_service_pb2 import ExecuteRequest
 
@@ -28,6 +28,8 @@ async def run(request: ExecuteRequest, call: Call) -> command_pb2.Command:
     reading = asyncio.create_task(_result(request, call, following), name="mcp-run")
     async with ended(reading), call.running():
         if not await call.wait(reading, wait_s=wait_s, describe=following.describe):
+            if not (following.state or any(replica.is_connected for replica in call.pipes.replicas)):
+                raise broker_unavailable("no broker could be reached in the time for an answer", executed=UNKNOWN)
             return _so_far(request, following)
     result = reading.result()
     check_answerable(result)

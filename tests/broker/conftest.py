@@ -225,10 +225,11 @@ class ScriptedExecutor:
     async def begin_one(self) -> str:
         """Takes the next Execute, and says that its process runs, until the broker has heard it; the command's id."""
         command_id: str = (await self._execute()).command_id
-        heartbeat = wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=1 << 41))
+        heard = 1 << 41
+        heartbeat = wire.ExecutorFrame(heartbeat=wire.Heartbeat(seq=heard))
         await self.send(self._say.accepted(command_id), self._say.started(command_id), heartbeat)
         meanwhile: list[wire.BrokerFrame] = []
-        while not (frame := await self.next()).HasField("heartbeat_ack"):
+        while (frame := await self.next()).heartbeat_ack.seq != heard:
             meanwhile.append(frame)
         self._received[:0] = meanwhile
         return command_id

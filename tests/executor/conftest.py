@@ -182,7 +182,8 @@ def stub_kubectl(tmp_path: Path) -> Callable[[str], Path]:
     def make(body: str) -> Path:
         path = tmp_path / "kubectl"
         log = tmp_path / "log"
-        gate = f"gate() {{ until [ -e {tmp_path}/$1.open ]; do sleep 0.02; done; }}"
+        # Not without end: the test may have failed.
+        gate = f"gate() {{ for _ in $(seq 5000); do [ -e {tmp_path}/$1.open ] && break; sleep 0.02; done; }}"
         path.write_text(f"#!/bin/sh\nLOG={log}\n{gate}\n{body}\n")
         path.chmod(0o755)
         return path

@@ -70,3 +70,4 @@ async def test_a_flood_is_bounded_and_others_overtake_it(
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()

@@ -80,7 +80,7 @@ from executor.orphans import Orphans
 from executor.runner import Run
 
 script, pid, kill, gone = sys.argv[1], *(Path(name) for name in sys.argv[2:])
-OTHER = f"(until [ -e {gone} ]; do sleep 0.02; done) & wait; echo unharmed"
+OTHER = f"(for _ in $(seq 5000); do [ -e {gone} ] && break; sleep 0.02; done) & wait; echo unharmed"
 
 async def until(holds):
     while not holds():

@@ -201,7 +201,7 @@ async def test_a_broker_that_reads_nothing_is_left_with_what_is_queued(
 
 
 async def test_go_away_without_end(brokers: Any, dial: Any, stub_kubectl: Any) -> None:
-    """Both brokers send everybody away at once: dialed in turn, but less and less often."""
+    """Both brokers send everybody away at once: dialed in turn, with a pause after each round."""
     first, second = brokers
     dialed: list[tuple[int, float]] = []
 

@@ -127,7 +127,7 @@ async def test_one_that_is_frozen_leaves_time_for_another_one() -> None:
     async with asking(frozen, done) as (found, _):
         begun = time.monotonic()
         assert (await found.get_command("the-id", timeout_s=4.0)).result.stdout == b"x"
-        assert 1.9 < time.monotonic() - begun < 2.9
+        assert 1.9 < time.monotonic() - begun < 3.9
 
 
 async def test_one_that_is_frozen_takes_half_of_a_wait(clock: Clock) -> None:

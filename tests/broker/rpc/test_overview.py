@@ -350,8 +350,10 @@ def held(broker: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(methods, "MAX_ANSWER_S", PATIENCE_S / 2)
         patch.setattr(opening, "first", first)
-        yield
-    over.set()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 async def test_a_replica_of_an_older_version_is_reachable_without_figures(

@@ -178,6 +178,25 @@ async def test_what_was_not_begun_does_not_run_on(stage: Any, monkeypatch: pytes
     assert (fields["reason"], fields["executed"], "command_id" in fields) == ("BROKER_UNAVAILABLE", "no", False)
 
 
+@pytest.mark.parametrize("meta", [None, {"progressToken": "p"}], ids=["quiet", "progress"])
+async def test_what_no_broker_could_be_asked_for_does_not_run_on(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, meta: Any
+) -> None:
+    """Though the command would have had more time: whether one that went away has it is not known."""
+    monkeypatch.setattr("gateway.mcp.call.LONGEST_WAIT_S", 1.5)
+
+    async def script(_frame: Any, _say: Any) -> None:
+        raise AssertionError("nothing is run")
+
+    async with stage(script) as scene:
+        await scene.broker.die()
+        call = calling("kubectl", meta=meta, cluster="local", command="get pods", timeout_seconds=60)
+        told = events(await scene.api.post("/mcp", json=call, headers=HEADERS))[-1]["result"]
+    assert told["isError"] is True
+    fields = told["structuredContent"]
+    assert (fields["reason"], fields["executed"], "command_id" in fields) == ("BROKER_UNAVAILABLE", "unknown", True)
+
+
 async def test_a_look_is_answered_in_time(stage: Any) -> None:
     """However long it is to wait: what a broker may need to answer is part of it."""
 
