@@ -354,7 +354,7 @@ async def test_the_head_does_not_wait_for_news_for_ever(stage: Any) -> None:
 
     async with stage(script) as scene:
         told = await heard(scene.api, json={**BODY, "wait_for_cluster_s": 2})
-        assert scene.broker.asked[0].execute_stream.wait_for_cluster_s == 2
+        assert 1 < scene.broker.asked[0].execute_stream.wait_for_cluster_s <= 2
     assert [event.name for event in told] == ["status", "error"]
     assert told[-1].data["reason"] == "CLUSTER_OFFLINE"
 

@@ -98,7 +98,7 @@ async def test_a_cluster_that_runs_out_of_time_is_nothing_to_the_others(stage: A
     body = {"clusters": ["slow-1", "same-1"], "argv": ARGV, "timeout_seconds": 2}
     async with stage(by_name) as scene:
         told = (await scene.api.post(POST, json=body)).json()
-        assert {frame.execute.timeout_s for frame in scene.broker.asked} == {2.0}
+        assert all(1 < frame.execute.timeout_s <= 2 for frame in scene.broker.asked)
     [problem] = told["problems"]
     assert (problem["cluster_id"], problem["status"], problem["executed"]) == ("slow-1", 504, "yes")
     assert problem["stdout"] == "so far"
