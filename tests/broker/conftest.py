@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +101,19 @@ async def store(valkey: str, redis: Redis) -> AsyncIterator[Store]:
 def by_news_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of credentials that come and go elsewhere a replica hears; it does not look, twice a second, by itself."""
     monkeypatch.setattr("broker.replicated.LOOK_EVERY_S", 3600.0)
+
+
+@pytest.fixture(scope="session")
+def within_a_second() -> Callable[[Callable[[], Awaitable[float]]], Awaitable[None]]:
+    """What tells how long it took is fast enough, at the latest the third time: the machine may have stood still."""
+
+    async def within_a_second(measure: Callable[[], Awaitable[float]]) -> None:
+        took_s = [await measure()]
+        while min(took_s) >= 1 and len(took_s) < 3:
+            took_s.append(await measure())
+        assert min(took_s) < 1, took_s
+
+    return within_a_second
 
 
 @pytest.fixture
@@ -552,7 +565,8 @@ def start_broker(store: Store, frames: Frames, monkeypatch: pytest.MonkeyPatch) 
             with monkeypatch.context() as patch:
                 # Only while this one is made: another replica has tables of its own.
                 for name in (
-                    "Ledger", "Dispatcher", "Executions", "Hearing", "Opening", "Refusals", "Survey", "Views",
+                    "Ledger", "Dispatcher", "Executions", "Hearing", "Opening", "Presence", "Refusals", "Survey",
+                    "Views",
                 ):  # fmt: skip
                     patch.setattr(replica, name, inside.remember(name, getattr(replica, name)))
                 address = await stack.enter_async_context(serve(settings, store, credentials))
