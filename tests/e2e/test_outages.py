@@ -331,7 +331,7 @@ async def test_redis_goes_away(fleet: Any, trouble: Trouble, open_cluster: Calla
         took_s: list[float] = []
         is_degraded = False
         async with asyncio.timeout(30):
-            while not is_degraded or time.monotonic() - began < 2:
+            while not is_degraded or time.monotonic() - began < 2 or len(took_s) < 10:
                 name = f"during{len(took_s)}"
                 asked_at = time.monotonic()
                 answers = [await here.execute(each.request(name)) for each in (near, far)]
@@ -339,8 +339,9 @@ async def test_redis_goes_away(fleet: Any, trouble: Trouble, open_cluster: Calla
                 assert [answer.result.stdout for answer in answers] == [f"begun {name}\ndone {name}\n".encode()] * 2
                 is_degraded = all(answer.degraded for answer in answers)
                 await asyncio.sleep(0.05)
-        # Not the slowest: the machine may have stood still for a moment.
+        # One may be slower: the machine may have stood still for a moment.
         assert statistics.median(took_s) < 1
+        assert sum(each > 3 for each in took_s) <= 1
         for each in (near, far):
             asked_at = time.monotonic()
             with pytest.raises(OpenlineError) as refused:

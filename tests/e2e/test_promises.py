@@ -98,6 +98,7 @@ def test_a_token_is_revoked(demo: Any, make_program: Any, tmp_path: Path, eventu
             ).executor_tokens
             # Two are good at one time: the next one is in place before this one is revoked.
             (tmp_path / "token").write_text(demo.post("/admin/agents/fresh/token", {}).json()["token"])
+            took: list[timedelta] = []
             for token_id in (old.token_id, ""):
                 revoked_at = datetime.now(UTC)
                 request = pb.RevokeExecutorTokenRequest(cluster_id="fresh", token_id=token_id)
@@ -105,10 +106,11 @@ def test_a_token_is_revoked(demo: Any, make_program: Any, tmp_path: Path, eventu
                 closed = 1 if token_id else 2
                 eventually(lambda closed=closed: executor.said("connection.closed", status="UNAUTHENTICATED") == closed)
                 closed_at = datetime.fromisoformat(executor.lines("connection.closed")[-1]["timestamp"])
-                # Within a second, if the machine does not stand still.
-                assert closed_at - revoked_at < timedelta(seconds=10)
+                took.append(closed_at - revoked_at)
                 if token_id:
                     eventually(lambda: executor.said("connection.opened") == 2)
+            # Not the slower one: the machine may have stood still for a moment.
+            assert min(took) < timedelta(seconds=1)
         eventually(lambda: executor.said("connection.failed", status="UNAUTHENTICATED"))
         refused = demo.post("/debug/execute", asked)
         assert (refused.status_code, refused.json()["reason"]) == (404, "CLUSTER_UNKNOWN")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -72,11 +73,10 @@ async def test_very_many_executors_lose_their_replica_at_once(
         await fleet.know(near)
         await near.until(lambda: crowd.connected == EXECUTORS, 120)
         await asyncio.sleep(3)
-        slowest_s = 0.0
+        took_s: list[float] = []
         over = asyncio.Event()
 
         async def keep_asking() -> None:
-            nonlocal slowest_s
             number = 0
             while not over.is_set():
                 for caller in callers[1:]:
@@ -84,7 +84,7 @@ async def test_very_many_executors_lose_their_replica_at_once(
                     began = time.monotonic()
                     answer = await caller.execute(near.request(f"n{number}", timeout_s=10))
                     assert answer.result.stdout == f"begun n{number}\ndone n{number}\n".encode()
-                    slowest_s = max(slowest_s, time.monotonic() - began)
+                    took_s.append(time.monotonic() - began)
                 await asyncio.sleep(0.05)
 
         async with asyncio.TaskGroup() as tasks:
@@ -95,7 +95,7 @@ async def test_very_many_executors_lose_their_replica_at_once(
             after = opened(others) + opened([lost]) - lost.said("connection.closed")
             lost.kill()
             killed_at = time.monotonic()
-            await near.until(lambda: opened(others) >= after and crowd.connected == EXECUTORS)
+            await near.until(lambda: crowd.connected == EXECUTORS and opened(others) >= after)
             back_s = time.monotonic() - killed_at
             for cluster_id in random.sample(CLUSTERS, 20):
                 for caller in callers[1:]:
@@ -106,5 +106,8 @@ async def test_very_many_executors_lose_their_replica_at_once(
                         failure.add_note(fleet.said_of(cluster_id))
                         raise
             over.set()
-    print(f"{EXECUTORS} executors: back after {back_s:.1f} s, slowest answer meanwhile {slowest_s:.2f} s")  # noqa: T201
+    print(f"{EXECUTORS} executors: back after {back_s:.1f} s, slowest answer meanwhile {max(took_s):.2f} s")  # noqa: T201
     assert back_s < BACK_WITHIN_S
+    # One may be slower: the machine may have stood still for a moment.
+    assert statistics.median(took_s) < 1
+    assert sum(each > 5 for each in took_s) <= 1
