@@ -203,13 +203,11 @@ class Command:
         if finished.outcome != command_pb2.OUTCOME_EXITED:
             result.error.CopyFrom(told(finished.error, finished.outcome))
             result.error.metadata["command_id"] = self.command_id
-        said = finished.timings
+        said, timings = finished.timings, result.timings
         queue_s, run_s, return_s = duration(said.queue_s), duration(said.run_s), duration(said.return_s)
-        timings = result.timings
+        timings.deliver_s = max(0.0, timings.total_s - timings.queue_s - queue_s - run_s - return_s)
         timings.queue_s += queue_s
-        timings.run_s = run_s
-        timings.return_s = return_s
-        timings.deliver_s = max(0.0, now - self.written_at - queue_s - run_s - return_s)
+        timings.run_s, timings.return_s = run_s, return_s
         self.conclude(result)
 
     def end(self, outcome: command_pb2.Outcome.ValueType, error: command_pb2.Error, now: float) -> None:
@@ -246,5 +244,7 @@ class Command:
             created_at=self.asked_at,
         )
         result.timings.total_s = now - self.created_at
-        result.timings.queue_s = (self.written_at or now) - self.created_at
+        # One that another replica has sent was with its executor before it was asked for here.
+        left_at = self.written_at or (self.created_at if self.instance_id else now)
+        result.timings.queue_s = left_at - self.created_at
         return result, stdout, stderr

@@ -154,6 +154,16 @@ def test_timings_add_up(running: Callable[..., Command]) -> None:
     assert timings.deliver_s == pytest.approx(0.5)
 
 
+def test_timings_where_another_replica_has_sent_it(new_ask: Callable[..., Any]) -> None:
+    """Its executor has come here since: it had the command all the time that was waited for it here."""
+    command = Command(ask=new_ask(), created_at=100.0, asked_at=Timestamp(seconds=1))
+    command.forward("r2", known=True, may_return=False)
+    command.resume(instance_id="i-1", executor_id="exec-1")
+    timings = finish(command, timings=command_pb2.Timings(run_s=2.5)).timings
+    assert (timings.total_s, timings.queue_s, timings.run_s) == (3.0, 0.0, 2.5)
+    assert timings.deliver_s == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("nonsense", [math.nan, math.inf, -math.inf, -1.0])
 def test_times_that_are_none_count_as_zero(running: Callable[..., Command], nonsense: float) -> None:
     """An executor's clock or code may be broken; what is stored can be shown by anyone."""
