@@ -285,7 +285,7 @@ async def test_a_frozen_primary_is_left(watched: Any) -> None:
         async with writing.running():
             await writing.some()
             with watched.primary.frozen():
-                await writing.degraded()
+                # Written elsewhere by then; Redis is seen to be away only where that takes longer than a batch may.
                 await writing.some(40)
             # It comes back as a replica, which takes no writes: nobody is misled.
             await writing.some(40)
